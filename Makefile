@@ -1,0 +1,52 @@
+# Every target does its own set-up; nothing has to be installed by hand but Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+INSTALLED_TEST := $(VENV)/installed-test
+PACKAGES := protocol nodes coordinator numalab
+CHECKED := $(PACKAGES) tests
+
+.PHONY: help demo test sim bench docs clean
+.DEFAULT_GOAL := help
+
+help:  ## Say what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(INSTALLED)  ## Start a small machine and watch its pages move
+	$(BIN)/numalab demo
+
+test: $(INSTALLED_TEST)  ## Style, types and tests
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy --strict $(CHECKED)
+	$(BIN)/python -m pytest -n 2
+
+sim: $(INSTALLED)  ## The same program on virtual time, with faults
+	$(BIN)/numalab sim
+
+bench: $(INSTALLED)  ## How fast pages move on this machine
+	$(BIN)/numalab bench
+
+docs: $(INSTALLED)  ## Write the pages that are made from the tables
+	$(BIN)/python -m numalab.documents
+
+clean:  ## Remove what make and the tools have made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is touched last, so an installation that was cut short is done again.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "numalab needs Python 3.11 or newer, and '$(PYTHON)' is not that:" \
+	    "install one and say 'make PYTHON=/path/to/python3.11'." >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu, 'apt-get install python3-venv'" \
+	    "and try again." >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(INSTALLED_TEST): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@

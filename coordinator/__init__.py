@@ -1,0 +1,1 @@
+"""The coordinator: knows mm, owns no page."""

@@ -1,0 +1,77 @@
+"""The process of the coordinator: ``python -m coordinator CONFIGURATION``."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from coordinator.coordinator import Coordinator
+from protocol.core import ConfigurationError
+from protocol.labels import Role
+from protocol.live.driver import Driver
+from protocol.live.exposition import Exposition
+from protocol.live.journal import Journal
+from protocol.live.process import Configuration, run_process, serve_metrics
+from protocol.live.transport import open_transport
+from protocol.messages import COORDINATOR
+from protocol.profile import PROFILES
+from protocol.topology import parse_topology
+
+
+class CoordinatorConfiguration(
+    Configuration, frozen=True, kw_only=True, forbid_unknown_fields=True
+):
+    """topology: TOML (``protocol/topology.py``).  journal: path of its file.
+
+    addresses: where clients reach the nodes, by name.  migration: as CONFIG_MIGRATION.
+    profile: whose behaviour (``protocol/profile.py``).  chunk_pages: pages that are copied
+    together.  lease: seconds a silent client's tasks live.
+    """
+
+    topology: str
+    journal: str
+    addresses: dict[str, str]
+    migration: bool = True
+    profile: str = "seed"
+    chunk_pages: int = 4096
+    lease: float = 10.0
+
+
+async def serve(configuration: CoordinatorConfiguration) -> None:
+    """Be the coordinator until cancelled."""
+    key = configuration.secret
+    topology = parse_topology(configuration.topology)
+    profile = PROFILES.get(configuration.profile)
+    if profile is None:
+        raise ConfigurationError(
+            f"There is no profile '{configuration.profile}': choose {' or '.join(PROFILES)}."
+        )
+    async with (
+        Journal(configuration.journal) as journal,
+        open_transport(
+            COORDINATOR, bind=configuration.bind, peers=configuration.peers
+        ) as transport,
+    ):
+        coordinator = Coordinator(
+            topology,
+            boot_id=time.time_ns(),
+            key=key,
+            epoch=1,
+            migration=configuration.migration,
+            profile=profile,
+            chunk_pages=configuration.chunk_pages,
+            lease=configuration.lease,
+            addresses=configuration.addresses,
+        )
+        exposition = Exposition(
+            Role.COORDINATOR, configuration.nids, statistics=transport.statistics
+        )
+        serve_metrics(exposition, configuration.metrics)
+        try:
+            await Driver(coordinator, transport, journal=journal, on_note=exposition.feed).run()
+        finally:
+            exposition.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run_process(sys.argv, CoordinatorConfiguration, serve))

@@ -1,0 +1,204 @@
+"""The Core that plays the kernel's memory manager: questions in, calls resumed, effects out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.calls import Ask, Parked, Reply, Steps
+from coordinator.handlers import HANDLERS, Desk
+from coordinator.invariants import check_memory
+from coordinator.members import Members
+from coordinator.memory import Memory
+from coordinator.mm import VmOperations
+from coordinator.mmap import do_exit
+from coordinator.syscalls import Kernel
+from coordinator.vm_operations import register
+from protocol.codec import WireError, encode_entry
+from protocol.core import Deadline, Effect, Event, Received, Record, Report
+from protocol.messages import COORDINATOR, Done, Message
+from protocol.notes import FrameDropped, MachineCounted, SyscallEnded
+from protocol.profile import SEED, Profile
+from protocol.session import Answer, Question, Session
+from protocol.topology import Topology
+
+ENOSYS = 38
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A generator under way for ``question`` (None: started by the coordinator itself)."""
+
+    steps: Generator[Sequence[Ask] | Parked, Reply | None, Message]
+    question: Question | None
+    name: str
+    started: float
+
+
+class Coordinator:
+    """A Core (protocol/core.py).  Knows mm, vma and page tables; owns no page.
+
+    addresses: where clients reach the nodes, by node name.  chunk_pages: pages that are copied
+    together.  lease: seconds after which a silent client's tasks exit.  heartbeat: seconds between
+    two questions to each node whether it is there; None asks once.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        boot_id: int,
+        key: bytes,
+        epoch: int = 1,
+        migration: bool = True,
+        profile: Profile = SEED,
+        chunk_pages: int = 4096,
+        lease: float = 10.0,
+        heartbeat: float | None = 1.0,
+        addresses: Mapping[str, str] | None = None,
+        vm_operations: Mapping[str, VmOperations] | None = None,
+        **session_options: Any,
+    ) -> None:
+        self.session = Session(
+            COORDINATOR,
+            boot_id=boot_id,
+            key=key,
+            epoch=epoch,
+            follows_epoch=False,
+            **session_options,
+        )
+        self.memory = Memory(topology)
+        register(self.memory, vm_operations or {})
+        self.members = Members(self.memory, lease=lease, heartbeat=heartbeat)
+        kernel = Kernel(profile, migration, chunk_pages)
+        self.desk = Desk(self.memory, kernel, self.members, dict(addresses or {}), epoch)
+        self._tickets: dict[int, tuple[Call, Ask]] = {}
+        self._parked: list[Call] = []
+        self._calls = 0
+        self._counted: MachineCounted | None = None
+
+    @property
+    def name(self) -> str:
+        return COORDINATOR
+
+    @property
+    def calls(self) -> int:
+        """Calls under way, parked faults included."""
+        return self._calls
+
+    def next_deadline(self) -> float | None:
+        """When the session or the members need attention."""
+        times = (self.session.next_deadline(), self.members.next_deadline())
+        return min((time for time in times if time is not None), default=None)
+
+    def validate(self) -> None:
+        """Page tables, mem_map and rmap agree; the session is sound."""
+        self.session.validate()
+        check_memory(self.memory)
+
+    # ---- events ----------------------------------------------------------------------------
+
+    def handle(self, event: Event, *, now: float) -> list[Effect]:
+        """One event; see protocol/core.py."""
+        self.memory.now = now
+        if isinstance(event, Received):
+            try:
+                heard = self.session.receive(event.frames, now=now)
+            except WireError as error:
+                self.memory.notes.append(FrameDropped(error.reason))
+                heard = []
+        else:
+            assert isinstance(event, Deadline), "nobody gives the coordinator orders"
+            heard = list(self.session.tick(now=now))
+        for item in heard:
+            if isinstance(item, Question):
+                self._asked(item)
+            else:
+                self._answered(item)
+        self._attend(now)
+        self._wake()
+        return self._effects()
+
+    def _asked(self, question: Question) -> None:
+        self.members.heard(question.peer, self.memory.now)
+        handler = HANDLERS.get(type(question.message))
+        if handler is None:
+            self.session.answer(question, Done(-ENOSYS))
+            return
+        result = handler(self.desk, question)
+        if isinstance(result, Message):
+            self.session.answer(question, result)
+        else:
+            self._start(result, question, type(question.message).__name__)
+
+    def _answered(self, answer: Answer) -> None:
+        if self.members.answered(answer, self.memory.now):
+            return
+        call, ask = self._tickets.pop(answer.ticket)
+        self._resume(call, Reply(ask, answer.message, answer.status))
+
+    def _attend(self, now: float) -> None:
+        """Ask nodes whether they are there; end the tasks of clients that are not."""
+        for peer, message, within in self.members.due(now):
+            ticket = self.session.ask(peer, message, now=now, within=within)
+            self.members.asked(peer, ticket)
+        for task in self.members.orphans(now):
+            self._start(_exit(self.memory, task.pid), None, "lease")
+
+    # ---- calls -----------------------------------------------------------------------------
+
+    def _start(self, steps: Steps[Message], question: Question | None, name: str) -> None:
+        self._calls += 1
+        self._resume(Call(steps, question, name, self.memory.now), None)
+
+    def _resume(self, call: Call, reply: Reply | None) -> None:
+        try:
+            step = call.steps.send(reply)
+        except StopIteration as stop:
+            self._finish(call, stop.value)
+            return
+        if isinstance(step, Parked):
+            self._parked.append(call)
+            return
+        for ask in step:
+            ticket = self.session.ask(ask.peer, ask.message, now=self.memory.now, within=ask.within)
+            self._tickets[ticket] = (call, ask)
+
+    def _finish(self, call: Call, result: Message) -> None:
+        self._calls -= 1
+        if call.question is not None:
+            self.session.answer(call.question, result)
+        value = getattr(result, "value", 0)
+        seconds = self.memory.now - call.started
+        self.memory.notes.append(SyscallEnded(call.name, value, seconds))
+
+    def _wake(self) -> None:
+        """Something changed: whoever is parked looks again, in the order of parking."""
+        while self.memory.woken:
+            self.memory.woken = False
+            parked, self._parked = self._parked, []
+            for call in parked:
+                self._resume(call, None)
+
+    def _effects(self) -> list[Effect]:
+        """Records first: what is sent after this event depends on them (design 3)."""
+        memory = self.memory
+        counted = MachineCounted(
+            len(memory.tasks), len(self._parked), self._calls, self.members.nodes_up()
+        )
+        if counted != self._counted:
+            self._counted = counted
+            memory.notes.append(counted)
+        effects: list[Effect] = [Record(encode_entry(entry)) for entry in memory.records]
+        effects += self.session.take_effects()
+        effects += [Report(note) for note in memory.notes]
+        memory.records.clear()
+        memory.notes.clear()
+        return effects
+
+
+def _exit(memory: Memory, pid: int) -> Steps[Message]:
+    task = memory.tasks.get(pid)
+    value = 0 if task is None else (yield from do_exit(memory, task, "lease"))
+    return Done(value)

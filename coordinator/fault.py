@@ -1,0 +1,218 @@
+"""Page faults: first touch, the zero page, shared objects, copy-on-write (mm/memory.c).
+
+A fault question names pages of one mm; it is answered when every one of them has a translation or
+an error.  Whatever is in the way (a migration entry, a frame that somebody holds, another fault on
+the same page) parks the fault, and it starts afresh when something changed (K 1.45).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from coordinator.calls import PARKED, Steps
+from coordinator.cow import copy_on_write
+from coordinator.frames import allocate_frames
+from coordinator.mem_map import FILLING, NO_NODE, PageFlag, Rows
+from coordinator.memory import Memory
+from coordinator.mm import PROT_READ, PROT_WRITE, Pages, Pte, Task, Vma
+from protocol.messages import Translations
+from protocol.notes import FaultServed
+
+EFAULT, EACCES, ENOMEM = 14, 13, 12
+ZERO_PAGE = -1
+
+
+class Access(IntEnum):
+    """What a fault is for; the populating ones fill in an image and ignore the protection."""
+
+    READ = 0
+    WRITE = 1
+    POPULATE_ANON = 2
+    POPULATE_FILE = 3
+
+
+@dataclass(slots=True)
+class Needs:
+    """What stands between a vma's slots and their translations; arrays of slots."""
+
+    blocked: bool
+    allocate: Rows
+    attach: Rows
+    copy: Rows
+    reuse: Rows
+
+
+class Answer:
+    """Columns of Translations while they are being found."""
+
+    def __init__(self, page: Pages) -> None:
+        self.status = np.zeros(page.size, np.int32)
+        self.nid = np.full(page.size, ZERO_PAGE, np.int32)
+        self.pfn = np.zeros(page.size, np.uint32)
+        self.generation = np.zeros(page.size, np.uint32)
+        self.writable = np.zeros(page.size, np.uint8)
+
+    def message(self) -> Translations:
+        return Translations(self.status, self.nid, self.pfn, self.generation, self.writable)
+
+
+def handle_mm_fault(
+    memory: Memory, task: Task, cpu: int, access: Access, page: Pages
+) -> Steps[Translations]:
+    """Translations of ``page`` (virtual page numbers, no repeats) for an access by ``cpu``.
+
+    Errors are in the status column: -EFAULT no vma, -EACCES protection, -ENOMEM no frame anywhere.
+    """
+    mm, started = task.mm, memory.now
+    node = memory.topology.node_of_cpu(cpu)
+    unfilled: set[int] = set()
+    while True:
+        if not mm.mmap_sem.read_now():
+            yield PARKED
+            continue
+        answer = Answer(page)
+        blocked = False
+        work: list[tuple[Vma, Needs]] = []
+        for vma, rows in mm.by_vma(page):
+            error = _protection(vma, access)
+            if error or vma is None:
+                answer.status[rows] = error
+                continue
+            slot = (page[rows] - np.uint64(vma.start)).astype(np.intp)
+            needs = _needs(memory, vma, slot, access)
+            blocked |= needs.blocked
+            if vma.start in unfilled:
+                without = np.isin(slot, np.concatenate([needs.allocate, needs.copy]))
+                answer.status[rows[without]] = -ENOMEM
+                needs.allocate = needs.copy = needs.allocate[:0]
+            if any(part.size for part in (needs.allocate, needs.attach, needs.copy, needs.reuse)):
+                work.append((vma, needs))
+            else:
+                _translate(memory, vma, slot, rows, answer)
+        if work:
+            mm.mmap_sem.readers += 1
+            for vma, needs in work:
+                if not (yield from _serve(memory, task, vma, needs, node, access)):
+                    unfilled.add(vma.start)
+            mm.mmap_sem.readers -= 1
+            memory.woken = True
+        elif blocked:
+            yield PARKED
+        else:
+            memory.notes.append(FaultServed(page.size, memory.now - started))
+            return answer.message()
+
+
+def _protection(vma: Vma | None, access: Access) -> int:
+    if vma is None:
+        return -EFAULT
+    wanted = PROT_WRITE if access == Access.WRITE else PROT_READ
+    if access <= Access.WRITE and not vma.prot & wanted:
+        return -EACCES
+    return 0
+
+
+def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
+    """Sort the slots by what has to be done before the access can be granted."""
+    bits = vma.bits[slot]
+    present = (bits & Pte.PRESENT) != 0
+    busy = (bits & (Pte.ENTRY | Pte.BUSY)) != 0
+    here = slot[present]
+    unsettled = memory.flagged(vma.nid[here], vma.pfn[here], PageFlag.UNSETTLED)
+    blocked = bool(busy.any() or unsettled.any())
+    none = np.zeros(0, np.intp)
+    absent = slot[~present & ~busy]
+    attach = none
+    if vma.mapping.shared:
+        cache = vma.mapping.nid[absent + vma.pgoff]
+        blocked = blocked or bool((cache == FILLING).any())
+        attach, absent = absent[cache < FILLING], absent[cache == NO_NODE]
+    elif access == Access.READ:
+        absent = none
+    if access != Access.WRITE:
+        return Needs(blocked, absent, attach, none, none)
+    readonly = here[((vma.bits[here] & (Pte.WRITE | Pte.BUSY)) == 0) & ~unsettled]
+    if vma.shared:
+        return Needs(blocked, absent, attach, none, readonly)
+    alone = memory.mapcounts(vma.nid[readonly], vma.pfn[readonly]) == 1
+    reuse, copy = readonly[alone], readonly[~alone]
+    held = memory.flagged(vma.nid[copy], vma.pfn[copy], PageFlag.HELD)
+    return Needs(blocked or bool(held.any()), absent, attach, copy[~held], reuse)
+
+
+def _translate(memory: Memory, vma: Vma, slot: Rows, rows: Rows, answer: Answer) -> None:
+    """Fill in the translations; slots that are not present read as the zero page (K 3.9)."""
+    there = (vma.bits[slot] & Pte.PRESENT) != 0
+    slot, rows = slot[there], rows[there]
+    vma.bits[slot] |= np.uint8(Pte.ACCESSED)
+    answer.nid[rows], answer.pfn[rows] = vma.nid[slot], vma.pfn[slot]
+    answer.generation[rows] = memory.generations(vma.nid[slot], vma.pfn[slot])
+    answer.writable[rows] = (vma.bits[slot] & Pte.WRITE) != 0
+
+
+def _serve(
+    memory: Memory, task: Task, vma: Vma, needs: Needs, node: int, access: Access
+) -> Steps[bool]:
+    """Do what is needed; False if some page found no frame."""
+    if needs.reuse.size:
+        slot = needs.reuse
+        grant = np.uint8(Pte.WRITE | Pte.DIRTY | Pte.ACCESSED | Pte.WRITTEN)
+        if not vma.shared:
+            grant |= np.uint8(Pte.ANON)
+        bits = vma.bits[slot] | grant
+        memory.map_existing(task, vma, slot, vma.nid[slot], vma.pfn[slot], bits)
+    if needs.attach.size:
+        slot, index = needs.attach, needs.attach + vma.pgoff
+        bits = np.full(slot.size, _new_bits(vma, access), np.uint8)
+        nid, pfn = vma.mapping.nid[index], vma.mapping.pfn[index]
+        memory.map_existing(task, vma, slot, nid, pfn, bits)
+    if needs.allocate.size and not (
+        yield from _first_touch(memory, task, vma, needs.allocate, node, access)
+    ):
+        return False
+    if needs.copy.size:
+        return (yield from copy_on_write(memory, task, vma, needs.copy, node))
+    return True
+
+
+def _new_bits(vma: Vma, access: Access) -> int:
+    bits = Pte.PRESENT | Pte.ACCESSED
+    if access == Access.WRITE:
+        bits |= Pte.WRITE | Pte.DIRTY | Pte.WRITTEN
+    elif access == Access.POPULATE_ANON and not vma.shared:
+        bits |= Pte.DIRTY
+        if vma.prot & PROT_WRITE:
+            bits |= Pte.WRITE
+    elif vma.shared and vma.prot & PROT_WRITE:
+        bits |= Pte.WRITE
+    if access != Access.POPULATE_FILE and vma.anonymous:
+        bits |= Pte.ANON
+    elif access == Access.WRITE and not vma.shared:
+        bits |= Pte.ANON
+    return int(bits)
+
+
+def _first_touch(
+    memory: Memory, task: Task, vma: Vma, slot: Rows, node: int, access: Access
+) -> Steps[bool]:
+    """Absent pages get zeroed frames; BUSY keeps other faults on them waiting meanwhile.
+
+    A page of a shared object may be faulted on from several vmas: FILLING in the object's cache
+    keeps the others waiting, so that only one of them allocates.
+    """
+    vma.bits[slot] |= np.uint8(Pte.BUSY)
+    index = slot + vma.pgoff
+    if vma.mapping.shared:
+        vma.mapping.nid[index] = FILLING
+    parts = yield from allocate_frames(memory, vma, slot, node, mapped=True, local=node)
+    if vma.mapping.shared:
+        vma.mapping.nid[index] = NO_NODE
+    vma.bits[slot] &= ~np.uint8(Pte.BUSY)
+    bits = _new_bits(vma, access)
+    for nid, rows, pfn in parts:
+        memory.map_new(task, vma, slot[rows], nid, pfn, np.full(rows.size, bits, np.uint8))
+    memory.woken = True
+    return sum(rows.size for _, rows, _ in parts) == slot.size

@@ -1,0 +1,112 @@
+"""Asking nodes for frames, giving them back, and taking translations away."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.calls import PARKED, Ask, Steps, ask_all
+from coordinator.mem_map import Nids, PageFlag, Pfns, Rows
+from coordinator.memory import Memory
+from coordinator.mm import Vma
+from protocol.messages import NewPageFrames, NewPages, PutPages, SetGeneration, node_name
+
+
+def allocate_frames(
+    memory: Memory, vma: Vma, slot: Rows, node: int, *, mapped: bool, local: int
+) -> Steps[list[tuple[int, Rows, Pfns]]]:
+    """Frames for these slots from the zonelist of ``node``: (nid, rows of ``slot``, pfn) parts.
+
+    Fewer rows than asked come back when every node of the zonelist is full.
+    """
+    parts: list[tuple[int, Rows, Pfns]] = []
+    rest = np.arange(slot.size)
+    for nid in memory.topology.zonelist(node):
+        owner = np.full(rest.size, vma.mapping.id, np.uint32)
+        index = (slot[rest] + vma.pgoff).astype(np.uint32)
+        ask = Ask(node_name(nid), NewPages(int(mapped), owner, index))
+        [answer] = yield from ask_all([ask])
+        assert isinstance(answer, NewPageFrames)
+        given = np.flatnonzero(answer.status == 0)
+        if given.size:
+            pfn = answer.pfn[given].copy()
+            flags = PageFlag.ALLOCATED if mapped else PageFlag.HELD
+            memory.mem_map[nid].allocate(
+                pfn, answer.generation[given], owner[given], index[given], flags
+            )
+            memory.count_allocation(nid, node, local, given.size)
+            parts.append((nid, rest[given], pfn))
+        rest = rest[answer.status != 0]
+        if not rest.size:
+            break
+    return parts
+
+
+def put_unused(memory: Memory, nid: int, pfn: Pfns) -> Steps[None]:
+    """Give back frames that were never mapped."""
+    frames = memory.mem_map[nid]
+    yield from ask_all([Ask(node_name(nid), PutPages(pfn, frames.generation[pfn]))])
+    frames.free(pfn)
+    memory.woken = True
+
+
+def wait_until_free_to_take(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
+    """Wait until nobody holds any of these frames."""
+    while memory.flagged(nid, pfn, PageFlag.HELD).any():
+        yield PARKED
+
+
+def revoke(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
+    """No translation handed out so far is served any more when this returns (design 4).
+
+    The caller has seen to it that nobody else holds the frames.
+    """
+    nid, pfn = _distinct(nid, pfn)
+    memory.hold(nid, pfn)
+    yield from revoke_held(memory, nid, pfn)
+
+
+def revoke_held(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
+    """``revoke`` for frames, each once, that the caller holds; releases them.
+
+    Frames that no entry maps and no object caches are freed; the others get a new generation,
+    acknowledged by their nodes.
+    """
+    asks = []
+    freeing: list[tuple[int, Pfns]] = []
+    for node, rows in memory.by_node(nid):
+        frames = memory.mem_map[node]
+        mine = pfn[rows]
+        gone = (frames.mapcount[mine] == 0) & ~_cached(memory, node, mine)
+        old, kept = mine[gone], mine[~gone]
+        if old.size:
+            asks.append(Ask(node_name(node), PutPages(old, frames.generation[old])))
+            freeing.append((node, old))
+        if kept.size:
+            before = frames.generation[kept]
+            after = before + np.uint32(1)
+            asks.append(Ask(node_name(node), SetGeneration(kept, before, after)))
+            memory.set_generations(node, kept, after)
+    yield from ask_all(asks)
+    memory.release(nid, pfn)
+    for node, old in freeing:
+        memory.freed(node, old)
+
+
+def _distinct(nid: Nids, pfn: Pfns) -> tuple[Nids, Pfns]:
+    """Each frame once, whoever mapped it how often."""
+    key = np.unique((nid.astype(np.uint64) << np.uint64(32)) | pfn)
+    return (key >> np.uint64(32)).astype(np.uint8), key.astype(np.uint32)
+
+
+def _cached(memory: Memory, nid: int, pfn: Pfns) -> npt.NDArray[np.bool_]:
+    """Which of these frames a shared object's cache names."""
+    frames = memory.mem_map[nid]
+    cached = np.zeros(pfn.size, np.bool_)
+    for number in np.unique(frames.mapping[pfn]):
+        mapping = memory.mappings.get(int(number))
+        if mapping is not None and mapping.shared:
+            rows = np.flatnonzero(frames.mapping[pfn] == number)
+            index = frames.index[pfn[rows]]
+            cached[rows] = (mapping.nid[index] == nid) & (mapping.pfn[index] == pfn[rows])
+    return cached

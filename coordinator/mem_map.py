@@ -1,0 +1,87 @@
+"""mem_map: what the coordinator knows of every page frame, an element for each ``struct page``.
+
+The frames themselves belong to the nodes; this is the kernel's side of them: how many page-table
+entries map a frame (mapcount, K 3.2), which object it belongs to (page->mapping, page->index), the
+generation that the node serves, and whether somebody is busy with it.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.intp]
+Pfns = npt.NDArray[np.uint32]
+Nids = npt.NDArray[np.uint8]
+
+#: In the cache of a shared object: no frame yet; one is being asked for.
+NO_NODE = 255
+FILLING = 254
+
+
+class PageFlag(IntFlag):
+    """Bits of ``MemMap.flags``."""
+
+    ALLOCATED = 1
+    #: Somebody has taken the frame for more than one step: a migration from isolate to putback, a
+    #: copy-on-write, a revocation.  Everybody else leaves its mapping alone until that ends.
+    HELD = 2
+    #: A page-table entry names it, but its node has not yet said that it serves it.
+    UNSETTLED = 4
+
+
+class MemMap:
+    """The frames of one node: arrays of length ``frames``; 15 bytes a frame."""
+
+    def __init__(self, frames: int) -> None:
+        self.generation = np.zeros(frames, np.uint32)
+        self.mapcount = np.zeros(frames, np.uint16)
+        self.mapping = np.zeros(frames, np.uint32)
+        self.index = np.zeros(frames, np.uint32)
+        self.flags = np.zeros(frames, np.uint8)
+        self.used = 0
+
+    @property
+    def frames(self) -> int:
+        return self.flags.size
+
+    @property
+    def nbytes(self) -> int:
+        arrays = (self.generation, self.mapcount, self.mapping, self.index, self.flags)
+        return sum(array.nbytes for array in arrays)
+
+    def allocate(
+        self,
+        pfn: Pfns,
+        generation: npt.NDArray[np.uint32],
+        mapping: npt.NDArray[np.uint32],
+        index: npt.NDArray[np.uint32],
+        flags: PageFlag,
+    ) -> None:
+        """The node gave these frames; nobody maps them yet."""
+        assert not self.flags[pfn].any(), "the node gave a frame that is in use"
+        self.generation[pfn] = generation
+        self.mapcount[pfn] = 0
+        self.mapping[pfn] = mapping
+        self.index[pfn] = index
+        self.flags[pfn] = PageFlag.ALLOCATED | flags
+        self.used += pfn.size
+
+    def free(self, pfn: Pfns) -> None:
+        """The node has the frames back."""
+        assert not self.mapcount[pfn].any(), "a frame was freed while it is mapped"
+        assert (self.flags[pfn] & PageFlag.ALLOCATED).all(), "a frame was freed twice"
+        self.flags[pfn] = 0
+        self.used -= pfn.size
+
+    def set(self, pfn: Pfns, flag: PageFlag) -> None:
+        self.flags[pfn] |= np.uint8(flag)
+
+    def clear(self, pfn: Pfns, flag: PageFlag) -> None:
+        self.flags[pfn] &= np.uint8(~flag & 0xFF)
+
+    def test(self, pfn: Pfns, flag: PageFlag) -> npt.NDArray[np.bool_]:
+        flagged: npt.NDArray[np.bool_] = (self.flags[pfn] & np.uint8(flag)) != 0
+        return flagged

@@ -1,0 +1,302 @@
+"""All the memory of the machine as the coordinator sees it: tasks, objects, frames, counters.
+
+Every change of a mapping goes through here, is applied to arrays, and leaves an entry for the
+journal in ``records``; the Core turns those into Record effects before its next Send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.mem_map import NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows
+from coordinator.mm import Mapping, MigratePageMethod, Mm, Pte, Task, Vma, VmOperations
+from coordinator.pagelist import PageList
+from coordinator.records import (
+    EntriesChanged,
+    FramesFreed,
+    GenerationsSet,
+    PagesCommitted,
+    PagesCopied,
+    PagesMapped,
+)
+from protocol.messages import Message
+from protocol.notes import Note, PagesAllocated
+from protocol.topology import Topology
+
+_LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
+_KEEP_FROM_ENTRY = np.uint8(Pte.WRITE | Pte.DIRTY | Pte.ANON | Pte.BUSY | Pte.WRITTEN)
+
+
+class NumaStat:
+    """The six counters of numastat, one element for each nid (K 6.6)."""
+
+    def __init__(self, nids: int) -> None:
+        self.numa_hit = np.zeros(nids, np.uint64)
+        self.numa_miss = np.zeros(nids, np.uint64)
+        self.numa_foreign = np.zeros(nids, np.uint64)
+        self.interleave_hit = np.zeros(nids, np.uint64)
+        self.local_node = np.zeros(nids, np.uint64)
+        self.other_node = np.zeros(nids, np.uint64)
+
+    def count(self, *, node: int, preferred: int, local: int, pages: int) -> None:
+        """``pages`` frames of ``node`` were given where ``preferred`` was wanted."""
+        add = np.uint64(pages)
+        if node == preferred:
+            self.numa_hit[node] += add
+        else:
+            self.numa_miss[node] += add
+            self.numa_foreign[preferred] += add
+        if node == local:
+            self.local_node[node] += add
+        else:
+            self.other_node[node] += add
+
+
+class Memory:
+    """Tasks, mappings and mem_map; arrays of frames are (nid, pfn) pairs of equal length."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        self.nids = tuple(node.nid for node in topology.nodes)
+        self.mem_map = {node.nid: MemMap(node.frames) for node in topology.nodes}
+        self.numastat = NumaStat(max(self.nids) + 1)
+        self.tasks: dict[int, Task] = {}
+        self.mappings: dict[int, Mapping] = {}
+        #: The page lists of the migrations under way.
+        self.page_lists: list[PageList] = []
+        #: vm_ops and migratepage methods by the name of a vma (vm_operations.py).
+        self.vm_operations: dict[str, VmOperations] = {}
+        self.address_space_operations: dict[str, MigratePageMethod] = {}
+        self.records: list[Message] = []
+        self.notes: list[Note] = []
+        self.now = 0.0
+        #: Something changed that a parked fault or call may be waiting for.
+        self.woken = False
+        self._next_mapping = 1
+        self._next_pid = 1
+        self._next_transfer = 1
+
+    # ---- objects ---------------------------------------------------------------------------
+
+    def new_pid(self) -> int:
+        pid = self._next_pid
+        self._next_pid += 1
+        return pid
+
+    def new_transfer(self) -> int:
+        transfer = self._next_transfer
+        self._next_transfer += 1
+        return transfer
+
+    def claim_pid(self, pid: int) -> None:
+        """Replay: this pid is taken."""
+        self._next_pid = max(self._next_pid, pid + 1)
+
+    def new_mapping(self, *, shared: bool, pages: int, mapping_id: int | None = None) -> Mapping:
+        """An anon_vma, or a shared object of ``pages`` pages with its (empty) page cache."""
+        number = self._next_mapping if mapping_id is None else mapping_id
+        self._next_mapping = max(self._next_mapping, number + 1)
+        mapping = Mapping(number, shared)
+        if shared:
+            mapping.nid = np.full(pages, NO_NODE, np.uint8)
+            mapping.pfn = np.zeros(pages, np.uint32)
+        self.mappings[number] = mapping
+        return mapping
+
+    # ---- frames ----------------------------------------------------------------------------
+
+    def by_node(self, nid: Nids) -> Iterator[tuple[int, Rows]]:
+        """Group rows by node, ascending."""
+        if nid.size and (nid == nid[0]).all():
+            yield int(nid[0]), np.arange(nid.size)
+            return
+        for which in np.unique(nid):
+            yield int(which), np.flatnonzero(nid == which)
+
+    def generations(self, nid: Nids, pfn: Pfns) -> npt.NDArray[np.uint32]:
+        result = np.zeros(pfn.size, np.uint32)
+        for node, rows in self.by_node(nid):
+            result[rows] = self.mem_map[node].generation[pfn[rows]]
+        return result
+
+    def mapcounts(self, nid: Nids, pfn: Pfns) -> npt.NDArray[np.uint16]:
+        result = np.zeros(pfn.size, np.uint16)
+        for node, rows in self.by_node(nid):
+            result[rows] = self.mem_map[node].mapcount[pfn[rows]]
+        return result
+
+    def flagged(self, nid: Nids, pfn: Pfns, flag: PageFlag) -> npt.NDArray[np.bool_]:
+        result = np.zeros(pfn.size, np.bool_)
+        for node, rows in self.by_node(nid):
+            result[rows] = self.mem_map[node].test(pfn[rows], flag)
+        return result
+
+    def hold(self, nid: Nids, pfn: Pfns) -> None:
+        for node, rows in self.by_node(nid):
+            assert not self.mem_map[node].test(pfn[rows], PageFlag.HELD).any()
+            self.mem_map[node].set(pfn[rows], PageFlag.HELD)
+
+    def release(self, nid: Nids, pfn: Pfns, flags: PageFlag = PageFlag.HELD) -> None:
+        for node, rows in self.by_node(nid):
+            self.mem_map[node].clear(pfn[rows], flags)
+        self.woken = True
+
+    def set_generations(self, nid: int, pfn: Pfns, generation: npt.NDArray[np.uint32]) -> None:
+        self.mem_map[nid].generation[pfn] = generation
+        self.records.append(GenerationsSet(nid, pfn, generation))
+
+    def count_allocation(self, node: int, preferred: int, local: int, pages: int) -> None:
+        """``pages`` frames came from ``node``; ``local``: node of the cpu that asked (K 6.6)."""
+        if pages:
+            self.numastat.count(node=node, preferred=preferred, local=local, pages=pages)
+            self.notes.append(PagesAllocated(node, preferred, local, pages))
+
+    def freed(self, nid: int, pfn: Pfns) -> None:
+        """The node has acknowledged that these frames are free."""
+        self.mem_map[nid].free(pfn)
+        self.records.append(FramesFreed(nid, pfn))
+        self.woken = True
+
+    # ---- page tables -----------------------------------------------------------------------
+
+    def map_new(
+        self,
+        task: Task,
+        vma: Vma,
+        slot: Rows,
+        nid: int,
+        pfn: Pfns,
+        bits: npt.NDArray[np.uint8],
+    ) -> None:
+        """First touch: these entries name these frames, which nobody mapped before."""
+        self._enter(vma, slot, nid, pfn, bits)
+        page = (slot + vma.start).astype(np.uint64)
+        generation = self.mem_map[nid].generation[pfn]
+        self.records.append(PagesMapped(task.pid, nid, page, pfn, generation, bits))
+
+    def map_existing(
+        self, task: Task, vma: Vma, slot: Rows, nid: Nids, pfn: Pfns, bits: npt.NDArray[np.uint8]
+    ) -> None:
+        """Entries for frames that exist: a shared object's page, or new bits of a present one."""
+        for node, rows in self.by_node(nid):
+            fresh = rows[(vma.bits[slot[rows]] & Pte.PRESENT) == 0]
+            self.mem_map[node].mapcount[pfn[fresh]] += 1
+        vma.nid[slot], vma.pfn[slot], vma.bits[slot] = nid, pfn, bits
+        page = (slot + vma.start).astype(np.uint64)
+        self.records.append(EntriesChanged(task.pid, page, nid, pfn, bits))
+        self.woken = True
+
+    def map_copy(self, task: Task, vma: Vma, slot: Rows, nid: int, pfn: Pfns) -> None:
+        """Copy-on-write is done: the entries name the copies; the originals lose a mapper."""
+        for old, rows in self.by_node(vma.nid[slot]):
+            self.mem_map[old].mapcount[vma.pfn[slot[rows]]] -= 1
+        bits = np.uint8(Pte.PRESENT | Pte.WRITE | Pte.DIRTY | Pte.ACCESSED | Pte.ANON | Pte.WRITTEN)
+        self._enter(vma, slot, nid, pfn, np.full(slot.size, bits, np.uint8))
+        page = (slot + vma.start).astype(np.uint64)
+        generation = self.mem_map[nid].generation[pfn]
+        self.records.append(PagesCopied(task.pid, nid, page, pfn, generation))
+
+    def _enter(
+        self, vma: Vma, slot: Rows, nid: int, pfn: Pfns, bits: npt.NDArray[np.uint8]
+    ) -> None:
+        self.mem_map[nid].mapcount[pfn] += 1
+        vma.nid[slot], vma.pfn[slot], vma.bits[slot] = nid, pfn, bits
+        if vma.mapping.shared:
+            index = slot + vma.pgoff
+            vma.mapping.nid[index], vma.mapping.pfn[index] = nid, pfn
+        self.woken = True
+
+    def unmap(self, mm: Mm, start: int, end: int) -> tuple[Nids, Pfns]:
+        """Drop the vmas of a range (split before at its edges); returns the frames they named."""
+        nids: list[Nids] = []
+        pfns: list[Pfns] = []
+        doomed: list[Mapping] = []
+        for vma in mm.overlapping(start, end):
+            assert start <= vma.start and vma.end <= end
+            assert not (vma.bits & (Pte.ENTRY | Pte.BUSY)).any()
+            slot = vma.present()
+            nids.append(vma.nid[slot])
+            pfns.append(vma.pfn[slot])
+            mm.remove(vma)
+            doomed.append(vma.mapping)
+        nid = np.concatenate(nids) if nids else np.zeros(0, np.uint8)
+        pfn = np.concatenate(pfns) if pfns else np.zeros(0, np.uint32)
+        for node, rows in self.by_node(nid):
+            np.subtract.at(self.mem_map[node].mapcount, pfn[rows], 1)
+        return self._with_orphaned_caches(doomed, nid, pfn)
+
+    def _with_orphaned_caches(
+        self, doomed: Sequence[Mapping], nid: Nids, pfn: Pfns
+    ) -> tuple[Nids, Pfns]:
+        """An object that no vma maps any more is gone, with all that its cache has."""
+        for mapping in doomed:
+            if not mapping.vmas and mapping.id in self.mappings:
+                index = mapping.cached()
+                nid = np.concatenate([nid, mapping.nid[index]])
+                pfn = np.concatenate([pfn, mapping.pfn[index]])
+                mapping.nid[:] = NO_NODE
+                del self.mappings[mapping.id]
+        return nid, pfn
+
+    # ---- rmap ------------------------------------------------------------------------------
+
+    def mappers(self, nid: int, pfn: Pfns) -> Iterator[tuple[Vma, Rows, Rows]]:
+        """Every live entry that names one of these frames: (vma, slots in it, rows of ``pfn``)."""
+        objects = self.mem_map[nid].mapping[pfn]
+        index = self.mem_map[nid].index[pfn].astype(np.intp)
+        one = bool((objects == objects[0]).all()) if objects.size else True
+        for number in objects[:1] if one else np.unique(objects):
+            mine = np.arange(pfn.size) if one else np.flatnonzero(objects == number)
+            for vma in self.mappings[int(number)].vmas:
+                slot = index[mine] - vma.pgoff
+                inside = (slot >= 0) & (slot < vma.pages)
+                slot, rows = slot[inside], mine[inside]
+                live = (vma.nid[slot] == nid) & (vma.pfn[slot] == pfn[rows])
+                live &= (vma.bits[slot] & _LIVE) != 0
+                if live.any():
+                    yield vma, slot[live], rows[live]
+
+    def try_to_unmap(self, nid: int, pfn: Pfns) -> None:
+        """Every present entry of these frames becomes a migration entry (K 1.35); rss unchanged."""
+        for vma, slot, _ in self.mappers(nid, pfn):
+            bits = vma.bits[slot]
+            assert not (bits & Pte.ENTRY).any(), "an entry of an entry"
+            vma.bits[slot] = (bits & ~np.uint8(Pte.PRESENT | Pte.ACCESSED)) | np.uint8(Pte.ENTRY)
+
+    def remove_migration_ptes(self, nid: int, pfn: Pfns, target: int, target_pfn: Pfns) -> None:
+        """Entries that name (nid, pfn) become present entries of (target, target_pfn) (K 1.41).
+
+        With target == nid and target_pfn is pfn this is the restoration after a failure.
+        """
+        moved = not (target == nid and np.array_equal(pfn, target_pfn))
+        for vma, slot, rows in self.mappers(nid, pfn):
+            bits = vma.bits[slot]
+            assert (bits & Pte.ENTRY).all(), "a present entry of a page that is being moved"
+            vma.nid[slot], vma.pfn[slot] = target, target_pfn[rows]
+            vma.bits[slot] = (bits & _KEEP_FROM_ENTRY) | np.uint8(Pte.PRESENT)
+            if moved:
+                self.mem_map[target].mapcount[target_pfn[rows]] += 1
+                self.mem_map[nid].mapcount[pfn[rows]] -= 1
+        if moved:
+            self._move_cache(nid, pfn, target, target_pfn)
+        self.woken = True
+
+    def _move_cache(self, nid: int, pfn: Pfns, target: int, target_pfn: Pfns) -> None:
+        """A shared object's page cache names the new frame too (K 1.49)."""
+        old = self.mem_map[nid]
+        objects = old.mapping[pfn]
+        for number in np.unique(objects):
+            mapping = self.mappings[int(number)]
+            if mapping.shared:
+                rows = np.flatnonzero(objects == number)
+                index = old.index[pfn[rows]]
+                mapping.nid[index], mapping.pfn[index] = target, target_pfn[rows]
+
+    def commit(self, nid: int, pfn: Pfns, target: int, target_pfn: Pfns) -> None:
+        """The move itself: entries -> new, in one place, recorded (design 6)."""
+        self.remove_migration_ptes(nid, pfn, target, target_pfn)
+        generation = self.mem_map[target].generation[target_pfn]
+        self.records.append(PagesCommitted(nid, target, pfn, target_pfn, generation))

@@ -1,0 +1,141 @@
+"""Where pages go: node pairs, destinations, zonelists (mm/mempolicy.c of the seed).
+
+Policy is an argument of ``migrate_pages``: the functions here are ``new_page_t`` callbacks, given
+a page list and rows of it, returning the node on which to allocate for each row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coordinator.calls import Ask, Steps, ask_all, down_read
+from coordinator.mem_map import PageFlag, Rows
+from coordinator.memory import Memory
+from coordinator.migrate import migrate_pages, migrate_vmas
+from coordinator.mm import NOT_MIGRATABLE, Mm, Vma
+from coordinator.pagelist import Nodes, PageList, Settings
+from protocol.messages import MigratePrep, node_name
+from protocol.nodemask import node_remap
+from protocol.profile import Profile
+
+MPOL_MF_STRICT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 1, 2, 4
+
+
+def next_pair(
+    from_nodes: frozenset[int], to_nodes: frozenset[int], remaining: frozenset[int]
+) -> tuple[int, int] | None:
+    """The next (source, dest) of do_migrate_pages, or None when nothing is left (K 1.8).
+
+    Of the sources in ``remaining``, ascending, the first whose destination is not itself still to
+    be emptied; if there is none, the last one with a destination other than itself.
+    """
+    chosen: tuple[int, int] | None = None
+    for source in sorted(remaining):
+        dest = node_remap(source, sorted(from_nodes), sorted(to_nodes))
+        if dest == source:
+            continue
+        chosen = (source, dest)
+        if dest not in remaining:
+            break
+    return chosen
+
+
+def node_pairs(
+    from_nodes: frozenset[int], to_nodes: frozenset[int], *, skip_common_sources: bool
+) -> list[tuple[int, int]]:
+    """All pairs in order.  ``skip_common_sources``: the rule of K 1.11 instead of K 1.10."""
+    pairs: list[tuple[int, int]] = []
+    remaining = from_nodes
+    if skip_common_sources and len(from_nodes) != len(to_nodes):
+        remaining = from_nodes - to_nodes
+    while (pair := next_pair(from_nodes, to_nodes, remaining)) is not None:
+        pairs.append(pair)
+        remaining = remaining - {pair[0]}
+    return pairs
+
+
+def new_node_page(pagelist: PageList, rows: Rows, private: object) -> Nodes:
+    """new_page_t of migrate_to_node: everything goes to the node ``private`` (K 1.18)."""
+    assert isinstance(private, int)
+    return np.full(rows.size, private, np.int32)
+
+
+def new_page_node(pagelist: PageList, rows: Rows, private: object) -> Nodes:
+    """new_page_t of move_pages(2): ``private`` has the wanted node of each row of the list."""
+    assert isinstance(private, np.ndarray)
+    wanted: Nodes = private[rows]
+    return wanted
+
+
+def vma_migratable(vma: Vma) -> bool:
+    """Whether pages of this vma may be moved at all (K 3.6)."""
+    return not vma.vm_flags & NOT_MIGRATABLE
+
+
+def check_range(memory: Memory, mm: Mm, source: int, flags: int, pagelist: PageList) -> None:
+    """Queue the pages of ``mm`` on node ``source`` that may be migrated, in address order (K 1.17).
+
+    A page that somebody is busy with is not on the LRU for this purpose: left where it is (K 1.15).
+    """
+    frames = memory.mem_map[source]
+    for vma in mm.vmas:
+        if not vma_migratable(vma):
+            continue
+        slot = vma.present()
+        slot = slot[vma.nid[slot] == source]
+        pfn = vma.pfn[slot]
+        wanted = ~frames.test(pfn, PageFlag.HELD)
+        if not flags & MPOL_MF_MOVE_ALL:
+            wanted &= frames.mapcount[pfn] == 1
+        slot, pfn = slot[wanted], pfn[wanted]
+        if slot.size:
+            pagelist.add(source, pfn, slot + vma.start)
+            frames.set(pfn, PageFlag.HELD)
+
+
+def migrate_to_node(
+    memory: Memory, mm: Mm, source: int, dest: int, flags: int, settings: Settings
+) -> Steps[int]:
+    """Move what ``mm`` has on ``source`` to ``dest``; pages not moved, or -errno (K 1.13)."""
+    yield from ask_all([Ask(node_name(nid), MigratePrep()) for nid in memory.nids])
+    pagelist = PageList(mm.pid)
+    check_range(memory, mm, source, flags, pagelist)
+    if not pagelist.rows:
+        return 0
+    return (yield from migrate_pages(memory, pagelist, new_node_page, dest, settings))
+
+
+def do_migrate_pages(
+    memory: Memory,
+    mm: Mm,
+    *,
+    from_nodes: frozenset[int],
+    to_nodes: frozenset[int],
+    flags: int,
+    settings: Settings,
+    profile: Profile,
+) -> Steps[int]:
+    """Move the pages of ``mm`` from one set of nodes to another (K 1.5 - 1.8).
+
+    mmap_sem is held for read over everything; vma hooks first, then the pairs.  Returns the number
+    of pages not moved, or the first negative errno, which hides the counts before it (K 1.6).
+    """
+    yield from down_read(mm)
+    try:
+        error = migrate_vmas(
+            mm, from_nodes=from_nodes, to_nodes=to_nodes, flags=flags, profile=profile
+        )
+        if error:
+            return min(error, 0)
+        busy = 0
+        for source, dest in node_pairs(
+            from_nodes, to_nodes, skip_common_sources=profile.skip_common_sources
+        ):
+            result = yield from migrate_to_node(memory, mm, source, dest, flags, settings)
+            if result < 0:
+                return result
+            busy += result
+        return busy
+    finally:
+        mm.mmap_sem.readers -= 1
+        memory.woken = True

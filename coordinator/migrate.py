@@ -1,0 +1,172 @@
+"""migrate_vmas and migrate_pages (mm/migrate.c of the seed), for pages of other processes.
+
+``life.py`` has the table of a page's life, ``unmap_and_move.py`` what its states ask for.  Two
+things stay out of the table and are plain code, here: when a pass ends, and how pages are grouped
+into chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from coordinator.calls import Reply, Steps
+from coordinator.life import State
+from coordinator.mem_map import Rows
+from coordinator.memory import Memory
+from coordinator.mm import Mapping, Mm
+from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
+from coordinator.unmap_and_move import UnmapAndMove
+from protocol.notes import MigrationEnded, PassEnded
+from protocol.profile import Profile
+
+EIO, ENOMEM = 5, 12
+PASSES = 10
+POLITE_PASSES = 3
+
+
+def migrate_page(mapping: Mapping, pages: int) -> Statuses32:
+    """a_ops->migratepage that lets the page be copied: plain anonymous memory, shmem (K 1.52)."""
+    return np.zeros(pages, np.int32)
+
+
+def fail_migrate_page(mapping: Mapping, pages: int) -> Statuses32:
+    """a_ops->migratepage of an object whose pages must not move: -EIO, for good (K 1.54)."""
+    return np.full(pages, -EIO, np.int32)
+
+
+def migrate_vmas(
+    mm: Mm,
+    *,
+    from_nodes: frozenset[int],
+    to_nodes: frozenset[int],
+    flags: int,
+    profile: Profile,
+) -> int:
+    """Offer each vma that has ``vm_ops->migrate`` to its hook, in address order (K 2.2).
+
+    The first non-zero return ends the walk and is returned (K 2.5).  Keyword arguments, because the
+    header and the definition of 2006 disagreed on the order of the two masks (K 2.3).
+    """
+    vmas = mm.vmas[:-1] if profile.last_vma_skipped else mm.vmas
+    for vma in list(vmas):
+        if vma.vm_ops is not None and vma.vm_ops.migrate is not None:
+            result = vma.vm_ops.migrate(vma, from_nodes, to_nodes, flags)
+            if result:
+                return result
+    return 0
+
+
+def migrate_pages(
+    memory: Memory,
+    pagelist: PageList,
+    get_new_page: new_page_t,
+    private: object,
+    settings: Settings,
+) -> Steps[int]:
+    """Move every page of the list to where ``get_new_page`` says.
+
+    Returns -ENOMEM, or the number of pages not moved: failed for good, plus those that the last
+    pass left to be retried (K 1.21).  Afterwards no page is isolated (K 1.22); ``pagelist.status``
+    has the node or -errno of each.
+    """
+    work = UnmapAndMove(memory, pagelist, get_new_page, private, settings)
+    return (yield from Migration(memory, pagelist, work).run())
+
+
+def chunks(rows: Rows, size: int) -> Iterator[Rows]:
+    """``rows`` in pieces of at most ``size``."""
+    for at in range(0, rows.size, size):
+        yield rows[at : at + size]
+
+
+class Migration:
+    """One call of migrate_pages() under way."""
+
+    def __init__(self, memory: Memory, pagelist: PageList, work: UnmapAndMove) -> None:
+        self.memory, self.list, self.work = memory, pagelist, work
+        self.settings = work.settings
+
+    # ---- the passes (K 1.19) ---------------------------------------------------------------
+
+    def run(self) -> Steps[int]:
+        self.list.seal()
+        self.memory.page_lists.append(self.list)
+        started, moved, retry = self.memory.now, 0, 0
+        try:
+            yield from self._isolate_all()
+            for number in range(PASSES):
+                self.work.force = number >= POLITE_PASSES
+                yield from self._one_pass()
+                retry = self.list.count(State.ISOLATED)
+                failed = int(np.count_nonzero(self.list.failed))
+                self.memory.notes.append(PassEnded(number, retry, failed))
+                if self.work.nomem_row is not None or not retry:
+                    break
+            permanent = int(np.count_nonzero(self.list.failed))
+            yield from self._put_back_rest()
+        finally:
+            self.memory.page_lists.remove(self.list)
+        moved = self.list.count(State.MOVED)
+        seconds = self.memory.now - started
+        self.memory.notes.append(
+            MigrationEnded(moved, permanent + retry, self.settings.reason, seconds)
+        )
+        return -ENOMEM if self.work.nomem_row is not None else permanent + retry
+
+    def _isolate_all(self) -> Steps[None]:
+        for rows in chunks(np.arange(self.list.rows), self.settings.chunk_pages):
+            self.work.step_ok(rows)
+            yield from self._wait_until(lambda: self.work.outstanding <= 1)
+        yield from self._wait_until(lambda: not self.work.outstanding)
+
+    def _one_pass(self) -> Steps[None]:
+        """Chunk by chunk: the frames of the next are asked for while this one is being copied.
+
+        Only one chunk is copied at a time, so that a task never waits for longer than the chunk
+        that holds its page.
+        """
+        size = self.settings.chunk_pages
+        if self.work.force:
+            size = min(size, self.settings.forced_chunk_pages)
+        for rows in chunks(np.flatnonzero(self.list.state == State.ISOLATED), size):
+            yield from self._wait_until(self._no_frames_wait)
+            if self.work.nomem_row is not None:
+                break
+            self.work.step_ok(rows)
+        yield from self._wait_until(lambda: not self.work.outstanding)
+
+    def _no_frames_wait(self) -> bool:
+        return not self.list.count(State.ALLOCATING) and not self.list.count(State.ALLOCATED)
+
+    def _put_back_rest(self) -> Steps[None]:
+        """putback_lru_pages of what is left; its status stays that of its last attempt (K 1.34)."""
+        rest = np.flatnonzero(self.list.state == State.ISOLATED)
+        self.list.failed[rest] = 1
+        for rows in chunks(rest, self.settings.chunk_pages):
+            self.work.step_ok(rows)
+            yield from self._wait_until(lambda: self.work.outstanding <= 1)
+        yield from self._wait_until(lambda: not self.work.outstanding)
+
+    def _wait_until(self, condition: Callable[[], bool]) -> Steps[None]:
+        """Send what is queued and take answers until the condition holds."""
+        while True:
+            self._start_copying()
+            if condition():
+                return
+            asks, self.work.queue = self.work.queue, []
+            reply = yield asks
+            assert isinstance(reply, Reply)
+            self.work.answered(reply)
+
+    def _start_copying(self) -> None:
+        """The next chunk has its frames and the one before is copied: on with it."""
+        if self.list.count(State.COPYING) or self.list.count(State.ALLOCATING):
+            return
+        rows = np.flatnonzero(self.list.state == State.ALLOCATED)
+        if self.work.nomem_row is not None:
+            late = rows[rows > self.work.nomem_row]
+            self.work.step(late, np.full(late.size, -ENOMEM, np.int32))
+            rows = rows[rows < self.work.nomem_row]
+        self.work.step_ok(rows)

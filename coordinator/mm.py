@@ -1,0 +1,263 @@
+"""mm_struct, vm_area_struct and page tables as arrays.
+
+A page-table entry is (nid, pfn, bits): six bytes.  Its generation is that of its frame
+(``mem_map.py``): one truth for all who map it.  An entry is present, or a migration entry
+(``Pte.ENTRY``, READ or WRITE by ``Pte.WRITE``; K 1.35), or nothing.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.mem_map import FILLING
+
+PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x01, 0x02, 0x10, 0x20
+MAP_POPULATE, MAP_FIXED_NOREPLACE = 0x8000, 0x100000
+
+#: Virtual page numbers: mappings without a wish start here and grow upwards.
+MMAP_BASE = 0x7000_0000_0
+TASK_SIZE = 1 << 35
+
+Pages = npt.NDArray[np.uint64]
+Bits = npt.NDArray[np.uint8]
+
+
+class Pte(IntFlag):
+    """Bits of a page-table entry."""
+
+    PRESENT = 1
+    WRITE = 2
+    DIRTY = 4
+    ACCESSED = 8
+    #: A migration entry: nid and pfn name the old frame; whoever faults on it waits (K 1.45).
+    ENTRY = 16
+    ANON = 32
+    #: A fault on this page is being served.
+    BUSY = 64
+    #: A task was granted a writable translation at some time (for comparisons with an image).
+    WRITTEN = 128
+
+
+class VmFlag(IntFlag):
+    """vm_flags that matter to migration (K 3.6)."""
+
+    LOCKED = 1
+    IO = 2
+    PFNMAP = 4
+    RESERVED = 8
+
+
+NOT_MIGRATABLE = VmFlag.LOCKED | VmFlag.IO | VmFlag.PFNMAP | VmFlag.RESERVED
+
+#: vm_ops->migrate(vma, from, to, flags) -> 0, -errno, or positive (K 2.2, 2.5).
+MigrateHook = Callable[["Vma", frozenset[int], frozenset[int], int], int]
+#: a_ops->migratepage(mapping, rows) -> one status for each row: 0 copy it, or -errno for good.
+MigratePageMethod = Callable[["Mapping", int], npt.NDArray[np.int32]]
+
+
+@dataclass(frozen=True, slots=True)
+class VmOperations:
+    """struct vm_operations_struct, as far as migration knows it."""
+
+    migrate: MigrateHook | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Mapping:
+    """An object that pages belong to: an anon_vma, or a shared object with a page cache.
+
+    ``vmas`` are all that may map its pages (the kernel's rmap); page ``index`` of the object is at
+    ``vma.start + index - vma.pgoff``.  A shared object has ``cache``: (nid, pfn) for each index.
+    """
+
+    id: int
+    shared: bool
+    vmas: list[Vma] = field(default_factory=list)
+    nid: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    pfn: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    migratepage: MigratePageMethod | None = None
+
+    def cached(self) -> npt.NDArray[np.intp]:
+        """Indexes that have a frame."""
+        return np.flatnonzero(self.nid < FILLING)
+
+
+class Vma:
+    """vm_area_struct: pages ``start`` .. ``end`` (virtual page numbers) and their entries."""
+
+    __slots__ = (
+        "bits",
+        "end",
+        "flags",
+        "mapping",
+        "name",
+        "nid",
+        "pfn",
+        "pgoff",
+        "prot",
+        "start",
+        "vm_flags",
+        "vm_ops",
+    )
+
+    def __init__(
+        self, start: int, end: int, prot: int, flags: int, name: str, pgoff: int, mapping: Mapping
+    ) -> None:
+        self.start, self.end, self.prot, self.flags = start, end, prot, flags
+        self.name, self.pgoff, self.mapping = name, pgoff, mapping
+        self.vm_flags = VmFlag(0)
+        self.vm_ops: VmOperations | None = None
+        self.nid = np.zeros(end - start, np.uint8)
+        self.pfn = np.zeros(end - start, np.uint32)
+        self.bits = np.zeros(end - start, np.uint8)
+        mapping.vmas.append(self)
+
+    @property
+    def pages(self) -> int:
+        return self.end - self.start
+
+    @property
+    def shared(self) -> bool:
+        return bool(self.flags & MAP_SHARED)
+
+    @property
+    def anonymous(self) -> bool:
+        return not self.name.startswith("/")
+
+    @property
+    def nbytes(self) -> int:
+        return self.nid.nbytes + self.pfn.nbytes + self.bits.nbytes
+
+    def present(self) -> npt.NDArray[np.intp]:
+        """Slots (offsets into the arrays) whose page is present."""
+        return np.flatnonzero(self.bits & Pte.PRESENT)
+
+    def split(self, page: int) -> Vma:
+        """Cut at ``page``: this vma keeps what lies below, the new one has the rest."""
+        assert self.start < page < self.end
+        offset = page - self.start
+        upper = Vma.__new__(Vma)
+        upper.start, upper.end, upper.prot, upper.flags = page, self.end, self.prot, self.flags
+        upper.name, upper.pgoff, upper.mapping = self.name, self.pgoff + offset, self.mapping
+        upper.vm_flags, upper.vm_ops = self.vm_flags, self.vm_ops
+        upper.nid, self.nid = self.nid[offset:], self.nid[:offset]
+        upper.pfn, self.pfn = self.pfn[offset:], self.pfn[:offset]
+        upper.bits, self.bits = self.bits[offset:], self.bits[:offset]
+        self.end = page
+        self.mapping.vmas.append(upper)
+        return upper
+
+
+@dataclass(slots=True)
+class MmapSem:
+    """mmap_sem: many readers or one writer; turns in the order of asking, so nobody starves.
+
+    Faults do not queue (``read_now``): they pass while readers hold it, as a page that is not
+    being moved must be usable all through a migration (K 1.5).
+    """
+
+    readers: int = 0
+    writer: bool = False
+    waiting: list[tuple[int, bool]] = field(default_factory=list)
+    _next: int = 0
+
+    def ask(self, *, write: bool) -> int:
+        self._next += 1
+        self.waiting.append((self._next, write))
+        return self._next
+
+    def granted(self, ticket: int) -> bool:
+        """Take it if it is this ticket's turn and the semaphore is free enough."""
+        first, write = self.waiting[0]
+        if first != ticket or self.writer or (write and self.readers):
+            return False
+        self.waiting.pop(0)
+        if write:
+            self.writer = True
+        else:
+            self.readers += 1
+        return True
+
+    def read_now(self) -> bool:
+        return not self.writer
+
+
+class Mm:
+    """mm_struct: the vmas of one process in address order."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.vmas: list[Vma] = []
+        self.mmap_sem = MmapSem()
+
+    def find(self, page: int) -> Vma | None:
+        """The vma that contains ``page``."""
+        at = bisect_right(self.vmas, page, key=lambda vma: vma.start) - 1
+        return self.vmas[at] if at >= 0 and page < self.vmas[at].end else None
+
+    def overlapping(self, start: int, end: int) -> list[Vma]:
+        return [vma for vma in self.vmas if vma.start < end and start < vma.end]
+
+    def insert(self, vma: Vma) -> None:
+        assert not self.overlapping(vma.start, vma.end)
+        insort(self.vmas, vma, key=lambda other: other.start)
+
+    def remove(self, vma: Vma) -> None:
+        self.vmas.remove(vma)
+        vma.mapping.vmas.remove(vma)
+
+    def isolate_range(self, start: int, end: int) -> list[Vma]:
+        """The vmas of exactly ``start`` .. ``end``, split at its edges where needed."""
+        for edge in (start, end):
+            vma = self.find(edge)
+            if vma is not None and vma.start < edge:
+                insort(self.vmas, vma.split(edge), key=lambda other: other.start)
+        return self.overlapping(start, end)
+
+    def unmapped_area(self, pages: int) -> int:
+        """The lowest gap of ``pages`` at or above MMAP_BASE, or -1."""
+        at = MMAP_BASE
+        for vma in self.vmas:
+            if vma.start >= at + pages:
+                break
+            at = max(at, vma.end)
+        return at if at + pages <= TASK_SIZE else -1
+
+    def by_vma(self, page: Pages) -> Iterator[tuple[Vma | None, npt.NDArray[np.intp]]]:
+        """Group page numbers by the vma that contains them (None: no vma); yields (vma, rows)."""
+        if page.size == 0:
+            return
+        first = self.find(int(page[0]))
+        if first is not None and first.start <= page.min() and page.max() < first.end:
+            yield first, np.arange(page.size)
+            return
+        starts = np.array([vma.start for vma in self.vmas], np.uint64)
+        ends = np.array([vma.end for vma in self.vmas], np.uint64)
+        at = np.searchsorted(starts, page, side="right") - 1
+        inside = at >= 0
+        if ends.size:
+            inside &= page < ends[np.maximum(at, 0)]
+        at[~inside] = -1
+        for which in np.unique(at):
+            yield (None if which < 0 else self.vmas[which]), np.flatnonzero(at == which)
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """task_struct: one pid; ``mm`` is its own.  ``client`` is who holds its lease, or None."""
+
+    pid: int
+    ppid: int
+    uid: int
+    cpu: int
+    capable: bool
+    comm: str
+    mm: Mm
+    client: str | None

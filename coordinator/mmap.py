@@ -1,0 +1,246 @@
+"""mmap, munmap, mprotect, fork, exit: what changes the vmas of a task (mm/mmap.c, kernel/fork.c).
+
+Whatever takes rights away returns only when the nodes have acknowledged it (design 4).
+All hold mmap_sem for write, so they wait for a migration of the same mm to end (K 1.5).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coordinator.calls import PARKED, Steps, down_write
+from coordinator.fault import Access, handle_mm_fault
+from coordinator.frames import revoke
+from coordinator.mem_map import Nids, PageFlag, Pfns
+from coordinator.memory import Memory
+from coordinator.mm import (
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    PROT_READ,
+    PROT_WRITE,
+    TASK_SIZE,
+    Mm,
+    Pte,
+    Task,
+    Vma,
+)
+from coordinator.records import (
+    RangeProtected,
+    RangeUnmapped,
+    TaskExited,
+    TaskForked,
+    VmaMapped,
+)
+from protocol.messages import Mmap
+from protocol.notes import TaskEnded
+
+ESRCH, EINVAL, ENOMEM, EEXIST = 3, 22, 12, 17
+POPULATE_STEP = 4096
+
+
+def up_write(memory: Memory, mm: Mm) -> None:
+    mm.mmap_sem.writer = False
+    memory.woken = True
+
+
+def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
+    """mmap(2): the address, or -EINVAL, -EEXIST, -ENOMEM."""
+    size = memory.topology.page_size
+    pages = -(-asked.length // size)
+    sharing = asked.flags & (MAP_SHARED | MAP_PRIVATE)
+    fixed = asked.flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)
+    if not pages or sharing not in (MAP_SHARED, MAP_PRIVATE) or asked.prot & ~7:
+        return -EINVAL
+    if asked.address % size or asked.offset % size:
+        return -EINVAL
+    if pages > TASK_SIZE or asked.address // size + pages > TASK_SIZE:
+        return -ENOMEM
+    mm, start = task.mm, asked.address // size
+    yield from down_write(mm)
+    try:
+        if task.pid not in memory.tasks:
+            return -ESRCH
+        occupied = bool(mm.overlapping(start, start + pages))
+        if occupied and asked.flags & MAP_FIXED_NOREPLACE:
+            return -EEXIST
+        if occupied and fixed:
+            yield from _unmap(memory, task, start, start + pages)
+        elif not fixed and (occupied or not start):
+            start = mm.unmapped_area(pages)
+            if start < 0:
+                return -ENOMEM
+        _enter_vma(memory, task, start, pages, asked)
+    finally:
+        up_write(memory, mm)
+    if asked.flags & MAP_POPULATE:
+        yield from _populate(memory, task, start, pages, asked.prot)
+    return start * size
+
+
+def _enter_vma(memory: Memory, task: Task, start: int, pages: int, asked: Mmap) -> None:
+    shared = bool(asked.flags & MAP_SHARED)
+    mapping = memory.new_mapping(shared=shared, pages=pages)
+    vma = Vma(start, start + pages, asked.prot, asked.flags, asked.name, 0, mapping)
+    vma.vm_ops = memory.vm_operations.get(asked.name)
+    mapping.migratepage = memory.address_space_operations.get(asked.name)
+    task.mm.insert(vma)
+    memory.records.append(
+        VmaMapped(task.pid, start, vma.end, vma.prot, vma.flags, vma.name, vma.pgoff, mapping.id)
+    )
+
+
+def _populate(memory: Memory, task: Task, start: int, pages: int, prot: int) -> Steps[None]:
+    """MAP_POPULATE: best effort, as in the kernel: what finds no frame faults later."""
+    access = Access.WRITE if prot & PROT_WRITE else Access.READ
+    for at in range(start, start + pages, POPULATE_STEP):
+        page = np.arange(at, min(at + POPULATE_STEP, start + pages), dtype=np.uint64)
+        answer = yield from handle_mm_fault(memory, task, task.cpu, access, page)
+        if (answer.status < 0).any():
+            return
+
+
+def _quiet(memory: Memory, vmas: list[Vma]) -> Steps[None]:
+    """Wait until no entry of these vmas is a migration entry or busy, and no frame is held."""
+    while True:
+        busy = False
+        for vma in vmas:
+            slot = vma.present()
+            busy |= bool((vma.bits & (Pte.ENTRY | Pte.BUSY)).any())
+            busy |= bool(memory.flagged(vma.nid[slot], vma.pfn[slot], PageFlag.HELD).any())
+        if not busy:
+            return
+        yield PARKED
+
+
+def _unmap(memory: Memory, task: Task, start: int, end: int) -> Steps[None]:
+    yield from _quiet(memory, task.mm.isolate_range(start, end))
+    nid, pfn = memory.unmap(task.mm, start, end)
+    memory.records.append(RangeUnmapped(task.pid, start, end))
+    yield from revoke(memory, nid, pfn)
+
+
+def do_munmap(memory: Memory, task: Task, address: int, length: int) -> Steps[int]:
+    """munmap(2): 0 or -EINVAL; holes in the range are no error."""
+    size = memory.topology.page_size
+    pages = -(-length // size)
+    if address % size or not pages or address // size + pages > TASK_SIZE:
+        return -EINVAL
+    start = address // size
+    yield from down_write(task.mm)
+    try:
+        yield from _unmap(memory, task, start, start + pages)
+    finally:
+        up_write(memory, task.mm)
+    return 0
+
+
+def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int) -> Steps[int]:
+    """mprotect(2): 0, -EINVAL, or -ENOMEM where the range has a hole (nothing is changed then)."""
+    size = memory.topology.page_size
+    if address % size or prot & ~7:
+        return -EINVAL
+    start = address // size
+    end = start - (-length // size)
+    if end > TASK_SIZE:
+        return -ENOMEM
+    mm = task.mm
+    yield from down_write(mm)
+    try:
+        if sum(min(v.end, end) - max(v.start, start) for v in mm.overlapping(start, end)) < (
+            end - start
+        ):
+            return -ENOMEM
+        vmas = mm.isolate_range(start, end)
+        yield from _quiet(memory, vmas)
+        nid, pfn = _protect(vmas, prot)
+        memory.records.append(RangeProtected(task.pid, start, end, prot))
+        yield from revoke(memory, nid, pfn)
+    finally:
+        up_write(memory, mm)
+    return 0
+
+
+def _protect(vmas: list[Vma], prot: int) -> tuple[Nids, Pfns]:
+    """Set the protection; returns the frames to which rights were taken away."""
+    nids: list[Nids] = [np.zeros(0, np.uint8)]
+    pfns: list[Pfns] = [np.zeros(0, np.uint32)]
+    for vma in vmas:
+        slot = vma.present()
+        if prot & PROT_READ:
+            slot = slot[(vma.bits[slot] & Pte.WRITE) != 0] if not prot & PROT_WRITE else slot[:0]
+        vma.prot = prot
+        if not prot & PROT_WRITE:
+            vma.bits &= ~np.uint8(Pte.WRITE)
+        nids.append(vma.nid[slot])
+        pfns.append(vma.pfn[slot])
+    return np.concatenate(nids), np.concatenate(pfns)
+
+
+def do_fork(memory: Memory, parent: Task, client: str | None) -> Steps[int]:
+    """fork(2): the child's pid.  Private pages are shared copy-on-write from now on (K 3.4)."""
+    yield from down_write(parent.mm)
+    try:
+        if parent.pid not in memory.tasks:
+            return -ESRCH
+        private = [vma for vma in parent.mm.vmas if not vma.shared]
+        yield from _quiet(memory, private)
+        child = Task(
+            memory.new_pid(),
+            parent.pid,
+            parent.uid,
+            parent.cpu,
+            parent.capable,
+            parent.comm,
+            Mm(0),
+            client,
+        )
+        child.mm.pid = child.pid
+        nid, pfn = copy_mm(memory, parent, child)
+        memory.tasks[child.pid] = child
+        memory.records.append(TaskForked(parent.pid, child.pid, client or ""))
+        yield from revoke(memory, nid, pfn)
+    finally:
+        up_write(memory, parent.mm)
+    return child.pid
+
+
+def copy_mm(memory: Memory, parent: Task, child: Task) -> tuple[Nids, Pfns]:
+    """Give the child the parent's vmas; returns the frames that were writable until now.
+
+    Pages of shared mappings are not copied: a fault finds them in the object (copy_page_range).
+    """
+    nids: list[Nids] = [np.zeros(0, np.uint8)]
+    pfns: list[Pfns] = [np.zeros(0, np.uint32)]
+    for vma in parent.mm.vmas:
+        copy = Vma(vma.start, vma.end, vma.prot, vma.flags, vma.name, vma.pgoff, vma.mapping)
+        copy.vm_flags, copy.vm_ops = vma.vm_flags, vma.vm_ops
+        child.mm.insert(copy)
+        if vma.shared:
+            continue
+        slot = vma.present()
+        writable = slot[(vma.bits[slot] & Pte.WRITE) != 0]
+        nids.append(vma.nid[writable])
+        pfns.append(vma.pfn[writable])
+        vma.bits[slot] &= ~np.uint8(Pte.WRITE)
+        copy.nid[:], copy.pfn[:], copy.bits[:] = vma.nid, vma.pfn, vma.bits
+        for node, rows in memory.by_node(vma.nid[slot]):
+            memory.mem_map[node].mapcount[vma.pfn[slot[rows]]] += 1
+    return np.concatenate(nids), np.concatenate(pfns)
+
+
+def do_exit(memory: Memory, task: Task, reason: str) -> Steps[int]:
+    """exit(2): the task is gone, and every frame that only it mapped."""
+    yield from down_write(task.mm)
+    try:
+        if task.pid not in memory.tasks:
+            return -ESRCH
+        yield from _unmap(memory, task, 0, TASK_SIZE)
+        del memory.tasks[task.pid]
+        memory.records.append(TaskExited(task.pid))
+        memory.notes.append(TaskEnded(task.pid, reason))
+    finally:
+        up_write(memory, task.mm)
+    return 0

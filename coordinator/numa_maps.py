@@ -1,0 +1,50 @@
+"""/proc/PID/numa_maps of the seed, token by token (K 6.1 - 6.3)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coordinator.memory import Memory
+from coordinator.mm import Pte, Task, Vma
+
+
+def numa_maps(memory: Memory, task: Task) -> str:
+    """One line for each vma, in address order."""
+    size = memory.topology.page_size
+    return "".join(_line(memory, vma, size) + "\n" for vma in task.mm.vmas)
+
+
+def _line(memory: Memory, vma: Vma, page_size: int) -> str:
+    tokens = [f"{vma.start * page_size:08x}", "default"]
+    if vma.name.startswith("/"):
+        tokens.append(f"file={_escape(vma.name)}")
+    elif vma.name in ("[heap]", "[stack]"):
+        tokens.append(vma.name[1:-1])
+    slot = vma.present()
+    total = slot.size
+    if not total:
+        return " ".join(tokens)
+    bits = vma.bits[slot]
+    anon = int(np.count_nonzero(bits & Pte.ANON))
+    dirty = int(np.count_nonzero(bits & Pte.DIRTY))
+    mapmax = int(memory.mapcounts(vma.nid[slot], vma.pfn[slot]).max())
+    if anon:
+        tokens.append(f"anon={anon}")
+    if dirty:
+        tokens.append(f"dirty={dirty}")
+    if total not in (anon, dirty):
+        tokens.append(f"mapped={total}")
+    if mapmax > 1:
+        tokens.append(f"mapmax={mapmax}")
+    if anon < total:
+        tokens.append(f"active={anon}")
+    nodes, counts = np.unique(vma.nid[slot], return_counts=True)
+    tokens.extend(f"N{nid}={count}" for nid, count in zip(nodes, counts, strict=True))
+    return " ".join(tokens)
+
+
+def _escape(path: str) -> str:
+    """As seq_path does it: blanks, tabs, newlines and backslashes in octal."""
+    for character in "\\ \t\n":
+        path = path.replace(character, f"\\{ord(character):03o}")
+    return path

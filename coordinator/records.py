@@ -1,0 +1,133 @@
+"""TABLE: the entries of the journal: every change of a mapping, as a message to our later self.
+
+Entries use the message table's machinery (opcodes from 0x80) and never cross a wire.
+``coordinator/replay.py`` rebuilds tasks, vmas and page tables from them.
+"""
+
+from __future__ import annotations
+
+from protocol.messages import U8, U32, U64, Message, Text, Unsigned, Word, message
+
+
+@message(0x80, "coordinator>journal")
+class TaskSpawned(Message):
+    """A task with an empty mm."""
+
+    pid: Word
+    ppid: Word
+    uid: Unsigned
+    cpu: Unsigned
+    capable: Unsigned
+    client: Text
+    comm: Text
+
+
+@message(0x81, "coordinator>journal")
+class VmaMapped(Message):
+    """A vma of a new object; page numbers."""
+
+    pid: Word
+    start: Unsigned
+    end: Unsigned
+    prot: Unsigned
+    flags: Unsigned
+    name: Text
+    pgoff: Unsigned
+    mapping: Unsigned
+
+
+@message(0x82, "coordinator>journal")
+class RangeUnmapped(Message):
+    """Every entry of these pages is dropped; frames that nobody maps any more are freed."""
+
+    pid: Word
+    start: Unsigned
+    end: Unsigned
+
+
+@message(0x83, "coordinator>journal")
+class RangeProtected(Message):
+    """The vmas of these pages have another protection."""
+
+    pid: Word
+    start: Unsigned
+    end: Unsigned
+    prot: Unsigned
+
+
+@message(0x84, "coordinator>journal")
+class TaskForked(Message):
+    """The child has the parent's vmas and entries; private writable ones are read-only in both."""
+
+    pid: Word
+    child: Word
+    client: Text
+
+
+@message(0x85, "coordinator>journal")
+class TaskExited(Message):
+    """The task is gone (its mm was unmapped before)."""
+
+    pid: Word
+
+
+@message(0x86, "coordinator>journal")
+class PagesMapped(Message):
+    """First touch: page numbers of one mm, the new frames, the bits of the entries."""
+
+    pid: Word
+    nid: Unsigned
+    page: U64
+    pfn: U32
+    generation: U32
+    bits: U8
+
+
+@message(0x87, "coordinator>journal")
+class PagesCopied(Message):
+    """Copy-on-write: these pages of one mm have frames of their own now."""
+
+    pid: Word
+    nid: Unsigned
+    page: U64
+    pfn: U32
+    generation: U32
+
+
+@message(0x88, "coordinator>journal")
+class EntriesChanged(Message):
+    """Existing frames: entries of one mm get these bits (a write fault, a shared object's page)."""
+
+    pid: Word
+    page: U64
+    nid: U8
+    pfn: U32
+    bits: U8
+
+
+@message(0x89, "coordinator>journal")
+class PagesCommitted(Message):
+    """The commit of a migration: whoever mapped the old frame maps the new one."""
+
+    source: Unsigned
+    target: Unsigned
+    pfn: U32
+    target_pfn: U32
+    target_generation: U32
+
+
+@message(0x8A, "coordinator>journal")
+class GenerationsSet(Message):
+    """Rights were taken away: these frames are served under a new generation only."""
+
+    nid: Unsigned
+    pfn: U32
+    generation: U32
+
+
+@message(0x8B, "coordinator>journal")
+class FramesFreed(Message):
+    """The node has these frames back."""
+
+    nid: Unsigned
+    pfn: U32

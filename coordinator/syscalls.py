@@ -1,0 +1,207 @@
+"""migrate_pages(2) and move_pages(2): checks in the kernel's order, then the work (K 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator import migrate_off
+from coordinator.calls import Ask, Steps, ask_all, down_read
+from coordinator.mem_map import PageFlag
+from coordinator.memory import Memory
+from coordinator.mempolicy import (
+    MPOL_MF_MOVE,
+    MPOL_MF_MOVE_ALL,
+    do_migrate_pages,
+    new_page_node,
+)
+from coordinator.migrate import migrate_pages
+from coordinator.mm import Mm, Pages, Pte, Task
+from coordinator.pagelist import PageList, Settings
+from protocol.messages import MigratePages, MigratePrep, MovedPages, MovePages, node_name
+from protocol.profile import Profile
+
+EPERM, ENOENT, ESRCH, EACCES, EFAULT = 1, 2, 3, 13, 14
+EBUSY, ENODEV, EINVAL, ENOSYS = 16, 19, 22, 38
+#: ``caller`` of the operator at the console: no task, all capabilities.
+OPERATOR = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """How this machine is built: the profile, the switch, and the size of a chunk."""
+
+    profile: Profile
+    migration: bool
+    chunk_pages: int
+
+
+def may_move(memory: Memory, caller: int, target: Task) -> bool:
+    """The caller has CAP_SYS_NICE, or the same uid (K 1.1, 1.2)."""
+    if is_capable(memory, caller):
+        return True
+    task = memory.tasks.get(caller)
+    return task is not None and task.uid == target.uid
+
+
+def is_capable(memory: Memory, caller: int) -> bool:
+    """CAP_SYS_NICE: the operator has it, and tasks that were spawned with it."""
+    task = memory.tasks.get(caller)
+    return caller == OPERATOR or (task is not None and task.capable)
+
+
+def cpu_node(memory: Memory, caller: int) -> int:
+    """The node of the cpu that the caller runs on; the first node for the operator."""
+    task = memory.tasks.get(caller)
+    return memory.nids[0] if task is None else memory.topology.node_of_cpu(task.cpu)
+
+
+def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> Steps[int]:
+    """migrate_pages(2): pages not moved, or -errno (K 1.1, 1.3, 4.6).
+
+    A node that the machine does not have is -EINVAL, as since 2.6.23 (K 1.4).
+    """
+    nodes = frozenset(memory.nids)
+    if not frozenset(asked.to_nodes) <= nodes:
+        return -EINVAL
+    task = memory.tasks.get(asked.pid or asked.caller)
+    if task is None:
+        return -ESRCH
+    if not may_move(memory, asked.caller, task):
+        return -EPERM
+    capable = is_capable(memory, asked.caller)
+    flags = MPOL_MF_MOVE_ALL if capable else MPOL_MF_MOVE
+    from_nodes, to_nodes = frozenset(asked.from_nodes) & nodes, frozenset(asked.to_nodes)
+    if not kernel.migration:
+        return migrate_off.migrate_vmas(
+            task.mm, from_nodes=from_nodes, to_nodes=to_nodes, flags=flags
+        )
+    settings = Settings(
+        chunk_pages=kernel.chunk_pages,
+        fallback=kernel.profile.allocation_falls_back,
+        local=cpu_node(memory, asked.caller),
+    )
+    return (
+        yield from do_migrate_pages(
+            memory,
+            task.mm,
+            from_nodes=from_nodes,
+            to_nodes=to_nodes,
+            flags=flags,
+            settings=settings,
+            profile=kernel.profile,
+        )
+    )
+
+
+def sys_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> Steps[MovedPages]:
+    """move_pages(2): value and status array (K 4.11 - 4.21)."""
+    error, task = _check_move_pages(memory, kernel, asked)
+    status = np.full(asked.address.size, 0, np.int32)
+    if task is None:
+        return MovedPages(error, status)
+    page = asked.address // np.uint64(memory.topology.page_size)
+    yield from down_read(task.mm)
+    try:
+        if asked.query:
+            _find_pages(memory, kernel.profile, task.mm, page, status)
+            return MovedPages(0, status)
+        yield from ask_all([Ask(node_name(nid), MigratePrep()) for nid in memory.nids])
+        value = yield from _move(memory, kernel, task, asked, page, status)
+        return MovedPages(value, status)
+    finally:
+        task.mm.mmap_sem.readers -= 1
+        memory.woken = True
+
+
+def _check_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> tuple[int, Task | None]:
+    """The order of K 4.12; with MIGRATION=n the call is absent altogether (K 0.4)."""
+    if not kernel.migration:
+        return -ENOSYS, None
+    if asked.flags & ~(MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+        return -EINVAL, None
+    if asked.flags & MPOL_MF_MOVE_ALL and not is_capable(memory, asked.caller):
+        return -EPERM, None
+    task = memory.tasks.get(asked.pid or asked.caller)
+    if task is None:
+        return -ESRCH, None
+    if not may_move(memory, asked.caller, task):
+        return -EPERM, None
+    if not asked.query and not np.isin(asked.node, _ids(memory.nids)).all():
+        return -ENODEV, None
+    return 0, task
+
+
+def _ids(nids: Iterable[int]) -> npt.NDArray[np.int32]:
+    return np.array(list(nids), np.int32)
+
+
+def _find_pages(
+    memory: Memory, profile: Profile, mm: Mm, page: Pages, status: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
+    """Node of each page, or -ENOENT / -EFAULT, into ``status``; returns (nid, pfn) of each."""
+    nid, pfn = np.zeros(page.size, np.uint8), np.zeros(page.size, np.uint32)
+    last = mm.vmas[-1].end if mm.vmas else 0
+    for vma, rows in mm.by_vma(page):
+        if vma is None:
+            status[rows] = -EFAULT
+            if profile.hole_below_vma_is_enoent:
+                status[rows[page[rows] < last]] = -ENOENT
+            continue
+        slot = (page[rows] - np.uint64(vma.start)).astype(np.intp)
+        present = (vma.bits[slot] & Pte.PRESENT) != 0
+        nid[rows], pfn[rows] = vma.nid[slot], vma.pfn[slot]
+        status[rows] = np.where(present, vma.nid[slot].astype(np.int32), -ENOENT)
+    return nid, pfn
+
+
+def _move(
+    memory: Memory,
+    kernel: Kernel,
+    task: Task,
+    asked: MovePages,
+    page: Pages,
+    status: npt.NDArray[np.int32],
+) -> Steps[int]:
+    nid, pfn = _find_pages(memory, kernel.profile, task.mm, page, status)
+    todo = np.flatnonzero((status >= 0) & (status != asked.node))
+    if not asked.flags & MPOL_MF_MOVE_ALL:
+        several = memory.mapcounts(nid[todo], pfn[todo]) > 1
+        status[todo[several]] = -EACCES
+        todo = todo[~several]
+    # The first address of a page takes it off the LRU, so that a second one finds it busy (K 4.17).
+    frame = (nid[todo].astype(np.uint64) << np.uint64(32)) | pfn[todo]
+    first = np.zeros(todo.size, np.bool_)
+    first[np.unique(frame, return_index=True)[1]] = True
+    first &= ~memory.flagged(nid[todo], pfn[todo], PageFlag.HELD)
+    status[todo[~first]] = -EBUSY
+    todo = todo[first]
+    if not todo.size:
+        return -ENOENT if kernel.profile.nothing_to_move_is_enoent else 0
+    memory.hold(nid[todo], pfn[todo])
+    pagelist = PageList(task.pid)
+    order: list[npt.NDArray[np.intp]] = []
+    for node, rows in _runs_of_nodes(nid[todo]):
+        pagelist.add(node, pfn[todo[rows]], page[todo[rows]].astype(np.int64))
+        order.append(todo[rows])
+    listed = np.concatenate(order)
+    settings = Settings(
+        kernel.chunk_pages,
+        fallback=kernel.profile.allocation_falls_back,
+        local=cpu_node(memory, asked.caller),
+    )
+    value = yield from migrate_pages(memory, pagelist, new_page_node, asked.node[listed], settings)
+    status[listed] = pagelist.status
+    return value
+
+
+def _runs_of_nodes(
+    nid: npt.NDArray[np.uint8],
+) -> Iterable[tuple[int, npt.NDArray[np.intp]]]:
+    """Consecutive rows of one node, so that the list keeps the order of the addresses (K 1.17)."""
+    edges = np.flatnonzero(np.diff(nid)) + 1
+    for rows in np.split(np.arange(nid.size), edges):
+        yield int(nid[rows[0]]), rows

@@ -1,0 +1,268 @@
+"""unmap_and_move for a chunk of pages: what each state of the life table asks for (K 1.25 - 1.34).
+
+A page gets its frame on the target, its entries become migration entries, the source locks it and
+copies it straight to the target, the entries name the new frame, and the old one is freed; or all
+of that is undone.  Nothing here decides what comes next: the table does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from coordinator.calls import Ask, Reply, statuses_of
+from coordinator.life import State
+from coordinator.mem_map import PageFlag, Rows
+from coordinator.memory import Memory
+from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
+from protocol.messages import (
+    CopyPages,
+    IsolateLruPage,
+    Message,
+    NewPageFrames,
+    NewPages,
+    PutbackLruPages,
+    PutPages,
+    UnlockPages,
+    node_name,
+)
+from protocol.notes import PagesMoved, PagesNotMoved
+
+ENOMEM = 12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What a question was about; ``zonelist``: this node and those that may be asked after it."""
+
+    state: State
+    rows: Rows
+    zonelist: tuple[int, ...] = ()
+    preferred: int = -1
+
+
+class UnmapAndMove:
+    """The questions of one page list: queued, outstanding, and what follows their answers."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        pagelist: PageList,
+        get_new_page: new_page_t,
+        private: object,
+        settings: Settings,
+    ) -> None:
+        self.memory, self.list, self.settings = memory, pagelist, settings
+        self.get_new_page, self.private = get_new_page, private
+        self.queue: list[Ask] = []
+        self.outstanding = 0
+        self.force = False
+        #: The first row that got no frame: it and all after it are not attempted (K 1.20).
+        self.nomem_row: int | None = None
+
+    # ---- one step of the table -------------------------------------------------------------
+
+    def step_ok(self, rows: Rows) -> None:
+        self.step(rows, np.zeros(rows.size, np.int32))
+
+    def step(self, rows: Rows, status: Statuses32) -> None:
+        """Apply the table to rows that are in one state, then do what their new states ask for."""
+        if not rows.size:
+            return
+        before = State(self.list.state[rows[0]])
+        self.list.apply(rows, status)
+        after = self.list.state[rows]
+        self._leave(before, rows)
+        for state in np.unique(after):
+            self._enter(State(state), rows[after == state])
+
+    def _leave(self, before: State, rows: Rows) -> None:
+        if before == State.UNLOCKING:
+            settled = rows[self.list.state[rows] == State.RESTORING]
+            for source, mine in self.memory.by_node(self.list.source[settled]):
+                self._entries_to_old(source, settled[mine])
+        elif before == State.RESTORING:
+            settled = rows[self.list.state[rows] != State.RESTORING]
+            for target, mine in self.memory.by_node(self.list.target[settled]):
+                self.memory.mem_map[target].free(self.list.target_pfn[settled[mine]])
+
+    def _enter(self, state: State, rows: Rows) -> None:
+        if state == State.ALLOCATING:
+            self._ask_for_frames(rows)
+        elif state == State.COPYING:
+            self._unmap_and_copy(rows)
+        elif state == State.SETTLING:
+            self._each_pair(rows, self._commit)
+            self._ask(state, rows)
+        elif state == State.RELEASING:
+            self.memory.release(
+                self.list.target[rows], self.list.target_pfn[rows], PageFlag.UNSETTLED
+            )
+            self._ask(state, rows)
+        elif state == State.MOVED:
+            self._moved(rows)
+        elif state in (State.FAILED, State.SKIPPED):
+            self._stayed(state, rows)
+        elif state not in (State.ISOLATED, State.ALLOCATED):
+            self._ask(state, rows)
+
+    def answered(self, reply: Reply) -> None:
+        asked = reply.ask.context
+        assert isinstance(asked, Asked)
+        self.outstanding -= 1
+        if asked.state == State.ALLOCATING and reply.message is not None:
+            self._got_frames(asked, reply)
+        else:
+            self.step(asked.rows, statuses_of(reply, asked.rows.size))
+
+    # ---- questions -------------------------------------------------------------------------
+
+    def _put(self, nid: int, message: Message, asked: Asked) -> None:
+        self.queue.append(Ask(node_name(nid), message, asked))
+        self.outstanding += 1
+
+    def _ask(self, state: State, rows: Rows) -> None:
+        """One question for each node about the old frame, or the new one, of these rows."""
+        new = state in (State.RESTORING, State.SETTLING)
+        nids = self.list.target if new else self.list.source
+        pfns = self.list.target_pfn if new else self.list.pfn
+        for nid, mine in self.memory.by_node(nids[rows]):
+            mine = rows[mine]
+            pfn = pfns[mine]
+            generation = self.memory.mem_map[nid].generation[pfn]
+            message: Message
+            if state == State.ISOLATING:
+                message = IsolateLruPage(pfn, generation)
+            elif state in (State.SETTLING, State.PUTTING_BACK):
+                message = PutbackLruPages(pfn, generation)
+            elif state == State.UNLOCKING:
+                transfer = int(self.list.transfer[mine[0]])
+                message = UnlockPages(transfer, pfn, generation, generation + np.uint32(1))
+            else:
+                message = PutPages(pfn, generation)
+            self._put(nid, message, Asked(state, mine))
+
+    def _ask_for_frames(self, rows: Rows) -> None:
+        wanted = self.get_new_page(self.list, rows, self.private)
+        for nid in np.unique(wanted):
+            mine = rows[wanted == nid]
+            if nid < 0:
+                self._no_frames(mine)
+                continue
+            zonelist = self.memory.topology.zonelist(int(nid))
+            if not self.settings.fallback:
+                zonelist = zonelist[:1]
+            self._ask_zone(Asked(State.ALLOCATING, mine, zonelist, int(nid)))
+
+    def _ask_zone(self, asked: Asked) -> None:
+        rows = asked.rows
+        owner = np.zeros(rows.size, np.uint32)
+        index = np.zeros(rows.size, np.uint32)
+        for source, mine in self.memory.by_node(self.list.source[rows]):
+            pfn = self.list.pfn[rows[mine]]
+            owner[mine] = self.memory.mem_map[source].mapping[pfn]
+            index[mine] = self.memory.mem_map[source].index[pfn]
+        self._put(asked.zonelist[0], NewPages(0, owner, index), asked)
+
+    def _got_frames(self, asked: Asked, reply: Reply) -> None:
+        answer, wanted, rows = reply.message, reply.ask.message, asked.rows
+        assert isinstance(answer, NewPageFrames) and isinstance(wanted, NewPages)
+        given = np.flatnonzero(answer.status == 0)
+        refused = rows[answer.status != 0]
+        node = asked.zonelist[0]
+        self.memory.mem_map[node].allocate(
+            answer.pfn[given],
+            answer.generation[given],
+            wanted.owner[given],
+            wanted.index[given],
+            PageFlag.HELD,
+        )
+        self.memory.count_allocation(node, asked.preferred, self.settings.local, given.size)
+        self.list.target[rows[given]] = node
+        self.list.target_pfn[rows[given]] = answer.pfn[given]
+        self.step_ok(rows[given])
+        if refused.size and asked.zonelist[1:]:
+            rest = asked.zonelist[1:]
+            self._ask_zone(Asked(State.ALLOCATING, refused, rest, asked.preferred))
+        else:
+            self._no_frames(refused)
+
+    def _no_frames(self, rows: Rows) -> None:
+        if rows.size:
+            first = int(rows.min())
+            self.nomem_row = first if self.nomem_row is None else min(self.nomem_row, first)
+            self.step(rows, np.full(rows.size, -ENOMEM, np.int32))
+
+    # ---- effects ---------------------------------------------------------------------------
+
+    def _each_pair(self, rows: Rows, effect: Callable[[int, int, Rows], None]) -> None:
+        """Call ``effect(source, target, rows)`` for each pair of nodes among the rows."""
+        for source, mine in self.memory.by_node(self.list.source[rows]):
+            of_source = rows[mine]
+            for target, theirs in self.memory.by_node(self.list.target[of_source]):
+                effect(source, target, of_source[theirs])
+
+    def _unmap_and_copy(self, rows: Rows) -> None:
+        for source, mine in self.memory.by_node(self.list.source[rows]):
+            self.memory.try_to_unmap(source, self.list.pfn[rows[mine]])
+        verdict = self._migratepage(rows)
+        self._each_pair(rows[verdict == 0], self._copy)
+        self.step(rows[verdict != 0], verdict[verdict != 0])
+
+    def _migratepage(self, rows: Rows) -> Statuses32:
+        """What the a_ops->migratepage of each page's object says: 0 to copy it, or -errno."""
+        verdict = np.zeros(rows.size, np.int32)
+        for source, mine in self.memory.by_node(self.list.source[rows]):
+            objects = self.memory.mem_map[source].mapping[self.list.pfn[rows[mine]]]
+            for number in np.unique(objects):
+                mapping = self.memory.mappings[int(number)]
+                if mapping.migratepage is not None:
+                    of_object = mine[objects == number]
+                    verdict[of_object] = mapping.migratepage(mapping, of_object.size)
+        return verdict
+
+    def _copy(self, source: int, target: int, rows: Rows) -> None:
+        pfn, target_pfn = self.list.pfn[rows], self.list.target_pfn[rows]
+        transfer = self.memory.new_transfer()
+        self.list.transfer[rows] = transfer
+        message = CopyPages(
+            transfer,
+            target,
+            1,
+            int(self.force),
+            pfn,
+            self.memory.mem_map[source].generation[pfn],
+            target_pfn,
+            self.memory.mem_map[target].generation[target_pfn],
+        )
+        self._put(source, message, Asked(State.COPYING, rows))
+
+    def _commit(self, source: int, target: int, rows: Rows) -> None:
+        pfn, target_pfn = self.list.pfn[rows], self.list.target_pfn[rows]
+        self.memory.mem_map[target].set(target_pfn, PageFlag.UNSETTLED)
+        self.memory.commit(source, pfn, target, target_pfn)
+        self.memory.notes.append(PagesMoved(source, target, rows.size))
+
+    def _entries_to_old(self, source: int, rows: Rows) -> None:
+        """The source serves the page again, under a new generation (design 4)."""
+        pfn = self.list.pfn[rows]
+        generation = self.memory.mem_map[source].generation[pfn] + np.uint32(1)
+        self.memory.set_generations(source, pfn, generation)
+        self.memory.remove_migration_ptes(source, pfn, source, pfn)
+
+    def _moved(self, rows: Rows) -> None:
+        for source, mine in self.memory.by_node(self.list.source[rows]):
+            self.memory.freed(source, self.list.pfn[rows[mine]])
+        self.memory.release(self.list.target[rows], self.list.target_pfn[rows])
+        self.list.status[rows] = self.list.target[rows]
+
+    def _stayed(self, state: State, rows: Rows) -> None:
+        self.memory.release(self.list.source[rows], self.list.pfn[rows])
+        if state == State.FAILED:
+            for source, mine in self.memory.by_node(self.list.source[rows]):
+                status = self.list.status[rows[mine]]
+                for value in np.unique(status):
+                    count = int(np.count_nonzero(status == value))
+                    self.memory.notes.append(PagesNotMoved(source, int(value), count))

@@ -1,0 +1,1 @@
+"""A node: owns page frames, knows no mm."""

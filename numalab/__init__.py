@@ -1,0 +1,1 @@
+"""numalab: a NUMA machine made of processes."""

@@ -1,0 +1,116 @@
+"""The parts of the documentation that are generated from the program's tables.
+
+``python -m numalab.documents`` writes them anew; run it at the top of the checkout.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from protocol.messages import MESSAGES, RETIRED, Row
+from protocol.metrics import BUCKETS, TABLE, TRANSPORT, Metric
+
+_MESSAGES_HEAD = """\
+# The messages
+
+Generated from `protocol/messages.py` by `make docs`.
+
+Every message is one zmq message. Its first frame is an xxh3_64 digest (8 bytes, little endian) and
+then a msgpack array: the envelope, the scalar fields, and the length and digest of every further
+frame. Array fields (`U8`, `U16`, `U32`, `U64`, `I32`) and page contents (`Data`) are frames of
+their own, little endian, in field order. All arrays of a message have the same length, a row for
+each page, but for the `Plain` ones. A status is 0 or a negative errno. `Word` is a signed,
+`Unsigned` a non-negative number of 64 bits, `Node` is 0..254.
+
+Any question may also be answered with `Done` and a negative errno. *Idempotent* means: a question
+that comes again is executed again, instead of being answered from the cache.
+
+| number | message | from, to | fields | answer | meaning |
+|---|---|---|---|---|---|
+"""
+
+
+def messages_table() -> str:
+    """docs/messages.md: a line for each row of ``protocol.messages.MESSAGES``, by number."""
+    lines = [_line(MESSAGES[opcode]) for opcode in sorted(MESSAGES)]
+    retired = ", ".join(f"{opcode:#04x}" for opcode in sorted(RETIRED)) or "none"
+    return (
+        _MESSAGES_HEAD + "".join(lines) + f"\nRetired numbers, never to be used again: {retired}.\n"
+    )
+
+
+def _line(row: Row) -> str:
+    fields = "<br>".join(
+        f"`{name}` {_type(annotation)}" for name, annotation in row.cls.__annotations__.items()
+    )
+    answer = f"`{row.answer}`" if row.answer else ""
+    if row.idempotent:
+        answer += ", idempotent"
+    cells = (
+        f"{row.opcode:#04x}",
+        f"`{row.name}`",
+        f"{row.asker}, {row.answerer}",
+        fields,
+        answer,
+        row.meaning.replace("``", "`").replace("|", "\\|"),
+    )
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _type(annotation: str) -> str:
+    """As in the source, but for a range, which reads ``0..1``."""
+    return re.sub(r"Annotated\[int, Meta\(ge=(\w+), le=(\w+)\)\]", r"\1..\2", annotation)
+
+
+_METRICS_HEAD = f"""\
+# The metrics
+
+Generated from `protocol/metrics.py` by `make docs`.
+
+Every process serves its metrics at `/metrics`, in Prometheus' text format. Names follow
+`/proc/vmstat` and `numastat` where those have one. Process says which processes have the metric;
+fed by, what in the program raises it: a note of `protocol/notes.py`, or a count of the transport.
+The series of all nodes that are known at the start are there from the start.
+
+The histograms count seconds, in {len(BUCKETS)} buckets from {BUCKETS[0] * 1e6:g} us to
+{BUCKETS[-1]:g} s.
+
+| metric | kind | labels | process | fed by | meaning |
+|---|---|---|---|---|---|
+"""
+
+
+def metrics_table() -> str:
+    """docs/metrics.md: a line for each row of ``protocol.metrics``, in the order of the table."""
+    transport = (
+        _cells(
+            row.name, "counter", [label.name for label in row.labels], "all", "transport", row.help
+        )
+        for row in TRANSPORT
+    )
+    return _METRICS_HEAD + "".join((*map(_metric_line, TABLE), *transport))
+
+
+def _metric_line(row: Metric) -> str:
+    return _cells(
+        row.name,
+        row.kind.value,
+        [label.name for label in row.labels],
+        "all" if len(row.roles) > 1 else row.roles[0].value,
+        ", ".join(f"`{note.__name__}`" for note, _ in row.feeds),
+        row.help,
+    )
+
+
+def _cells(name: str, kind: str, labels: list[str], process: str, fed_by: str, help: str) -> str:
+    listed = ", ".join(f"`{label}`" for label in labels)
+    return f"| `{name}` | {kind} | {listed} | {process} | {fed_by} | {help} |\n"
+
+
+#: Every generated page, by its path.
+PAGES = {"docs/messages.md": messages_table, "docs/metrics.md": metrics_table}
+
+if __name__ == "__main__":
+    for path, page in PAGES.items():
+        Path(path).write_text(page())

@@ -1,0 +1,1 @@
+"""What nodes and the coordinator share: the seam, messages, tables.  Pure, but for live/."""

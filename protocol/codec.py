@@ -1,0 +1,208 @@
+"""Bytes <-> messages: the one place that sees msgpack.
+
+Frame 0 of a message is an xxh3_64 digest (8 bytes, little endian) of the rest of the frame, and
+then a msgpack array: the envelope, the scalar fields, and (length, xxh3_64) of every further frame.
+Further frames are the arrays and the page contents, as they are.
+
+Foreign bytes that are wrong raise ``WireError`` and nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import msgpack
+import msgspec
+import numpy as np
+import xxhash
+
+from protocol.core import Buffer, Frames
+from protocol.messages import MESSAGES, ROWS, Message, Row
+
+VERSION = 1
+FRAMES_MAX = 16
+HEAD_MAX = 1 << 23
+KEY_BYTES = 16
+
+_digest = struct.Struct("<Q")
+
+
+class WireError(Exception):
+    """Foreign bytes are wrong.  ``reason`` is one word, for a counter; the text says more."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+class Kind(IntEnum):
+    """What a message is in the conversation."""
+
+    QUESTION = 0
+    ANSWER = 1
+    REFUSAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Who says it, to which incarnation, and where in the conversation.
+
+    key: the machine's 16 secret bytes; a message of another machine is foreign.
+    xid: number of the question (per asker and answerer); floor: everything below it is settled.
+    boot: boot_id of the sender; target_boot: the boot_id it believes the receiver has (0: none).
+    """
+
+    key: bytes
+    kind: Kind
+    opcode: int
+    xid: int
+    floor: int
+    source: str
+    target: str
+    boot: int
+    target_boot: int
+    epoch: int
+
+
+_ENVELOPE = tuple[
+    int, bytes, int, int, int, int, str, str, int, int, int, list[Any], list[tuple[int, int]]
+]
+_ENTRY = tuple[int, list[Any], list[bytes]]
+_converters: dict[int, Any] = {
+    row.opcode: tuple[tuple(hint for _, hint in row.scalars)] if row.scalars else None  # type: ignore[misc]
+    for row in MESSAGES.values()
+}
+_packer = msgpack.Packer(use_bin_type=True)
+
+
+def encode(envelope: Envelope, message: Message | None) -> Frames:
+    """The frames of one message; page contents and arrays are passed on, not copied."""
+    scalars: list[Any] = []
+    buffers: list[Buffer] = []
+    if message is not None:
+        scalars, buffers = _split(ROWS[type(message)], message)
+    sums = [(memoryview(b).nbytes, xxhash.xxh3_64_intdigest(b)) for b in buffers]
+    body = _packer.pack(
+        (
+            VERSION,
+            envelope.key,
+            int(envelope.kind),
+            envelope.opcode,
+            envelope.xid,
+            envelope.floor,
+            envelope.source,
+            envelope.target,
+            envelope.boot,
+            envelope.target_boot,
+            envelope.epoch,
+            scalars,
+            sums,
+        )
+    )
+    return (_digest.pack(xxhash.xxh3_64_intdigest(body)) + body, *buffers)
+
+
+def _split(row: Row, message: Message) -> tuple[list[Any], list[Buffer]]:
+    scalars = [getattr(message, name) for name, _ in row.scalars]
+    buffers: list[Buffer] = []
+    for name, tag in row.arrays:
+        array = np.ascontiguousarray(getattr(message, name), dtype=tag.dtype)
+        buffers.append(array.data.cast("B") if array.size else b"")
+    if row.data is not None:
+        buffers.append(getattr(message, row.data))
+    return scalars, buffers
+
+
+def decode(frames: Sequence[Buffer], key: bytes) -> tuple[Envelope, Message | None]:
+    """The envelope and the message; a REFUSAL has no message.  Raises WireError."""
+    if not 1 <= len(frames) <= FRAMES_MAX:
+        raise WireError("frames", f"{len(frames)} frames where 1 to {FRAMES_MAX} may be")
+    envelope, scalars, sums = _decode_head(memoryview(frames[0]), key)
+    buffers = [memoryview(frame).cast("B") for frame in frames[1:]]
+    if len(sums) != len(buffers):
+        raise WireError("frames", f"{len(buffers)} frames where {len(sums)} are announced")
+    for buffer, (length, digest) in zip(buffers, sums, strict=True):
+        if buffer.nbytes != length or xxhash.xxh3_64_intdigest(buffer) != digest:
+            raise WireError("checksum", f"a frame of {buffer.nbytes} bytes is damaged")
+    if envelope.kind == Kind.REFUSAL:
+        return envelope, None
+    row = MESSAGES.get(envelope.opcode)
+    if row is None:
+        raise WireError("opcode", f"there is no message {envelope.opcode:#x}")
+    return envelope, _join(row, scalars, buffers)
+
+
+def _decode_head(head: memoryview, key: bytes) -> tuple[Envelope, list[Any], list[tuple[int, int]]]:
+    if not _digest.size < head.nbytes <= HEAD_MAX:
+        raise WireError("head", f"a first frame of {head.nbytes} bytes")
+    body = head[_digest.size :]
+    if _digest.unpack_from(head)[0] != xxhash.xxh3_64_intdigest(body):
+        raise WireError("checksum", "the first frame is damaged")
+    try:
+        plain = msgpack.unpackb(body, raw=False, use_list=True, max_ext_len=0)
+        parts = msgspec.convert(plain, _ENVELOPE)
+        version, sender_key, kind, opcode, xid, floor, source, target = parts[:8]
+        boot, target_boot, epoch, scalars, sums = parts[8:]
+        envelope = Envelope(
+            sender_key, Kind(kind), opcode, xid, floor, source, target, boot, target_boot, epoch
+        )
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise WireError("envelope", str(error)) from None
+    if version != VERSION:
+        raise WireError("version", f"version {version} where {VERSION} is spoken")
+    if sender_key != key:
+        raise WireError("key", "a message of another machine")
+    if min(xid, floor, boot, target_boot, epoch) < 0:
+        raise WireError("envelope", "a negative number")
+    return envelope, scalars, sums
+
+
+def _join(row: Row, scalars: list[Any], buffers: list[memoryview]) -> Message:
+    if len(scalars) != len(row.scalars):
+        raise WireError("fields", f"{row.name} with {len(scalars)} fields")
+    if len(buffers) != len(row.arrays) + (row.data is not None):
+        raise WireError("fields", f"{row.name} with {len(buffers)} buffers")
+    converter = _converters[row.opcode]
+    values: dict[str, Any] = {}
+    if converter is not None:
+        try:
+            checked = msgspec.convert(scalars, converter)
+        except (ValueError, RecursionError) as error:
+            raise WireError("fields", f"{row.name}: {error}") from None
+        values = {name: value for (name, _), value in zip(row.scalars, checked, strict=True)}
+    length = -1
+    for (name, tag), buffer in zip(row.arrays, buffers, strict=False):
+        if buffer.nbytes % np.dtype(tag.dtype).itemsize:
+            raise WireError("fields", f"{row.name}.{name} is cut")
+        array = np.frombuffer(buffer, dtype=tag.dtype)
+        if tag.column:
+            if length not in (-1, array.size):
+                raise WireError("fields", f"{row.name}: columns of different lengths")
+            length = array.size
+        values[name] = array
+    if row.data is not None:
+        values[row.data] = buffers[-1]
+    return row.cls(**values)
+
+
+def encode_entry(message: Message) -> bytes:
+    """One message as one byte string, for the journal (Record)."""
+    row = ROWS[type(message)]
+    scalars, buffers = _split(row, message)
+    packed: bytes = _packer.pack((row.opcode, scalars, [bytes(b) for b in buffers]))
+    return packed
+
+
+def decode_entry(entry: bytes) -> Message:
+    """The message that ``encode_entry`` made the bytes of.  Raises WireError."""
+    try:
+        plain = msgpack.unpackb(entry, raw=False, max_ext_len=0)
+        opcode, scalars, buffers = msgspec.convert(plain, _ENTRY)
+        row = MESSAGES[opcode]
+    except (ValueError, KeyError, RecursionError, OverflowError) as error:
+        raise WireError("entry", str(error)) from None
+    return _join(row, scalars, [memoryview(b) for b in buffers])

@@ -1,0 +1,135 @@
+"""Run one Core: bytes from the transport, deadlines from the clock, orders from this process.
+
+The order of effects is kept.  A Send leaves only when every Record before it is on disk; while a
+Record is being written, everything behind it waits, and all Records that pile up meanwhile go in
+one transaction.  A Core that records nothing costs no hop between tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from protocol.core import (
+    Command,
+    Core,
+    Deadline,
+    Effect,
+    Event,
+    Frames,
+    Received,
+    Record,
+    Report,
+    Send,
+)
+from protocol.live.journal import Journal
+from protocol.live.transport import Transport
+from protocol.notes import Note
+
+#: Messages handled before the loop lets others run.
+_MESSAGES_A_WAKE = 64
+
+
+def _ignore(note: Note) -> None:
+    """For who wants to know nothing."""
+
+
+class Driver:
+    """One Core, its transport and its journal; ``run`` it in a nursery.
+
+    Without a journal Records are not kept.  ``on_note`` is called in the loop, for every Report;
+    it may call ``submit``.  Events are handled at ``trio.current_time()``.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        transport: Transport,
+        *,
+        journal: Journal | None = None,
+        on_note: Callable[[Note], None] = _ignore,
+    ) -> None:
+        self._core = core
+        self._transport = transport
+        self._journal = journal
+        self._on_note = on_note
+        self._effects: deque[Effect] = deque()
+        self._durable = 0
+        self._record_waits = trio.Event()
+        self._rest = trio.CancelScope()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Drive the Core until cancelled.
+
+        What the Core raises is raised here: an AssertionError means that we are wrong, and the
+        process must end.  A JournalError likewise.
+        """
+        async with trio.open_nursery() as nursery:
+            if self._journal is not None:
+                nursery.start_soon(self._write, self._journal)
+            task_status.started()
+            await self._listen()
+
+    def submit(self, order: object) -> None:
+        """Hand the Core a Command at once; for tasks of the same loop."""
+        self._handle(Command(order))
+        self._rest.deadline = self._due()
+
+    def _due(self) -> float:
+        due = self._core.next_deadline()
+        return math.inf if due is None else due
+
+    async def _listen(self) -> None:
+        while True:
+            frames = None
+            # submit() moves the end of this rest when it gives the Core an earlier deadline.
+            with trio.CancelScope(deadline=self._due()) as self._rest:
+                frames = await self._transport.receive()
+            # A deadline that is due at every turn cuts every rest short, and must starve nobody.
+            self._drain(self._transport.receive_nowait() if frames is None else frames)
+            if self._due() <= trio.current_time():
+                self._handle(Deadline())
+
+    def _drain(self, frames: Frames | None) -> None:
+        budget = _MESSAGES_A_WAKE
+        while frames is not None:
+            self._handle(Received(frames))
+            budget -= 1
+            frames = self._transport.receive_nowait() if budget else None
+
+    def _handle(self, event: Event) -> None:
+        self._effects.extend(self._core.handle(event, now=trio.current_time()))
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        """Everything up to the first Record that is not on disk."""
+        while self._effects and self._may_leave(self._effects[0]):
+            # Taken before it is carried out: on_note may call submit, and so come here again.
+            effect = self._effects.popleft()
+            if isinstance(effect, Send):
+                self._transport.send(effect.target, effect.frames)
+            elif isinstance(effect, Report):
+                self._on_note(effect.note)
+
+    def _may_leave(self, effect: Effect) -> bool:
+        if self._journal is None or not isinstance(effect, Record):
+            return True
+        if self._durable:
+            self._durable -= 1
+            return True
+        self._record_waits.set()
+        return False
+
+    async def _write(self, journal: Journal) -> None:
+        while True:
+            entries = [effect.entry for effect in self._effects if isinstance(effect, Record)]
+            if entries:
+                await journal.append(entries)
+                self._durable = len(entries)
+                self._carry_out()
+            else:
+                self._record_waits = trio.Event()
+                await self._record_waits.wait()

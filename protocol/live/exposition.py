@@ -1,0 +1,161 @@
+"""The table of metrics bound to prometheus_client, and served.
+
+Notes come from the event loop; the page is rendered in a thread of its own, because rendering a
+large registry takes longer than a page may wait.  Only finished numbers cross between the two.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    start_http_server,
+)
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from protocol.core import ConfigurationError
+from protocol.labels import Label, Role
+from protocol.live.transport import Statistics
+from protocol.metrics import BUCKETS, TRANSPORT, Kind, Metric, Samples, metrics_of
+from protocol.notes import Note
+
+_Instrument = Counter | Gauge | Histogram
+_Update = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """One metric of the registry, and the update function of each of its series."""
+
+    instrument: _Instrument
+    updates: dict[tuple[str, ...], _Update]
+
+    def open(self, values: tuple[str, ...]) -> _Update:
+        """The series with these label values, made if it is not there."""
+        child = self.instrument.labels(*values) if values else self.instrument
+        update = self.updates[values] = _update_of(child)
+        return update
+
+
+def _update_of(child: _Instrument) -> _Update:
+    if isinstance(child, Counter):
+        return child.inc
+    return child.set if isinstance(child, Gauge) else child.observe
+
+
+class Exposition:
+    """The metrics of one process, which has ``role``, on a machine that has the nodes ``nids``.
+
+    ``feed`` is for the event loop (``Driver``'s ``on_note``).  ``statistics`` is the transport's
+    method of that name; it is called in the thread that serves the page.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        nids: Sequence[int],
+        *,
+        statistics: Callable[[], Statistics] | None = None,
+    ) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self._close: Callable[[], None] | None = None
+        self._feeds: dict[type[Note], list[tuple[Samples, _Series]]] = {}
+        for metric in metrics_of(role):
+            series = _bind(metric, self.registry)
+            for values in _known(metric.labels, role, nids):
+                series.open(values)
+            for note, samples in metric.feeds:
+                self._feeds.setdefault(note, []).append((samples, series))
+        if statistics is not None:
+            self.registry.register(_TransportCollector(statistics, role, nids))
+
+    def feed(self, note: Note) -> None:
+        """Count, set or observe what ``note`` says.  A few microseconds."""
+        for samples, series in self._feeds.get(type(note), ()):
+            for values, amount in samples(note):
+                update = series.updates.get(values) or series.open(values)
+                update(amount)
+
+    def page(self) -> bytes:
+        """The page as it would be served now, in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def serve(self, address: str, port: int) -> int:
+        """Serve the page at http://address:port/metrics, from a daemon thread.
+
+        Port 0 is any that is free.  Returns the port.  Raises ConfigurationError.
+        """
+        assert self._close is None, "the page is being served already"
+        try:
+            server, thread = start_http_server(port, addr=address, registry=self.registry)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigurationError(
+                f"The metrics page cannot be served at {address} port {port} ({reason}): "
+                "choose another address or port, or port 0 for any that is free."
+            ) from None
+
+        def close() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        self._close = close
+        return server.server_port
+
+    def close(self) -> None:
+        """Stop serving; harmless if nothing is served.  Waits up to half a second."""
+        if self._close is not None:
+            self._close()
+            self._close = None
+
+
+def _bind(metric: Metric, registry: CollectorRegistry) -> _Series:
+    names = [label.name for label in metric.labels]
+    instrument: _Instrument
+    if metric.kind == Kind.COUNTER:
+        instrument = Counter(metric.name, metric.help, names, registry=registry)
+    elif metric.kind == Kind.GAUGE:
+        instrument = Gauge(metric.name, metric.help, names, registry=registry)
+    else:
+        instrument = Histogram(metric.name, metric.help, names, registry=registry, buckets=BUCKETS)
+    return _Series(instrument, {})
+
+
+def _known(labels: Sequence[Label], role: Role, nids: Sequence[int]) -> Iterator[tuple[str, ...]]:
+    return itertools.product(*(label.values(role, nids) for label in labels))
+
+
+class _TransportCollector(Collector):
+    """The transport counts for itself: its counts are read whenever the page is rendered."""
+
+    def __init__(
+        self, statistics: Callable[[], Statistics], role: Role, nids: Sequence[int]
+    ) -> None:
+        self._statistics = statistics
+        self._known = {row.name: list(_known(row.labels, role, nids)) for row in TRANSPORT}
+
+    def collect(self) -> Iterator[Family]:
+        statistics = self._statistics()
+        for row in TRANSPORT:
+            count: int | Mapping[str, int] = getattr(statistics, row.field)
+            names = [label.name for label in row.labels]
+            family = CounterMetricFamily(row.name, row.help, labels=names)
+            if isinstance(count, int):
+                family.add_metric([], count)
+            else:
+                counts = {values[0]: 0 for values in self._known[row.name]} | dict(count)
+                for value, lost in counts.items():
+                    family.add_metric([value], lost)
+            yield family

@@ -1,0 +1,143 @@
+"""What the process of a node and that of the coordinator have in common: how they start and end.
+
+A process is given the path of a JSON file.  It ends cleanly on SIGTERM and SIGINT with exit code 0;
+with exit code 1 and a sentence on stderr if it cannot start as it was told to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import trio
+
+from protocol.codec import KEY_BYTES
+from protocol.core import ConfigurationError
+from protocol.live.exposition import Exposition
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every process is told.
+
+    bind: where questions are taken, as ``tcp://127.0.0.1:5000``.  peers: address of each process
+    that this one asks, by name.  key: 32 hexadecimal digits.  nids: the nodes of the machine.
+    metrics: ``host:port`` of the metrics page, or empty.  parent: pid of the process that this one
+    must not outlive, 0 if it may.
+    """
+
+    bind: str
+    peers: dict[str, str]
+    key: str
+    nids: tuple[int, ...]
+    metrics: str = ""
+    parent: int = 0
+
+    @property
+    def secret(self) -> bytes:
+        """The key.  Raises ConfigurationError."""
+        try:
+            secret = bytes.fromhex(self.key)
+        except ValueError:
+            secret = b""
+        if len(secret) != KEY_BYTES:
+            raise ConfigurationError(
+                f"The key of the configuration is malformed: write {2 * KEY_BYTES} hexadecimal "
+                "digits."
+            )
+        return secret
+
+    @property
+    def orphaned(self) -> bool:
+        """The process that this one must not outlive is gone."""
+        return self.parent != 0 and os.getppid() != self.parent
+
+
+_C = TypeVar("_C", bound=Configuration)
+
+
+def run_process(
+    arguments: list[str], kind: type[_C], serve: Callable[[_C], Awaitable[None]]
+) -> int:
+    """Run ``serve`` with the configuration that ``arguments[1]`` names; gives the exit code."""
+    code = 0
+    try:
+        configuration = _read(arguments, kind)
+        if configuration.parent:
+            _die_with_parent()
+        # A parent that died before the request to be told of its death is not told of any more.
+        if not configuration.orphaned:
+            trio.run(_until_signalled, serve, configuration)
+    except* ConfigurationError as group:
+        for sentence in _sentences(group):
+            sys.stderr.write(f"{sentence}\n")
+        code = 1
+    return code
+
+
+def _read(arguments: list[str], kind: type[_C]) -> _C:
+    if len(arguments) != 2:
+        raise ConfigurationError(
+            f"{len(arguments) - 1} arguments were given: give one, the path of a configuration "
+            "file in JSON."
+        )
+    path = Path(arguments[1])
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The configuration {path} cannot be read ({error.strerror}): give the path of a "
+            "readable file."
+        ) from None
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(
+            f"The configuration {path} is wrong ({error}): correct it, or have 'numalab up' make "
+            "one."
+        ) from None
+
+
+def _die_with_parent() -> None:
+    """SIGTERM when the parent dies, so that there is time to clean up."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+async def _until_signalled(serve: Callable[[_C], Awaitable[None]], configuration: _C) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def work() -> None:
+                await serve(configuration)
+
+            nursery.start_soon(work)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+                return
+
+
+def _sentences(group: BaseExceptionGroup[ConfigurationError]) -> list[str]:
+    sentences: list[str] = []
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            sentences += _sentences(error)
+        else:
+            sentences.append(str(error))
+    return sentences
+
+
+def serve_metrics(exposition: Exposition, where: str) -> None:
+    """Serve the metrics page at ``host:port``, if there is such an address."""
+    if where:
+        host, _, port = where.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ConfigurationError(
+                f"metrics is '{where}': write host:port, as in 127.0.0.1:9100."
+            )
+        exposition.serve(host, int(port))

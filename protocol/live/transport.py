@@ -1,0 +1,370 @@
+"""zmq sockets under trio: ``send`` never waits and may lose, ``receive`` yields messages.
+
+A process has one ROUTER, bound, which takes questions from anybody, and one DEALER for each peer in
+its address book, whose identity is the process's own name.  A message goes out through the DEALER
+if the target is in the address book, else through the ROUTER to the peer of that identity: so a
+client, which nobody has an address for, is answered all the same.
+
+Who waits for what is decided by three properties of ZMQ_FD (libzmq, zmq_getsockopt):
+
+- It is edge-triggered, and *any* call on the socket may swallow the edge.  So ZMQ_EVENTS is read
+  after every call, and what it says is kept in ``_Line.ready`` until a receive finds nothing.
+- A receive that found nothing may be overtaken by a message before ZMQ_EVENTS is read; then the
+  edge is gone and the message is there.  So it is tried again.
+- Only one task may wait for it.  So each socket has one pump, and receivers park elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import cast
+
+import trio
+import zmq
+
+from protocol.codec import FRAMES_MAX
+from protocol.core import Buffer, ConfigurationError, Frames
+
+#: A longer frame ends its connection: libzmq does that before the frame is read in full.
+FRAME_BYTES_MAX = 8 << 20
+#: From here on a copy costs more than the bookkeeping that avoids it.
+ZERO_COPY_BYTES = 64 << 10
+#: Messages queued for each peer.  The windows of the session are far below it.
+HIGH_WATER = 512
+
+_OPTIONS: tuple[tuple[int, int], ...] = (
+    (zmq.LINGER, 0),
+    (zmq.IPV6, 1),
+    (zmq.MAXMSGSIZE, FRAME_BYTES_MAX),
+    (zmq.HANDSHAKE_IVL, 3_000),
+    (zmq.HEARTBEAT_IVL, 500),
+    (zmq.HEARTBEAT_TIMEOUT, 2_000),
+    (zmq.HEARTBEAT_TTL, 2_000),
+)
+#: Without MANDATORY a message to a full or unknown peer vanishes without a word; without HANDOVER
+#: a peer that was restarted is ignored for as long as its old connection seems to live.
+_ROUTER_OPTIONS = ((zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 1))
+#: IMMEDIATE: nothing is queued for a connection that never came to be.
+_DEALER_OPTIONS = (
+    (zmq.IMMEDIATE, 1),
+    (zmq.RECONNECT_IVL, 50),
+    (zmq.RECONNECT_IVL_MAX, 1_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counts since the transport was opened, in messages.
+
+    lost: by reason.  ``full``: the peer's queue is full, or there is no connection (libzmq does
+    not tell them apart); ``unknown``: no address and no connection; ``closed``: after the end.
+    oversized: received and dropped, because of more than FRAMES_MAX frames.
+    """
+
+    sent: int
+    lost: Mapping[str, int]
+    received: int
+    oversized: int
+
+
+class _Line:
+    """One socket, and whether a receive from it may find something."""
+
+    def __init__(self, socket: zmq.Socket[bytes], *, strip: int) -> None:
+        self.socket = socket
+        self.descriptor = cast(int, socket.getsockopt(zmq.FD))
+        self.strip = strip
+        self.ready = False
+        self.oversized = 0
+
+    def readable(self) -> bool:
+        """Ask libzmq; swallows the edge, so a True must not be forgotten."""
+        return bool(cast(int, self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def take(self) -> Frames | None:
+        """The next message, or None when there is none and an edge will announce the next."""
+        while True:
+            try:
+                first = self.socket.recv(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                if not self.readable():
+                    return None
+            else:
+                frames = self._rest(first)
+                if frames is not None:
+                    return frames
+
+    def _rest(self, frame: zmq.Frame) -> Frames | None:
+        """The message that begins with ``frame``, None if too long.  All its frames are here."""
+        frames = [frame]
+        while frame.more:
+            frame = self.socket.recv(zmq.DONTWAIT, copy=False)
+            if len(frames) <= FRAMES_MAX + self.strip:
+                frames.append(frame)
+        if len(frames) > FRAMES_MAX + self.strip:
+            self.oversized += 1
+            return None
+        return tuple(_contents(frame) for frame in frames[self.strip :])
+
+    def put(self, frames: Frames) -> None:
+        """Queue one message; raises zmq.Again or another ZMQError if that cannot be."""
+        last = len(frames) - 1
+        failure: zmq.ZMQError | None = None
+        for index, frame in enumerate(frames):
+            flags = zmq.DONTWAIT if index == last else zmq.DONTWAIT | zmq.SNDMORE
+            try:
+                if memoryview(frame).nbytes < ZERO_COPY_BYTES:
+                    self.socket.send(frame, flags)
+                else:
+                    self.socket.send(frame, flags, copy=False, track=False)
+            except zmq.ZMQError as error:
+                if index == 0:
+                    raise
+                # The connection went away under the message.  libzmq swallows the frames up to
+                # the last one; were they not sent, it would swallow those of the next message.
+                failure = error
+        if failure is not None:
+            raise failure
+
+
+def _contents(frame: zmq.Frame) -> Buffer:
+    return frame.bytes if len(frame) < ZERO_COPY_BYTES else frame.buffer
+
+
+def _why(error: zmq.ZMQError) -> str:
+    """libzmq's words; ``error.strerror`` adds the address, which the sentence has already."""
+    return zmq.strerror(error.errno or 0)
+
+
+class Transport:
+    """The sockets of one process.  Made by ``open_transport``; used in the trio thread only.
+
+    name: who we are for the peers (1 to 255 bytes of UTF-8).  bind: where questions are taken, as
+    ``tcp://127.0.0.1:5000`` (port 0: any free one), or None for a client.  peers: address of each
+    peer by name.  high_water: messages queued for each peer; approximate, says libzmq.
+    Raises ConfigurationError if an address is malformed or in use.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        bind: str | None,
+        peers: Mapping[str, str],
+        high_water: int = HIGH_WATER,
+    ) -> None:
+        identity = name.encode()
+        assert 0 < len(identity) < 256 and identity[0] != 0, f"{name!r} cannot be an identity"
+        self.name = name
+        self._identity = identity
+        self._high_water = high_water
+        # A slow name server blocks a whole I/O thread of libzmq; the other one goes on.
+        self._context = zmq.Context(io_threads=2)
+        self._router: _Line | None = None
+        self._bound = ""
+        self._dealers: dict[str, _Line] = {}
+        self._addresses: dict[str, str] = {}
+        self._ready: deque[_Line] = deque()
+        self._receivers = trio.lowlevel.ParkingLot()
+        self._nursery: trio.Nursery | None = None
+        self._closed = False
+        self._sent = self._received = self._oversized = 0
+        self._lost: Counter[str] = Counter()
+        try:
+            if bind is not None:
+                self._bind(bind)
+            for peer, address in peers.items():
+                self.connect(peer, address)
+        except ConfigurationError:
+            self._context.destroy(linger=0)
+            raise
+
+    @property
+    def bound_address(self) -> str:
+        """Where questions are taken, with the real port; a wildcard host stays a wildcard."""
+        assert self._bound, f"{self.name} takes no questions: it has no bound address"
+        return self._bound
+
+    def statistics(self) -> Statistics:
+        """The counts at this moment."""
+        lost = MappingProxyType(dict(self._lost))
+        return Statistics(self._sent, lost, self._received, self._oversized)
+
+    def connect(self, name: str, address: str) -> None:
+        """Enter a peer into the address book, or give it another address.
+
+        What was queued for the old address is lost.  Raises ConfigurationError if the address is
+        malformed; whether anybody listens there is not known yet.
+        """
+        if self._addresses.get(name) == address:
+            return
+        socket = self._socket(zmq.DEALER, _DEALER_OPTIONS)
+        socket.setsockopt(zmq.IDENTITY, self._identity)
+        try:
+            socket.connect(address)
+        except zmq.ZMQError as error:
+            socket.close(linger=0)
+            raise ConfigurationError(
+                f"{self.name} cannot connect to {name} at {address!r} ({_why(error)}): "
+                f"write the address like tcp://127.0.0.1:5000"
+            ) from None
+        old = self._dealers.pop(name, None)
+        if old is not None:
+            self._close(old)
+        self._dealers[name] = line = _Line(socket, strip=0)
+        self._addresses[name] = address
+        if self._nursery is not None:
+            self._nursery.start_soon(self._pump, line)
+
+    def send(self, target: str, frames: Frames) -> bool:
+        """Queue one message for a peer; never waits.  False, and counted, if it could not be.
+
+        True is no promise: what is queued is lost with its connection.  A buffer of 64 KiB or more
+        is not copied, and must not change until the peer has said that it has it.
+        """
+        assert frames, f"a message of no frames for {target}"
+        if self._closed:
+            return self._lose("closed")
+        line = self._dealers.get(target)
+        if line is None:
+            line, frames = self._router, (target.encode(), *frames)
+        if line is None:
+            return self._lose("unknown")
+        try:
+            line.put(frames)
+        except zmq.ZMQError as error:
+            self._look(line)
+            if error.errno not in (errno.EAGAIN, errno.EHOSTUNREACH):
+                raise
+            return self._lose("full" if error.errno == errno.EAGAIN else "unknown")
+        self._look(line)
+        self._sent += 1
+        return True
+
+    async def receive(self) -> Frames:
+        """The next message from any peer, a buffer for each frame; the identity is cut off.
+
+        Frames of 64 KiB or more are memoryviews of what libzmq received, smaller ones are bytes.
+        A cancelled receive has taken no message.  Raises trio.ClosedResourceError after the end.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            if self._closed:
+                raise trio.ClosedResourceError
+            frames = self.receive_nowait()
+            if frames is not None:
+                if self._receivers:
+                    self._receivers.unpark()
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return frames
+            await self._receivers.park()
+
+    def receive_nowait(self) -> Frames | None:
+        """The next message if there is one; the peers take turns."""
+        while self._ready:
+            line = self._ready.popleft()
+            frames = None if line.socket.closed else line.take()
+            self._oversized += line.oversized
+            line.oversized = 0
+            if frames is not None:
+                self._ready.append(line)
+                self._received += 1
+                return frames
+            line.ready = False
+        return None
+
+    def _bind(self, address: str) -> None:
+        socket = self._socket(zmq.ROUTER, _ROUTER_OPTIONS)
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            if error.errno == errno.EADDRINUSE:
+                cure = "choose another port, or stop the process that has it"
+            else:
+                cure = "give an address of this host, like tcp://127.0.0.1:5000"
+            raise ConfigurationError(
+                f"{self.name} cannot listen at {address!r} ({_why(error)}): {cure}"
+            ) from None
+        # libzmq tells 127.0.0.1 as [::ffff:127.0.0.1]; the host is better taken as it was given.
+        endpoint = cast(bytes, socket.getsockopt(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
+        host, port = address.rpartition(":")[0], endpoint.rpartition(":")[2]
+        self._bound = f"{host}:{port}" if address.startswith("tcp:") else endpoint
+        self._router = _Line(socket, strip=1)
+
+    def _socket(self, kind: int, options: tuple[tuple[int, int], ...]) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        marks = ((zmq.SNDHWM, self._high_water), (zmq.RCVHWM, self._high_water))
+        for option, value in (*_OPTIONS, *marks, *options):
+            socket.setsockopt(option, value)
+        return socket
+
+    def _lose(self, reason: str) -> bool:
+        self._lost[reason] += 1
+        return False
+
+    def _look(self, line: _Line) -> None:
+        """After any call on a socket: hand on what its edge would have said."""
+        if line.readable() and not line.ready:
+            line.ready = True
+            self._ready.append(line)
+            self._receivers.unpark()
+
+    async def _pump(self, line: _Line) -> None:
+        """Hand on the edges of one socket, for as long as it is open."""
+        while not line.socket.closed:
+            self._look(line)
+            try:
+                await trio.lowlevel.wait_readable(line.descriptor)
+            except trio.ClosedResourceError:
+                return
+
+    def _close(self, line: _Line) -> None:
+        if not line.socket.closed:
+            trio.lowlevel.notify_closing(line.descriptor)
+            line.socket.close(linger=0)
+
+    def _start(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        for line in (self._router, *self._dealers.values()):
+            if line is not None:
+                nursery.start_soon(self._pump, line)
+
+    def _end(self) -> None:
+        self._closed = True
+        for line in (self._router, *self._dealers.values()):
+            if line is not None:
+                self._close(line)
+        self._receivers.unpark_all()
+        self._context.destroy(linger=0)
+
+
+@asynccontextmanager
+async def open_transport(
+    name: str,
+    *,
+    bind: str | None,
+    peers: Mapping[str, str],
+    high_water: int = HIGH_WATER,
+) -> AsyncIterator[Transport]:
+    """A Transport that works for as long as the block runs; arguments and errors as there.
+
+    Nothing is flushed at the end: who needs to know that a message arrived asks for an answer.
+    What the block raises leaves as it is, not in a group: the pumps have nothing to add to it.
+    """
+    transport = Transport(name, bind=bind, peers=peers, high_water=high_water)
+    try:
+        async with trio.open_nursery() as nursery:
+            transport._start(nursery)
+            yield transport
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
+    finally:
+        transport._end()

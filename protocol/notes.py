@@ -1,0 +1,225 @@
+"""TABLE: what happened that is worth knowing.
+
+A Core never logs and never counts: it reports notes.  Drivers feed them to the metrics
+(``protocol/metrics.py`` names the note behind every metric), to the story of a page, to checkers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Base of all notes, so that one type can be named; it has no behaviour."""
+
+
+# ---- any Core ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDropped(Note):
+    """Foreign bytes were wrong; counted and dropped.  reason: one word of ``WireError.reason``."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionResent(Note):
+    """No answer yet: the session asked again."""
+
+    peer: str
+    opcode: int
+
+
+@dataclass(frozen=True, slots=True)
+class EchoSuppressed(Note):
+    """A question came again and was not executed again."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class StaleRefused(Note):
+    """A question for another incarnation was refused unexecuted.  reason: ``boot`` or ``epoch``."""
+
+    peer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageAsked(Note):
+    """A question left this Core for the first time."""
+
+    peer: str
+    opcode: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRestarted(Note):
+    """A peer answers with a new boot_id."""
+
+    peer: str
+
+
+# ---- a node --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneCounted(Note):
+    """The zone after a change, in frames."""
+
+    free: int
+    active: int
+    inactive: int
+    pending: int
+    isolated: int
+    locked: int
+
+
+@dataclass(frozen=True, slots=True)
+class PagesSent(Note):
+    """Page contents left for another node and were acknowledged."""
+
+    target: str
+    pages: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PagesLanded(Note):
+    """Page contents came from another node and are in their frames."""
+
+    source: str
+    pages: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccessServed(Note):
+    """A task loaded or stored.  kind: ``load`` or ``store``."""
+
+    kind: str
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRefused(Note):
+    """A task's translation was stale or its page locked.  kind: ``load`` or ``store``."""
+
+    kind: str
+    pages: int
+
+
+# ---- the coordinator -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PagesMoved(Note):
+    """Page-table entries now name the new frames (the commit).  Node ids."""
+
+    source: int
+    target: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class PagesNotMoved(Note):
+    """Pages ended FAILED, with their last status (negative errno)."""
+
+    source: int
+    status: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class PassEnded(Note):
+    """One pass of migrate_pages() is over (K 1.19)."""
+
+    number: int
+    retry: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationEnded(Note):
+    """One migrate_pages() call is over.  reason: a name of enum migrate_reason (K 6.14)."""
+
+    moved: int
+    failed: int
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PagesAllocated(Note):
+    """Frames were handed out: on ``node``, wanted on ``preferred``, asked by a cpu of ``local``.
+
+    interleave: an interleave policy chose ``preferred`` (K 5.7).
+    """
+
+    node: int
+    preferred: int
+    local: int
+    pages: int
+    interleave: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FaultServed(Note):
+    """A fault question was answered.  seconds: how long it was parked."""
+
+    pages: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MachineCounted(Note):
+    """Gauges of the coordinator: tasks, faults parked, calls under way, nodes that answer."""
+
+    tasks: int
+    faults_parked: int
+    calls: int
+    nodes_up: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyscallEnded(Note):
+    """A system call was answered."""
+
+    call: str
+    result: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUp(Note):
+    """A node described itself and was accepted."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost(Note):
+    """A node has not answered for longer than the limit."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnded(Note):
+    """A task is gone.  reason: ``exit`` or ``lease`` (its client died)."""
+
+    pid: int
+    reason: str
+
+
+# ---- a client ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OperationEnded(Note):
+    """An order given by ``Command`` is done; ``result`` is its answer or an OSError."""
+
+    ticket: int
+    result: object
