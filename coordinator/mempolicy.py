@@ -89,7 +89,7 @@ def check_range(memory: Memory, mm: Mm, source: int, flags: int, pagelist: PageL
             wanted &= frames.mapcount[pfn] == 1
         slot, pfn = slot[wanted], pfn[wanted]
         if slot.size:
-            pagelist.add(source, pfn, slot + vma.start)
+            pagelist.add(vma.nid[slot], pfn, slot + vma.start)
             frames.set(pfn, PageFlag.HELD)
 
 

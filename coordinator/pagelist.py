@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.life import EMPTY, FAILS, NEXT, InvalidTransition, State
-from coordinator.mem_map import Rows
+from coordinator.mem_map import Nids, Pfns, Rows
 from protocol.status import StatusClass, status_class
 
 Nodes = npt.NDArray[np.int32]
@@ -38,18 +38,17 @@ class PageList:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.rows = 0
-        self._parts: list[tuple[int, npt.NDArray[np.uint32], npt.NDArray[np.int64]]] = []
+        self._parts: list[tuple[Nids, Pfns, npt.NDArray[np.int64]]] = []
         self.log: deque[tuple[State, StatusClass, State, Rows]] = deque(maxlen=64)
 
-    def add(self, source: int, pfn: npt.NDArray[np.uint32], page: npt.NDArray[np.int64]) -> None:
-        """Append frames of one node; ``page`` is the virtual page number each was found at."""
+    def add(self, source: Nids, pfn: Pfns, page: npt.NDArray[np.int64]) -> None:
+        """Append frames; ``page`` is the virtual page number at which each was found."""
         self._parts.append((source, pfn, page))
         self.rows += pfn.size
 
     def seal(self) -> None:
         """The list is complete: make the columns."""
-        counts = [pfn.size for _, pfn, _ in self._parts]
-        self.source = np.repeat(np.array([nid for nid, _, _ in self._parts], np.uint8), counts)
+        self.source = np.concatenate([source for source, _, _ in self._parts])
         self.pfn = np.concatenate([pfn for _, pfn, _ in self._parts])
         self.page = np.concatenate([page for _, _, page in self._parts])
         self._parts.clear()

@@ -1,6 +1,6 @@
 """TABLE: the entries of the journal: every change of a mapping, as a message to our later self.
 
-Entries use the message table's machinery (opcodes from 0x80) and never cross a wire.
+Entries are declared like messages (in a table of their own) and never cross a wire.
 ``coordinator/replay.py`` rebuilds tasks, vmas and page tables from them.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from protocol.messages import U8, U32, U64, Message, Text, Unsigned, Word, message
 
 
-@message(0x80, "coordinator>journal")
+@message(0x80, "journal")
 class TaskSpawned(Message):
     """A task with an empty mm."""
 
@@ -22,7 +22,7 @@ class TaskSpawned(Message):
     comm: Text
 
 
-@message(0x81, "coordinator>journal")
+@message(0x81, "journal")
 class VmaMapped(Message):
     """A vma of a new object; page numbers."""
 
@@ -36,7 +36,7 @@ class VmaMapped(Message):
     mapping: Unsigned
 
 
-@message(0x82, "coordinator>journal")
+@message(0x82, "journal")
 class RangeUnmapped(Message):
     """Every entry of these pages is dropped; frames that nobody maps any more are freed."""
 
@@ -45,7 +45,7 @@ class RangeUnmapped(Message):
     end: Unsigned
 
 
-@message(0x83, "coordinator>journal")
+@message(0x83, "journal")
 class RangeProtected(Message):
     """The vmas of these pages have another protection."""
 
@@ -55,7 +55,7 @@ class RangeProtected(Message):
     prot: Unsigned
 
 
-@message(0x84, "coordinator>journal")
+@message(0x84, "journal")
 class TaskForked(Message):
     """The child has the parent's vmas and entries; private writable ones are read-only in both."""
 
@@ -64,14 +64,14 @@ class TaskForked(Message):
     client: Text
 
 
-@message(0x85, "coordinator>journal")
+@message(0x85, "journal")
 class TaskExited(Message):
     """The task is gone (its mm was unmapped before)."""
 
     pid: Word
 
 
-@message(0x86, "coordinator>journal")
+@message(0x86, "journal")
 class PagesMapped(Message):
     """First touch: page numbers of one mm, the new frames, the bits of the entries."""
 
@@ -83,7 +83,7 @@ class PagesMapped(Message):
     bits: U8
 
 
-@message(0x87, "coordinator>journal")
+@message(0x87, "journal")
 class PagesCopied(Message):
     """Copy-on-write: these pages of one mm have frames of their own now."""
 
@@ -94,7 +94,7 @@ class PagesCopied(Message):
     generation: U32
 
 
-@message(0x88, "coordinator>journal")
+@message(0x88, "journal")
 class EntriesChanged(Message):
     """Existing frames: entries of one mm get these bits (a write fault, a shared object's page)."""
 
@@ -105,7 +105,7 @@ class EntriesChanged(Message):
     bits: U8
 
 
-@message(0x89, "coordinator>journal")
+@message(0x89, "journal")
 class PagesCommitted(Message):
     """The commit of a migration: whoever mapped the old frame maps the new one."""
 
@@ -116,7 +116,7 @@ class PagesCommitted(Message):
     target_generation: U32
 
 
-@message(0x8A, "coordinator>journal")
+@message(0x8A, "journal")
 class GenerationsSet(Message):
     """Rights were taken away: these frames are served under a new generation only."""
 
@@ -125,7 +125,7 @@ class GenerationsSet(Message):
     generation: U32
 
 
-@message(0x8B, "coordinator>journal")
+@message(0x8B, "journal")
 class FramesFreed(Message):
     """The node has these frames back."""
 

@@ -183,25 +183,12 @@ def _move(
         return -ENOENT if kernel.profile.nothing_to_move_is_enoent else 0
     memory.hold(nid[todo], pfn[todo])
     pagelist = PageList(task.pid)
-    order: list[npt.NDArray[np.intp]] = []
-    for node, rows in _runs_of_nodes(nid[todo]):
-        pagelist.add(node, pfn[todo[rows]], page[todo[rows]].astype(np.int64))
-        order.append(todo[rows])
-    listed = np.concatenate(order)
+    pagelist.add(nid[todo], pfn[todo], page[todo].astype(np.int64))
     settings = Settings(
         kernel.chunk_pages,
         fallback=kernel.profile.allocation_falls_back,
         local=cpu_node(memory, asked.caller),
     )
-    value = yield from migrate_pages(memory, pagelist, new_page_node, asked.node[listed], settings)
-    status[listed] = pagelist.status
+    value = yield from migrate_pages(memory, pagelist, new_page_node, asked.node[todo], settings)
+    status[todo] = pagelist.status
     return value
-
-
-def _runs_of_nodes(
-    nid: npt.NDArray[np.uint8],
-) -> Iterable[tuple[int, npt.NDArray[np.intp]]]:
-    """Consecutive rows of one node, so that the list keeps the order of the addresses (K 1.17)."""
-    edges = np.flatnonzero(np.diff(nid)) + 1
-    for rows in np.split(np.arange(nid.size), edges):
-        yield int(nid[rows[0]]), rows

@@ -18,10 +18,11 @@ from typing import Any
 import msgpack
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from protocol.core import Buffer, Frames
-from protocol.messages import MESSAGES, ROWS, Message, Row
+from protocol.messages import ENTRIES, MESSAGES, ROWS, ArrayTag, Message, Row
 
 VERSION = 1
 FRAMES_MAX = 16
@@ -71,11 +72,9 @@ class Envelope:
 _ENVELOPE = tuple[
     int, bytes, int, int, int, int, str, str, int, int, int, list[Any], list[tuple[int, int]]
 ]
-_ENTRY = tuple[int, list[Any], list[bytes]]
-_converters: dict[int, Any] = {
-    row.opcode: tuple[tuple(hint for _, hint in row.scalars)] if row.scalars else None  # type: ignore[misc]
-    for row in MESSAGES.values()
-}
+_ENTRY = tuple[int, list[Any], list[bytes | list[int]]]
+#: So many elements a folded column of the journal has at most.
+FOLDED_MAX = 1 << 24
 _packer = msgpack.Packer(use_bin_type=True)
 
 
@@ -166,11 +165,10 @@ def _join(row: Row, scalars: list[Any], buffers: list[memoryview]) -> Message:
         raise WireError("fields", f"{row.name} with {len(scalars)} fields")
     if len(buffers) != len(row.arrays) + (row.data is not None):
         raise WireError("fields", f"{row.name} with {len(buffers)} buffers")
-    converter = _converters[row.opcode]
     values: dict[str, Any] = {}
-    if converter is not None:
+    if row.checked is not None:
         try:
-            checked = msgspec.convert(scalars, converter)
+            checked = msgspec.convert(scalars, row.checked)
         except (ValueError, RecursionError) as error:
             raise WireError("fields", f"{row.name}: {error}") from None
         values = {name: value for (name, _), value in zip(row.scalars, checked, strict=True)}
@@ -190,19 +188,55 @@ def _join(row: Row, scalars: list[Any], buffers: list[memoryview]) -> Message:
 
 
 def encode_entry(message: Message) -> bytes:
-    """One message as one byte string, for the journal (Record)."""
+    """One message as one byte string, for the journal (Record).
+
+    Frames are mostly neighbours, so an array whose elements are one step apart is written as
+    [first, step, length], and a journal grows by bytes, not by bytes for each page.
+    """
     row = ROWS[type(message)]
-    scalars, buffers = _split(row, message)
-    packed: bytes = _packer.pack((row.opcode, scalars, [bytes(b) for b in buffers]))
+    scalars = [getattr(message, name) for name, _ in row.scalars]
+    columns: list[bytes | list[int]] = []
+    for name, tag in row.arrays:
+        columns.append(_fold(np.ascontiguousarray(getattr(message, name), dtype=tag.dtype)))
+    packed: bytes = _packer.pack((row.opcode, scalars, columns))
     return packed
+
+
+def _fold(array: npt.NDArray[Any]) -> bytes | list[int]:
+    if array.size < 4:
+        return array.tobytes()
+    first, step = int(array[0]), int(array[1]) - int(array[0])
+    # Modulo 2^64, so that an array of any integer type can be compared with what unfolding gives.
+    steps = np.diff(array.astype(np.uint64))
+    if (steps != np.uint64(step % (1 << 64))).any():
+        return array.tobytes()
+    return [first, step, array.size]
+
+
+def _unfold(column: bytes | list[int], tag: ArrayTag) -> memoryview:
+    if isinstance(column, bytes):
+        return memoryview(column)
+    if len(column) != 3 or not 0 <= column[2] <= FOLDED_MAX:
+        raise WireError("entry", f"a folded column of {column}")
+    first, step, length = column
+    last = first + step * max(length - 1, 0)
+    limits = np.iinfo(tag.dtype)
+    if not limits.min <= min(first, last) <= max(first, last) <= limits.max:
+        raise WireError("entry", f"a folded column of {column} in {tag.dtype}")
+    ramp = np.arange(length, dtype=np.uint64) * np.uint64(step % (1 << 64))
+    array = (ramp + np.uint64(first % (1 << 64))).astype(tag.dtype)
+    return memoryview(array.tobytes())
 
 
 def decode_entry(entry: bytes) -> Message:
     """The message that ``encode_entry`` made the bytes of.  Raises WireError."""
     try:
         plain = msgpack.unpackb(entry, raw=False, max_ext_len=0)
-        opcode, scalars, buffers = msgspec.convert(plain, _ENTRY)
-        row = MESSAGES[opcode]
+        opcode, scalars, columns = msgspec.convert(plain, _ENTRY)
+        row = ENTRIES[opcode]
     except (ValueError, KeyError, RecursionError, OverflowError) as error:
         raise WireError("entry", str(error)) from None
-    return _join(row, scalars, [memoryview(b) for b in buffers])
+    if len(columns) != len(row.arrays):
+        raise WireError("entry", f"{row.name} with {len(columns)} columns")
+    pairs = zip(columns, row.arrays, strict=True)
+    return _join(row, scalars, [_unfold(column, tag) for column, (_, tag) in pairs])

@@ -67,9 +67,13 @@ class Row(NamedTuple):
     arrays: tuple[tuple[str, ArrayTag], ...]
     data: str | None
     meaning: str
+    #: The type that the scalar fields are checked against; None if there are none.
+    checked: Any
 
 
 MESSAGES: dict[int, Row] = {}
+#: Entries of the coordinator's journal (coordinator/records.py): written like messages, never sent.
+ENTRIES: dict[int, Row] = {}
 RETIRED: frozenset[int] = frozenset()
 ROWS: dict[type[Message], Row] = {}
 
@@ -86,12 +90,14 @@ def message(
 ) -> Callable[[_C], _C]:
     """Enter a message into the table.
 
-    ``route`` is ``"asker>answerer"``.  ``idempotent`` means that executing it twice is harmless
-    and cheap, so its answer is not kept: a repeated question is executed again.
+    ``route`` is ``"asker>answerer"``, or ``"journal"`` for an entry of the journal.
+    ``idempotent`` means that executing it twice is harmless and cheap, so its answer is not kept:
+    a repeated question is executed again.
     """
 
     def enter(cls: _C) -> _C:
-        assert opcode not in MESSAGES and opcode not in RETIRED, f"opcode {opcode:#x} is taken"
+        table = ENTRIES if route == "journal" else MESSAGES
+        assert opcode not in table and opcode not in RETIRED, f"opcode {opcode:#x} is taken"
         cls = typing.cast(_C, dataclass(frozen=True, slots=True, eq=False)(cls))
         asker, _, answerer = route.partition(">")
         hints = typing.get_type_hints(cls, include_extras=True)
@@ -120,8 +126,9 @@ def message(
             tuple(arrays),
             data,
             meaning,
+            tuple[tuple(hint for _, hint in scalars)] if scalars else None,  # type: ignore[misc]
         )
-        MESSAGES[opcode] = row
+        table[opcode] = row
         ROWS[cls] = row
         return cls
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from msgspec import Meta
 
+from coordinator.records import FramesFreed
 from protocol.codec import (
     FRAMES_MAX,
     HEAD_MAX,
@@ -31,6 +32,7 @@ from protocol.codec import (
 )
 from protocol.core import Frames
 from protocol.messages import (
+    ENTRIES,
     MESSAGES,
     Exit,
     IsolateLruPage,
@@ -94,6 +96,7 @@ def messages(draw: Callable[[SearchStrategy[Any]], Any], row: Row) -> Message:
     return row.cls(**values)
 
 
+ANY_ENTRY = st.sampled_from(list(ENTRIES.values())).flatmap(messages)
 ANY_MESSAGE = st.sampled_from(list(MESSAGES.values())).flatmap(messages)
 
 
@@ -142,7 +145,7 @@ def decodes_or_refuses(frames: Frames) -> None:
 
 
 @pytest.mark.parametrize("row", EVERY_ROW)
-def test_every_message_survives_the_wire_and_the_journal(row: Row) -> None:
+def test_every_message_survives_the_wire(row: Row) -> None:
     @settings(max_examples=15, deadline=None)
     @given(envelope=ENVELOPES, sent=messages(row))
     def survives(envelope: Envelope, sent: Message) -> None:
@@ -152,9 +155,34 @@ def test_every_message_survives_the_wire_and_the_journal(row: Row) -> None:
         assert heard == envelope
         assert received is not None
         assert_equal(row, sent, received)
-        assert_equal(row, sent, decode_entry(encode_entry(sent)))
 
     survives()
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ENTRIES.values()])
+def test_every_entry_survives_the_journal_and_is_no_message(row: Row) -> None:
+    @settings(max_examples=15, deadline=None)
+    @given(sent=messages(row))
+    def survives(sent: Message) -> None:
+        assert_equal(row, sent, decode_entry(encode_entry(sent)))
+        assert refused(encode(envelope_of(row.opcode), sent)) in ("opcode", "fields")
+
+    survives()
+
+
+@given(first=st.integers(0, 2**32 - 1), step=st.integers(-3, 3), length=st.integers(0, 50))
+def test_neighbouring_frames_cost_the_journal_no_bytes_for_each_page(
+    first: int, step: int, length: int
+) -> None:
+    last = first + step * max(length - 1, 0)
+    if not 0 <= last < 2**32:
+        return
+    pfn = (np.arange(length, dtype=np.int64) * step + first).astype(np.uint32)
+    entry = encode_entry(FramesFreed(0, pfn))
+    assert len(entry) < 60
+    kept = decode_entry(entry)
+    assert isinstance(kept, FramesFreed)
+    assert np.array_equal(kept.pfn, pfn)
 
 
 def test_a_refusal_is_an_envelope_alone() -> None:
@@ -242,7 +270,7 @@ def test_lost_repeated_and_cut_frames_are_refused(sent: Message, data: st.DataOb
 
 
 @settings(max_examples=200, deadline=None)
-@given(sent=ANY_MESSAGE, data=st.data())
+@given(sent=ANY_ENTRY, data=st.data())
 def test_a_damaged_journal_entry_is_taken_or_refused(sent: Message, data: st.DataObject) -> None:
     entry = bytearray(encode_entry(sent))
     entry[data.draw(st.integers(0, len(entry) - 1))] = data.draw(st.integers(0, 255))

@@ -10,7 +10,7 @@ import pytest
 
 from numalab.documents import messages_table
 from protocol import messages
-from protocol.messages import MESSAGES, RETIRED, ROWS, Message, Row, message
+from protocol.messages import ENTRIES, MESSAGES, RETIRED, ROWS, Message, Row, message
 
 ROOT = Path(__file__).parent.parent
 EVERY_ROW = [pytest.param(row, id=row.name) for row in MESSAGES.values()]
@@ -36,7 +36,8 @@ def test_a_number_that_is_taken_cannot_be_entered_again() -> None:
 
 
 def test_both_directions_of_the_table_agree() -> None:
-    assert {row.cls: row for row in MESSAGES.values()} == ROWS
+    both = [*MESSAGES.values(), *ENTRIES.values()]
+    assert {row.cls: row for row in both} == ROWS
     assert len({row.name for row in MESSAGES.values()}) == len(MESSAGES)
 
 

@@ -1,0 +1,208 @@
+"""The journal read back: tasks, vmas, page tables and frames as they were after the last entry.
+
+``differences`` compares two memories, so that a checker can say that the journal tells everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from coordinator.mem_map import PageFlag
+from coordinator.memory import Memory
+from coordinator.mm import MAP_SHARED, PROT_WRITE, Mm, Pte, Task, Vma
+from coordinator.mmap import copy_mm
+from coordinator.records import (
+    EntriesChanged,
+    FramesFreed,
+    GenerationsSet,
+    PagesCommitted,
+    PagesCopied,
+    PagesMapped,
+    RangeProtected,
+    RangeUnmapped,
+    TaskExited,
+    TaskForked,
+    TaskSpawned,
+    VmaMapped,
+)
+from protocol.codec import decode_entry
+from protocol.messages import Message
+from protocol.topology import Topology
+
+#: What no entry tells, as it is no change of a mapping.
+_TRANSIENT = np.uint8(Pte.ACCESSED | Pte.BUSY)
+
+
+def replay(topology: Topology, entries: Iterable[bytes]) -> Memory:
+    """The memory that these journal entries describe.  Raises WireError for a damaged entry."""
+    memory = Memory(topology)
+    for entry in entries:
+        message = decode_entry(entry)
+        _APPLY[type(message)](memory, message)
+    memory.records.clear()
+    return memory
+
+
+def _spawned(memory: Memory, entry: TaskSpawned) -> None:
+    memory.claim_pid(entry.pid)
+    memory.tasks[entry.pid] = Task(
+        entry.pid,
+        entry.ppid,
+        entry.uid,
+        entry.cpu,
+        bool(entry.capable),
+        entry.comm,
+        Mm(entry.pid),
+        entry.client or None,
+    )
+
+
+def _forked(memory: Memory, entry: TaskForked) -> None:
+    memory.claim_pid(entry.child)
+    parent = memory.tasks[entry.pid]
+    child = Task(
+        entry.child,
+        parent.pid,
+        parent.uid,
+        parent.cpu,
+        parent.capable,
+        parent.comm,
+        Mm(entry.child),
+        entry.client or None,
+    )
+    copy_mm(memory, parent, child)
+    memory.tasks[child.pid] = child
+
+
+def _exited(memory: Memory, entry: TaskExited) -> None:
+    del memory.tasks[entry.pid]
+
+
+def _vma_mapped(memory: Memory, entry: VmaMapped) -> None:
+    mapping = memory.new_mapping(
+        shared=bool(entry.flags & MAP_SHARED),
+        pages=entry.end - entry.start,
+        mapping_id=entry.mapping,
+    )
+    vma = Vma(entry.start, entry.end, entry.prot, entry.flags, entry.name, entry.pgoff, mapping)
+    memory.tasks[entry.pid].mm.insert(vma)
+
+
+def _unmapped(memory: Memory, entry: RangeUnmapped) -> None:
+    mm = memory.tasks[entry.pid].mm
+    mm.isolate_range(entry.start, entry.end)
+    memory.unmap(mm, entry.start, entry.end)
+
+
+def _protected(memory: Memory, entry: RangeProtected) -> None:
+    for vma in memory.tasks[entry.pid].mm.isolate_range(entry.start, entry.end):
+        vma.prot = entry.prot
+        if not entry.prot & PROT_WRITE:
+            vma.bits &= ~np.uint8(Pte.WRITE)
+
+
+def _with_frames(memory: Memory, entry: PagesMapped | PagesCopied) -> Iterator[tuple[Any, ...]]:
+    """Allocate the frames of an entry; yields (task, vma, slots, rows) for each vma."""
+    task = memory.tasks[entry.pid]
+    for vma, rows in task.mm.by_vma(entry.page):
+        assert vma is not None, f"the journal maps pages of pid {entry.pid} where no vma is"
+        slot = (entry.page[rows] - np.uint64(vma.start)).astype(np.intp)
+        mapping = np.full(rows.size, vma.mapping.id, np.uint32)
+        index = (slot + vma.pgoff).astype(np.uint32)
+        memory.mem_map[entry.nid].allocate(
+            entry.pfn[rows], entry.generation[rows], mapping, index, PageFlag.ALLOCATED
+        )
+        yield task, vma, slot, rows
+
+
+def _pages_mapped(memory: Memory, entry: PagesMapped) -> None:
+    for task, vma, slot, rows in _with_frames(memory, entry):
+        memory.map_new(task, vma, slot, entry.nid, entry.pfn[rows], entry.bits[rows])
+
+
+def _pages_copied(memory: Memory, entry: PagesCopied) -> None:
+    for task, vma, slot, rows in _with_frames(memory, entry):
+        memory.map_copy(task, vma, slot, entry.nid, entry.pfn[rows])
+
+
+def _entries_changed(memory: Memory, entry: EntriesChanged) -> None:
+    task = memory.tasks[entry.pid]
+    for vma, rows in task.mm.by_vma(entry.page):
+        assert vma is not None
+        slot = (entry.page[rows] - np.uint64(vma.start)).astype(np.intp)
+        memory.map_existing(task, vma, slot, entry.nid[rows], entry.pfn[rows], entry.bits[rows])
+
+
+def _committed(memory: Memory, entry: PagesCommitted) -> None:
+    old, new = memory.mem_map[entry.source], memory.mem_map[entry.target]
+    new.allocate(
+        entry.target_pfn,
+        entry.target_generation,
+        old.mapping[entry.pfn],
+        old.index[entry.pfn],
+        PageFlag.ALLOCATED,
+    )
+    memory.try_to_unmap(entry.source, entry.pfn)
+    memory.commit(entry.source, entry.pfn, entry.target, entry.target_pfn)
+
+
+def _generations_set(memory: Memory, entry: GenerationsSet) -> None:
+    memory.mem_map[entry.nid].generation[entry.pfn] = entry.generation
+
+
+def _frames_freed(memory: Memory, entry: FramesFreed) -> None:
+    memory.mem_map[entry.nid].free(entry.pfn)
+
+
+_APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
+    TaskSpawned: _spawned,
+    TaskForked: _forked,
+    TaskExited: _exited,
+    VmaMapped: _vma_mapped,
+    RangeUnmapped: _unmapped,
+    RangeProtected: _protected,
+    PagesMapped: _pages_mapped,
+    PagesCopied: _pages_copied,
+    EntriesChanged: _entries_changed,
+    PagesCommitted: _committed,
+    GenerationsSet: _generations_set,
+    FramesFreed: _frames_freed,
+}
+
+
+def differences(told: Memory, seen: Memory) -> Iterator[str]:
+    """Sentences on where two memories differ, while no call is under way."""
+    if sorted(told.tasks) != sorted(seen.tasks):
+        yield f"the journal has the tasks {sorted(told.tasks)}, memory {sorted(seen.tasks)}"
+        return
+    for pid in sorted(told.tasks):
+        yield from _mm_differences(pid, told.tasks[pid].mm, seen.tasks[pid].mm)
+    for nid in told.nids:
+        ours, theirs = told.mem_map[nid], seen.mem_map[nid]
+        for what in ("mapcount", "flags"):
+            wrong = np.flatnonzero(getattr(ours, what) != getattr(theirs, what))
+            if wrong.size:
+                yield f"node {nid} frame {wrong[0]}: the journal has another {what}"
+        used = theirs.flags != 0
+        wrong = np.flatnonzero(used & (ours.generation != theirs.generation))
+        if wrong.size:
+            yield f"node {nid} frame {wrong[0]}: the journal has another generation"
+
+
+def _mm_differences(pid: int, told: Mm, seen: Mm) -> Iterator[str]:
+    ours = [(vma.start, vma.end, vma.prot, vma.flags, vma.name) for vma in told.vmas]
+    theirs = [(vma.start, vma.end, vma.prot, vma.flags, vma.name) for vma in seen.vmas]
+    if ours != theirs:
+        yield f"pid {pid}: the journal has other vmas than memory"
+        return
+    for mine, other in zip(told.vmas, seen.vmas, strict=True):
+        live = (mine.bits | other.bits) & np.uint8(Pte.PRESENT | Pte.ENTRY) != 0
+        differs = (mine.bits & ~_TRANSIENT) != (other.bits & ~_TRANSIENT)
+        differs |= (mine.nid != other.nid) | (mine.pfn != other.pfn)
+        wrong = np.flatnonzero(live & differs)
+        if wrong.size:
+            page = mine.start + int(wrong[0])
+            yield f"pid {pid} page {page:#x}: the journal has another entry than memory"

@@ -1,0 +1,167 @@
+"""The process of a node: ``python -m nodes CONFIGURATION``."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nodes.node import Node
+from nodes.zone import Zone
+from protocol.core import ConfigurationError
+from protocol.labels import Role
+from protocol.live.driver import Driver
+from protocol.live.exposition import Exposition
+from protocol.live.process import Configuration, run_process, serve_metrics
+from protocol.live.transport import open_transport
+from protocol.messages import node_name
+
+#: A predecessor that was killed a moment ago may still be giving its memory back.
+LOCK_SECONDS = 5.0
+
+
+class NodeConfiguration(Configuration, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """nid, and the zone: its file, page size in bytes, and number of page frames."""
+
+    nid: int
+    zone: str
+    page_size: int
+    frames: int
+
+
+@contextmanager
+def open_zone(configuration: NodeConfiguration) -> Iterator[Zone]:
+    """The zone in its file, which is made if it is missing, and is locked for as long.
+
+    Raises ConfigurationError: no room, in use, or not the zone of this node.
+    """
+    path = Path(configuration.zone)
+    is_new = not path.exists()
+    # A new file gets its real name when it holds a zone.
+    name = _unfinished(path) if is_new else path
+    try:
+        size = Zone.size_of(configuration.frames, configuration.page_size)
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if is_new else 0)
+        descriptor = os.open(name, flags, 0o600)
+    except ValueError as error:
+        raise ConfigurationError(f"Node {configuration.nid} cannot be so: {error}.") from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"The zone file {path} cannot be opened ({error.strerror}): give a path in a "
+            "directory that this user may write."
+        ) from None
+    try:
+        _lock(descriptor, name)
+        if is_new:
+            _allocate(descriptor, size, name)
+        if os.fstat(descriptor).st_size != size:
+            raise ConfigurationError(
+                f"The zone file {path} has {os.fstat(descriptor).st_size} bytes where node "
+                f"{configuration.nid} needs {size}: remove it, or give the node its old size."
+            )
+        # Never unmapped: views of it may still be on their way out when the process ends.
+        shared = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        make = _format if is_new else _open
+        yield make(memoryview(shared), configuration, path)
+    finally:
+        os.close(descriptor)
+
+
+def _allocate(descriptor: int, size: int, name: Path) -> None:
+    """All its space now: a full file system is a sentence at the start, not a SIGBUS later."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        name.unlink(missing_ok=True)
+        raise ConfigurationError(
+            f"There is no room for the {size >> 20} MiB of {name} ({error.strerror}): make room "
+            f"in {name.parent}, or give the nodes less memory."
+        ) from None
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(0.02)
+                continue
+        else:
+            # It may have been renamed by who held the lock.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return
+        raise ConfigurationError(
+            f"The zone file {path} is in use by another process: stop that one first."
+        )
+
+
+def _format(buffer: memoryview, configuration: NodeConfiguration, path: Path) -> Zone:
+    zone = Zone.format(
+        buffer,
+        nid=configuration.nid,
+        page_size=configuration.page_size,
+        frames=configuration.frames,
+        uuid=uuid.uuid4().bytes,
+    )
+    _unfinished(path).rename(path)
+    return zone
+
+
+def _open(buffer: memoryview, configuration: NodeConfiguration, path: Path) -> Zone:
+    try:
+        zone = Zone.open(buffer)
+    except ValueError as error:
+        raise ConfigurationError(f"The zone file {path} is of no use: {error}.") from None
+    found = (zone.nid, zone.page_size, zone.frames)
+    wanted = (configuration.nid, configuration.page_size, configuration.frames)
+    if found != wanted:
+        raise ConfigurationError(
+            f"The zone file {path} is of node {found[0]} with {found[2]} pages of {found[1]} bytes "
+            f"where node {wanted[0]} with {wanted[2]} of {wanted[1]} is to start: remove it, or "
+            "give the right path."
+        )
+    return zone
+
+
+async def serve(configuration: NodeConfiguration) -> None:
+    """Be node ``nid`` until cancelled."""
+    key = configuration.secret
+    name = node_name(configuration.nid)
+    with open_zone(configuration) as zone:
+        node = Node(configuration.nid, zone, boot_id=time.time_ns(), key=key)
+        async with open_transport(
+            name, bind=configuration.bind, peers=configuration.peers
+        ) as transport:
+            exposition = Exposition(Role.NODE, configuration.nids, statistics=transport.statistics)
+            serve_metrics(exposition, configuration.metrics)
+            try:
+                await Driver(node, transport, on_note=exposition.feed).run()
+            finally:
+                exposition.close()
+                _clean_up(configuration)
+
+
+def _clean_up(configuration: NodeConfiguration) -> None:
+    """With the process that would have taken the machine down gone, the zone goes as well."""
+    if configuration.orphaned:
+        path = Path(configuration.zone)
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.parent.rmdir()
+
+
+if __name__ == "__main__":
+    sys.exit(run_process(sys.argv, NodeConfiguration, serve))

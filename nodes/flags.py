@@ -1,0 +1,54 @@
+"""TABLE: the flags of a frame, which of them go together, what is counted of them."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+import numpy as np
+
+
+class Flag(IntFlag):
+    """What is true of a frame; a free frame has none."""
+
+    ALLOCATED = 1
+    MAPPED = 2
+    LRU = 4  # PageLRU
+    ACTIVE = 8  # PageActive; kept while the page is off the LRU (K 1.50)
+    ISOLATED = 16
+    LOCKED = 32  # the page lock, held by migration
+    HELD = 64  # the page lock, held by another user
+    PINNED = 128  # extra references (K 1.48)
+
+
+# Plain numbers, because numpy widens u2 arrays that meet an IntFlag.
+ALLOCATED, MAPPED, LRU, ACTIVE, ISOLATED, LOCKED, HELD, PINNED = (int(flag) for flag in Flag)
+FREEING = 256
+FIRST_TOUCH = ALLOCATED | MAPPED | ACTIVE
+
+
+def _is_legal(flags: int) -> bool:
+    """May a frame have just these flags?"""
+    if not flags & ALLOCATED:
+        return flags == 0
+    if not flags & MAPPED:
+        return flags == ALLOCATED
+    if flags & LOCKED and flags & (HELD | PINNED):
+        return False
+    return not (flags & LRU and flags & ISOLATED)
+
+
+LEGAL = np.array([_is_legal(flags) for flags in range(FREEING)])
+REFCOUNT = np.array(
+    [sum(map(bool, (f & ALLOCATED, f & ISOLATED, f & PINNED))) for f in range(FREEING)], np.uint16
+)
+_ALL = np.arange(FREEING)
+#: The gauges of a zone: which flags are looked at, and what they are then.
+GAUGES = {
+    "free": (ALLOCATED, 0),
+    "active": (LRU | ACTIVE, LRU | ACTIVE),
+    "inactive": (LRU | ACTIVE, LRU),
+    "pending": (MAPPED | LRU | ISOLATED, MAPPED),
+    "isolated": (ISOLATED, ISOLATED),
+    "locked": (LOCKED, LOCKED),
+}
+GAUGE_ROWS = np.array([_ALL & mask == value for mask, value in GAUGES.values()], np.int64)

@@ -1,0 +1,393 @@
+"""The page frames of one node over ONE buffer, which the driver supplies (design 4).
+
+Where things lie is said in ``nodes/layout.py``.  What is not in the buffer (free frames, pending
+LRU adds, counters) is derived when a zone is opened.
+
+A process may be killed between any two stores, so the flags are always written last: they are what
+counts, refcounts follow from them, and the one change of two words that must not be seen half done
+(free a frame *and* give it a new generation) is announced by the flag FREEING and finished by
+``open``.  Commands set an absolute state of (pfn, generation): executing one twice is harmless.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+import numpy.typing as npt
+
+from nodes import layout
+from nodes.arena import Arena
+from nodes.flags import (
+    ACTIVE,
+    ALLOCATED,
+    FIRST_TOUCH,
+    FREEING,
+    GAUGE_ROWS,
+    GAUGES,
+    HELD,
+    ISOLATED,
+    LEGAL,
+    LOCKED,
+    LRU,
+    MAPPED,
+    PINNED,
+    REFCOUNT,
+)
+from nodes.free_area import Frames, FreeArea
+from nodes.layout import U16, U32
+from protocol.core import Buffer
+
+U8 = npt.NDArray[np.uint8]
+Statuses = npt.NDArray[np.int32]
+
+#: struct pagevec of 2006: so many LRU adds are collected before they are done.
+PAGEVEC_SIZE = 14
+
+
+class Zone:
+    """Frames, flags, generations and contents of one node.
+
+    All page arguments are columns of one length: pfn and generation u4, statuses i4.  Every
+    operation answers -EINVAL for a pfn that is no frame and -ESTALE for a generation that is gone,
+    and says in its own text what else.  Of rows that name one frame twice the last one counts.
+    """
+
+    def __init__(self, buffer: Buffer) -> None:
+        """The zone that is in ``buffer``.  ValueError, and nothing written, if there is none."""
+        parts = layout.read(buffer)
+        self.nid = parts.nid
+        self.page_size = parts.page_size
+        self.frames = parts.frames
+        self.uuid = parts.uuid
+        self._epoch = parts.epoch
+        self._generation = parts.generation
+        self._owner = parts.owner
+        self._index = parts.index
+        self._flags = parts.flags
+        self._refcount = parts.refcount
+        self._arena = Arena(parts.pages, parts.page_size)
+        self._derive()
+
+    @classmethod
+    def open(cls, buffer: Buffer) -> Zone:
+        """The zone that is in ``buffer``.  ValueError, and nothing written, if there is none."""
+        return cls(buffer)
+
+    @classmethod
+    def format(cls, buffer: Buffer, *, nid: int, page_size: int, frames: int, uuid: bytes) -> Zone:
+        """Make a zone of which all frames are free.  ValueError, and nothing written, if it cannot.
+
+        uuid: 16 bytes, others for every zone that is made.
+        """
+        layout.write(buffer, nid=nid, page_size=page_size, frames=frames, uuid=uuid)
+        return cls(buffer)
+
+    @staticmethod
+    def size_of(frames: int, page_size: int) -> int:
+        """Bytes of the buffer of a zone.  ValueError for sizes that no zone has."""
+        return layout.size_of(frames, page_size)
+
+    def _derive(self) -> None:
+        """Finish what was cut, then count: flags of each kind, free frames of each block."""
+        flags = self._flags
+        damaged = np.flatnonzero(flags > FREEING)
+        if damaged.size == 0:
+            damaged = np.flatnonzero(~np.append(LEGAL, True)[flags])
+        if damaged.size:
+            raise ValueError(
+                f"the zone of node {self.nid} is damaged: frame {damaged[0]} has flags "
+                f"{flags[damaged[0]]:#x}; format a new zone, its pages are lost"
+            )
+        cut = np.flatnonzero(flags == FREEING)
+        self._generation[cut] += np.uint32(1)
+        flags[cut] = 0
+        self._refcount[:] = REFCOUNT[flags]
+        self._histogram = np.bincount(flags, minlength=FREEING)
+        self._free = FreeArea(flags)
+        self._pending = np.empty(0, np.intp)
+        self._lru_add(np.flatnonzero(flags & (MAPPED | LRU | ISOLATED) == MAPPED))
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch seen, as long as the zone lives."""
+        return int(self._epoch[0])
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch[0] = epoch
+
+    # ---- the life of a frame ---------------------------------------------------------------
+
+    def new_pages(self, mapped: int, owner: U32, index: U32) -> tuple[Statuses, U32, U32]:
+        """Allocate a frame for each row: (status, pfn, generation); -ENOMEM for what does not fit.
+
+        Runs of neighbours are preferred, the lowest first.  ``mapped`` 1: zero-filled, mapped and
+        pending for the LRU (as lru_cache_add_active()); 0: contents and mapping are yet to come.
+        """
+        frame = self._free.take(owner.size)
+        got = frame.size
+        self._owner[frame] = owner[:got]
+        self._index[frame] = index[:got]
+        if mapped:
+            self._arena.zero(frame)
+        self._write(frame, np.full(got, FIRST_TOUCH if mapped else ALLOCATED, np.uint16))
+        if mapped:
+            self._lru_add(frame)
+        status = np.full(owner.size, -errno.ENOMEM, np.int32)
+        pfn, generation = np.zeros((2, owner.size), np.uint32)
+        status[:got] = 0
+        pfn[:got] = frame
+        generation[:got] = self._generation[frame]
+        return status, pfn, generation
+
+    def put_pages(self, pfn: U32, generation: U32) -> Statuses:
+        """Free frames, whatever holds them; OK for a generation that is gone."""
+        frame, _, status = self._find(pfn, generation)
+        freed = _distinct(frame[status == 0])
+        before = self._flags[freed]
+        self._flags[freed] = FREEING
+        self._generation[freed] += np.uint32(1)
+        self._count(before, np.zeros_like(before))
+        self._refcount[freed] = 0
+        self._flags[freed] = 0
+        self._free.put(freed)
+        self._forget_pending()
+        status[status == -errno.ESTALE] = 0
+        return status
+
+    def set_generation(self, pfn: U32, generation: U32, new_generation: U32) -> Statuses:
+        """Shut every door at once; OK if the frame has ``new_generation`` already."""
+        frame, _, status = self._find_either(pfn, generation, new_generation)
+        done = status == 0
+        self._generation[frame[done]] = new_generation[done]
+        return status
+
+    # ---- the LRU ---------------------------------------------------------------------------
+
+    def migrate_prep(self) -> None:
+        """lru_add_drain_all(): nothing is pending afterwards (K 1.13)."""
+        drained, self._pending = self._pending, self._pending[:0]
+        self._change(drained, add=LRU)
+
+    def isolate_lru_page(self, pfn: U32, generation: U32) -> Statuses:
+        """Off the LRU, with a reference more; -EBUSY if it is not there, or was already (K 1.16).
+
+        Of rows that name one frame twice, the first is isolated and the others are busy.
+        """
+        frame, flags, status = self._find(pfn, generation)
+        _refuse(status, flags & LRU == 0, errno.EBUSY)
+        rows = np.flatnonzero(status == 0)
+        if not _ascending(frame[rows]):
+            _, first = np.unique(frame[rows], return_index=True)
+            status[np.delete(rows, first)] = -errno.EBUSY
+        self._change(frame[rows], add=ISOLATED, remove=LRU)
+        return status
+
+    def putback_lru_pages(self, pfn: U32, generation: U32) -> Statuses:
+        """Mapped, unlocked, not isolated, and on its way to the LRU if not there (K 1.22)."""
+        frame, flags, status = self._find(pfn, generation)
+        done = status == 0
+        # Who is pending already stays where it is in the pagevec.
+        added = done & (flags & (MAPPED | LRU | ISOLATED) != MAPPED) & (flags & LRU == 0)
+        fresh = done & (flags & MAPPED == 0)
+        # Nothing ages pages here, so a page that moved is as active as its old frame was.
+        self._change(frame[fresh], add=MAPPED | ACTIVE)
+        self._change(frame[done], remove=ISOLATED | LOCKED)
+        self._lru_add(_distinct(frame[added]))
+        return status
+
+    # ---- locks -----------------------------------------------------------------------------
+
+    def lock(self, pfn: U32, generation: U32) -> Statuses:
+        """The page lock, for migration; -EAGAIN if not mapped, pinned, or somebody else has it."""
+        frame, flags, status = self._find(pfn, generation)
+        _refuse(status, flags & (MAPPED | HELD | PINNED) != MAPPED, errno.EAGAIN)
+        self._change(frame[status == 0], add=LOCKED)
+        return status
+
+    def unlock(self, pfn: U32, generation: U32, new_generation: U32) -> Statuses:
+        """Unlocked, and of ``new_generation``; OK if it is already.  It stays isolated."""
+        frame, _, status = self._find_either(pfn, generation, new_generation)
+        done = status == 0
+        self._generation[frame[done]] = new_generation[done]
+        self._change(frame[done], remove=LOCKED)
+        return status
+
+    def hold(self, pfn: U32, generation: U32, locked: U8, pinned: U8) -> Statuses:
+        """Another user's page lock and references, 1 or 0 each.
+
+        -EAGAIN if migration has the page lock, or no page maps the frame.
+        """
+        frame, flags, status = self._find(pfn, generation)
+        _refuse(status, flags & (MAPPED | LOCKED) != MAPPED, errno.EAGAIN)
+        done = status == 0
+        wanted = np.where(locked != 0, HELD, 0) | np.where(pinned != 0, PINNED, 0)
+        after = flags & np.uint16(0xFFFF ^ (HELD | PINNED)) | wanted.astype(np.uint16)
+        self._write(frame[done], after[done])
+        return status
+
+    def held(self, pfn: U32, generation: U32) -> npt.NDArray[np.bool_]:
+        """For which rows is it worth to wait: another user has the page lock."""
+        _, flags, status = self._find(pfn, generation)
+        waits: npt.NDArray[np.bool_] = (status == 0) & (flags & HELD != 0)
+        return waits
+
+    def mapped(self, pfn: U32, generation: U32) -> Statuses:
+        """-EAGAIN if no page maps the frame: its contents are not there yet."""
+        _, flags, status = self._find(pfn, generation)
+        _refuse(status, flags & MAPPED == 0, errno.EAGAIN)
+        return status
+
+    # ---- contents --------------------------------------------------------------------------
+
+    def load(self, size: int, pfn: U32, generation: U32, start: U32) -> tuple[Statuses, Buffer]:
+        """Copy ``size`` bytes at ``start`` of each frame; zeros where the status is not 0.
+
+        -EINVAL beyond the end of a page, -EAGAIN if not mapped or locked.  A ``size`` greater than
+        a page has no bytes at all.
+        """
+        position, status = self._reach(size, pfn, generation, start)
+        done = status == 0
+        if done.all():
+            return status, self._arena.gather(position, size, copy=True)
+        if size > self.page_size:
+            return status, b""
+        out = np.zeros((pfn.size, size), np.uint8)
+        if size and done.any():
+            served = self._arena.gather(position[done], size, copy=False)
+            out[done] = np.frombuffer(served, np.uint8).reshape(-1, size)
+        return status, out.reshape(-1).data
+
+    def store(self, size: int, pfn: U32, generation: U32, start: U32, data: Buffer) -> Statuses:
+        """Write a row of ``data`` at ``start`` of each frame; refused as by ``load``.
+
+        -EINVAL in every row if ``data`` is not ``size`` bytes for each.
+        """
+        position, status = self._reach(size, pfn, generation, start)
+        if memoryview(data).nbytes != size * pfn.size:
+            status[:] = -errno.EINVAL
+        self._put(position, size, status == 0, data)
+        return status
+
+    def land(self, pfn: U32, generation: U32, data: Buffer) -> Statuses:
+        """Write a page of ``data`` into each frame that no page maps yet, else -ESTALE.
+
+        -EINVAL in every row if ``data`` is not a page for each.
+        """
+        frame, flags, status = self._find(pfn, generation)
+        _refuse(status, flags & MAPPED != 0, errno.ESTALE)
+        if memoryview(data).nbytes != self.page_size * pfn.size:
+            status[:] = -errno.EINVAL
+        self._put(frame * self.page_size, self.page_size, status == 0, data)
+        return status
+
+    def gather(self, pfn: U32, *, copy: bool = False) -> Buffer:
+        """The pages one after another.  Every pfn is a frame.
+
+        Without ``copy`` neighbours are a view of the arena: only for as long as they are locked.
+        """
+        return self._arena.gather(pfn.astype(np.intp) * self.page_size, self.page_size, copy=copy)
+
+    # ---- looking at it ---------------------------------------------------------------------
+
+    def count(self) -> dict[str, int]:
+        """Frames that are free, active, inactive, pending, isolated, locked (in that order)."""
+        return dict(zip(GAUGES, (GAUGE_ROWS @ self._histogram).tolist(), strict=True))
+
+    def inventory(self) -> tuple[U32, U16, U32, U32, U32]:
+        """Every frame that is not free: (pfn, flags, generation, owner, index)."""
+        frame = np.flatnonzero(self._flags)
+        columns = (self._generation[frame], self._owner[frame], self._index[frame])
+        return frame.astype(np.uint32), self._flags[frame], *columns
+
+    def validate(self) -> None:
+        """Raise AssertionError if what was derived is not what the flags say, or is not legal."""
+        where, flags = f"the zone of node {self.nid}", self._flags
+        assert int(flags.max()) < FREEING and LEGAL[flags].all(), f"{where}: flags"
+        assert (self._refcount == REFCOUNT[flags]).all(), f"{where}: refcounts"
+        assert (self._histogram == np.bincount(flags, minlength=FREEING)).all(), f"{where}: counts"
+        self._free.validate()
+        pending = np.flatnonzero(flags & (MAPPED | LRU | ISOLATED) == MAPPED)
+        assert (np.sort(self._pending) == pending).all(), f"{where}: pending LRU adds"
+        assert self._pending.size < PAGEVEC_SIZE, f"{where}: a pagevec is full and not drained"
+
+    # ---- beneath ---------------------------------------------------------------------------
+
+    def _find(self, pfn: U32, generation: U32) -> tuple[Frames, U16, Statuses]:
+        """(frame, its flags, status); the frame of a refused row is some frame, never used."""
+        frame = pfn.astype(np.intp)
+        status = np.zeros(pfn.size, np.int32)
+        outside = frame >= self.frames
+        if outside.any():
+            frame[outside] = 0
+            status[outside] = -errno.EINVAL
+        flags = self._flags[frame]
+        gone = (flags & ALLOCATED == 0) | (self._generation[frame] != generation)
+        _refuse(status, gone, errno.ESTALE)
+        return frame, flags, status
+
+    def _find_either(
+        self, pfn: U32, generation: U32, new_generation: U32
+    ) -> tuple[Frames, U16, Statuses]:
+        """As ``_find``, of a frame that has either generation."""
+        now = self._generation[np.minimum(pfn, self.frames - 1)]
+        return self._find(pfn, np.where(now == new_generation, new_generation, generation))
+
+    def _reach(self, size: int, pfn: U32, generation: U32, start: U32) -> tuple[Frames, Statuses]:
+        """(position in the arena, status) of an access by a task."""
+        frame, flags, status = self._find(pfn, generation)
+        _refuse(status, flags & (MAPPED | LOCKED | HELD) != MAPPED, errno.EAGAIN)
+        within = max(-1, self.page_size - size)
+        status[start.astype(np.int64) > within] = -errno.EINVAL
+        return frame * self.page_size + start.astype(np.intp), status
+
+    def _put(self, position: Frames, size: int, done: npt.NDArray[np.bool_], data: Buffer) -> None:
+        if done.all():
+            self._arena.scatter(position, size, data)
+        elif size and done.any():
+            rows = np.frombuffer(data, np.uint8).reshape(done.size, size)[done]
+            self._arena.scatter(position[done], size, rows.reshape(-1).data)
+
+    def _lru_add(self, frame: Frames) -> None:
+        """Collect, and put whole pagevecs on the LRU, the eldest first.  ``frame``: distinct."""
+        waiting = np.concatenate((self._pending, frame))
+        drained = waiting.size // PAGEVEC_SIZE * PAGEVEC_SIZE
+        self._pending = waiting[drained:]
+        self._change(waiting[:drained], add=LRU)
+
+    def _forget_pending(self) -> None:
+        self._pending = self._pending[self._flags[self._pending] & MAPPED != 0]
+
+    def _change(self, frame: Frames, *, add: int = 0, remove: int = 0) -> None:
+        self._write(frame, self._flags[frame] & np.uint16(0xFFFF ^ remove) | np.uint16(add))
+
+    def _write(self, frame: Frames, after: U16) -> None:
+        """Store flags, with all that follows from them; the flags last."""
+        if not _ascending(frame):
+            backwards, last = np.unique(frame[::-1], return_index=True)
+            frame, after = backwards, after[::-1][last]
+        self._count(self._flags[frame], after)
+        self._refcount[frame] = REFCOUNT[after]
+        self._flags[frame] = after
+
+    def _count(self, before: U16, after: U16) -> None:
+        self._histogram += np.bincount(after, minlength=FREEING)
+        self._histogram -= np.bincount(before, minlength=FREEING)
+
+
+def _refuse(status: Statuses, where: npt.NDArray[np.bool_], error: int) -> None:
+    """-error in the rows that were not refused before."""
+    status[where & (status == 0)] = -error
+
+
+def _ascending(frame: Frames) -> bool:
+    return bool((frame[1:] > frame[:-1]).all())
+
+
+def _distinct(frame: Frames) -> Frames:
+    """Each frame once, in the order of first appearance."""
+    if _ascending(frame):
+        return frame
+    _, first = np.unique(frame, return_index=True)
+    return frame[np.sort(first)]
