@@ -67,10 +67,7 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
             Role.COORDINATOR, configuration.nids, statistics=transport.statistics
         )
         serve_metrics(exposition, configuration.metrics)
-        try:
-            await Driver(coordinator, transport, journal=journal, on_note=exposition.feed).run()
-        finally:
-            exposition.close()
+        await Driver(coordinator, transport, journal=journal, on_note=exposition.feed).run()
 
 
 if __name__ == "__main__":

@@ -184,13 +184,12 @@ def _new_bits(vma: Vma, access: Access) -> int:
         bits |= Pte.WRITE | Pte.DIRTY | Pte.WRITTEN
     elif access == Access.POPULATE_ANON and not vma.shared:
         bits |= Pte.DIRTY
-        if vma.prot & PROT_WRITE:
-            bits |= Pte.WRITE
-    elif vma.shared and vma.prot & PROT_WRITE:
-        bits |= Pte.WRITE
+    elif access == Access.READ and vma.shared and vma.prot & PROT_WRITE:
+        bits |= Pte.WRITE | Pte.WRITTEN
+    # A populated page is not writable yet: the first store faults, and that marks it as written.
     if access != Access.POPULATE_FILE and vma.anonymous:
         bits |= Pte.ANON
-    elif access == Access.WRITE and not vma.shared:
+    elif access in (Access.WRITE, Access.POPULATE_ANON) and not vma.shared:
         bits |= Pte.ANON
     return int(bits)
 

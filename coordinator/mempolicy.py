@@ -22,15 +22,19 @@ MPOL_MF_STRICT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 1, 2, 4
 
 
 def next_pair(
-    from_nodes: frozenset[int], to_nodes: frozenset[int], remaining: frozenset[int]
+    from_nodes: frozenset[int],
+    to_nodes: frozenset[int],
+    remaining: frozenset[int],
+    left_alone: frozenset[int] = frozenset(),
 ) -> tuple[int, int] | None:
     """The next (source, dest) of do_migrate_pages, or None when nothing is left (K 1.8).
 
     Of the sources in ``remaining``, ascending, the first whose destination is not itself still to
-    be emptied; if there is none, the last one with a destination other than itself.
+    be emptied; if there is none, the last one with a destination other than itself.  A source that
+    is ``left_alone`` is never chosen, but counts as still to be emptied, as in the kernel.
     """
     chosen: tuple[int, int] | None = None
-    for source in sorted(remaining):
+    for source in sorted(remaining - left_alone):
         dest = node_remap(source, sorted(from_nodes), sorted(to_nodes))
         if dest == source:
             continue
@@ -45,10 +49,10 @@ def node_pairs(
 ) -> list[tuple[int, int]]:
     """All pairs in order.  ``skip_common_sources``: the rule of K 1.11 instead of K 1.10."""
     pairs: list[tuple[int, int]] = []
-    remaining = from_nodes
+    remaining, left_alone = from_nodes, frozenset[int]()
     if skip_common_sources and len(from_nodes) != len(to_nodes):
-        remaining = from_nodes - to_nodes
-    while (pair := next_pair(from_nodes, to_nodes, remaining)) is not None:
+        left_alone = to_nodes
+    while (pair := next_pair(from_nodes, to_nodes, remaining, left_alone)) is not None:
         pairs.append(pair)
         remaining = remaining - {pair[0]}
     return pairs

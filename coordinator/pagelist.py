@@ -15,6 +15,7 @@ from protocol.status import StatusClass, status_class
 
 Nodes = npt.NDArray[np.int32]
 Statuses32 = npt.NDArray[np.int32]
+Columns = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class PageList:
         self.pid = pid
         self.rows = 0
         self._parts: list[tuple[Nids, Pfns, npt.NDArray[np.int64]]] = []
-        self.log: deque[tuple[State, StatusClass, State, Rows]] = deque(maxlen=64)
+        self.log: deque[tuple[State, Columns, State, Rows]] = deque(maxlen=64)
 
     def add(self, source: Nids, pfn: Pfns, page: npt.NDArray[np.int64]) -> None:
         """Append frames; ``page`` is the virtual page number at which each was found."""
@@ -53,37 +54,58 @@ class PageList:
         self.page = np.concatenate([page for _, _, page in self._parts])
         self._parts.clear()
         self.state = np.full(self.rows, State.LISTED, np.uint8)
+        self.counts = [0] * len(State)
+        self.counts[State.LISTED] = self.rows
         self.status = np.zeros(self.rows, np.int32)
         self.failed = np.zeros(self.rows, np.uint8)
         self.target = np.zeros(self.rows, np.uint8)
         self.target_pfn = np.zeros(self.rows, np.uint32)
         self.transfer = np.zeros(self.rows, np.int64)
 
-    def apply(self, rows: Rows, status: Statuses32) -> None:
-        """Each row takes the step that the table has for its state and status."""
-        state, column = self.state[rows], status_class(status)
-        goes_to = NEXT[state, column, self.failed[rows]]
+    def apply(self, rows: Rows, status: Statuses32) -> list[tuple[State, Rows]]:
+        """Rows that are all in one state take the step that the table has for it and their status.
+
+        Returns the states they are in now, ascending, each with its rows.
+        """
+        before = State(self.state[rows[0]])
+        assert (self.state[rows] == before).all(), "rows in different states were asked together"
+        column = status_class(status)
+        goes_to = NEXT[before, column, self.failed[rows]]
         if (goes_to == EMPTY).any():
             at = int(np.flatnonzero(goes_to == EMPTY)[0])
-            raise InvalidTransition(State(state[at]), int(status[at]), self.story(int(rows[at])))
-        fails = FAILS[state, column]
-        self.failed[rows[fails]] = 1
-        self.status[rows] = np.where(fails | (self.failed[rows] == 0), status, self.status[rows])
+            raise InvalidTransition(before, int(status[at]), self.story(int(rows[at])))
+        self._note_status(rows, status, FAILS[before, column])
         self.state[rows] = goes_to
-        self.log.append((State(state[0]), StatusClass(column[0]), State(goes_to[0]), rows))
+        self.counts[before] -= rows.size
+        groups = []
+        for number in np.flatnonzero(np.bincount(goes_to)):
+            group = goes_to == number
+            after, mine = State(int(number)), rows[group]
+            self.counts[after] += mine.size
+            self.log.append((before, column[group], after, mine))
+            groups.append((after, mine))
+        return groups
+
+    def _note_status(self, rows: Rows, status: Statuses32, fails: npt.NDArray[np.bool_]) -> None:
+        """Keep why the last attempt failed, and once a page has failed for good, only that."""
+        wrong = (status < 0) & (self.failed[rows] == 0)
+        if wrong.any():
+            self.status[rows[wrong]] = status[wrong]
+            self.failed[rows[fails]] = 1
 
     def story(self, row: int) -> str:
         """The last steps of one page, oldest first."""
         lines = [
-            f"  {before.name} -{column.name}-> {after.name}"
+            f"  {before.name} -{StatusClass(column[at]).name}-> {after.name}"
             for before, column, after, rows in self.log
-            if row in rows
+            for at in np.flatnonzero(rows == row)
         ]
         where = f"page {self.page[row]:#x}, node {self.source[row]} frame {self.pfn[row]}"
         return "\n".join([where, *lines])
 
     def count(self, state: State) -> int:
-        return int(np.count_nonzero(self.state == state))
+        """How many rows are in this state."""
+        return self.counts[state]
 
 
 #: new_page_t: on which node to allocate, for each of ``rows`` of the list; -1 for no page.

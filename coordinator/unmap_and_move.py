@@ -72,11 +72,10 @@ class UnmapAndMove:
         if not rows.size:
             return
         before = State(self.list.state[rows[0]])
-        self.list.apply(rows, status)
-        after = self.list.state[rows]
+        groups = self.list.apply(rows, status)
         self._leave(before, rows)
-        for state in np.unique(after):
-            self._enter(State(state), rows[after == state])
+        for state, mine in groups:
+            self._enter(state, mine)
 
     def _leave(self, before: State, rows: Rows) -> None:
         if before == State.UNLOCKING:

@@ -62,6 +62,8 @@ BY_NUMBER = {row.number: row for row in STATUSES}
 
 def status_class(status: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     """Column of the life table for each status; a status that is not in the table is PERMANENT."""
+    if status.size and status.min() >= 0:
+        return np.zeros(status.shape, dtype=np.uint8)
     column = np.full(status.shape, StatusClass.PERMANENT, dtype=np.uint8)
     column[status >= 0] = StatusClass.OK
     for row in STATUSES[1:]:

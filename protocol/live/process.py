@@ -133,7 +133,10 @@ def _sentences(group: BaseExceptionGroup[ConfigurationError]) -> list[str]:
 
 
 def serve_metrics(exposition: Exposition, where: str) -> None:
-    """Serve the metrics page at ``host:port``, if there is such an address."""
+    """Serve the metrics page at ``host:port``, if there is such an address, until the process ends.
+
+    Raises ConfigurationError.
+    """
     if where:
         host, _, port = where.rpartition(":")
         if not host or not port.isdecimal():
