@@ -147,21 +147,16 @@ async def serve(configuration: NodeConfiguration) -> None:
         ) as transport:
             exposition = Exposition(Role.NODE, configuration.nids, statistics=transport.statistics)
             serve_metrics(exposition, configuration.metrics)
-            try:
-                await Driver(node, transport, on_note=exposition.feed).run()
-            finally:
-                exposition.close()
-                _clean_up(configuration)
+            await Driver(node, transport, on_note=exposition.feed).run()
 
 
-def _clean_up(configuration: NodeConfiguration) -> None:
-    """With the process that would have taken the machine down gone, the zone goes as well."""
-    if configuration.orphaned:
-        path = Path(configuration.zone)
-        path.unlink(missing_ok=True)
-        with suppress(OSError):
-            path.parent.rmdir()
+def remove_zone(configuration: NodeConfiguration) -> None:
+    """With the process gone that would have taken the machine down, its memory goes as well."""
+    path = Path(configuration.zone)
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.parent.rmdir()
 
 
 if __name__ == "__main__":
-    sys.exit(run_process(sys.argv, NodeConfiguration, serve))
+    sys.exit(run_process(sys.argv, NodeConfiguration, serve, remove_zone))

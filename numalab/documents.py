@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from coordinator.life import FINAL, PLACES, TRANSITIONS, Transition
 from protocol.messages import MESSAGES, RETIRED, Row
 from protocol.metrics import BUCKETS, TABLE, TRANSPORT, Metric
 
@@ -108,8 +109,80 @@ def _cells(name: str, kind: str, labels: list[str], process: str, fed_by: str, h
     return f"| `{name}` | {kind} | {listed} | {process} | {fed_by} | {help} |\n"
 
 
+_LIFE_HEAD = """\
+# The life of a page under migration
+
+Generated from `coordinator/life.py` by `make docs`.
+
+Every page of a page list is in one of these states. A state in -ING means that exactly one question
+about the page is outstanding; any other means none. The arrows say what the answer (or, where
+nothing is asked, the pass) was. `fails`: the page has failed for good; where the next arrow says
+`if failed`, that one is taken then. `resolves`: the answer is unknown, and the next question is
+right whichever it was. A page meets no status that is not in the table: that would be a mistake of
+ours, which ends the process and prints the story of the page.
+
+```mermaid
+stateDiagram-v2
+    [*] --> LISTED
+"""
+
+_LIFE_STATES = """\
+```
+
+| state | asks | meaning |
+|---|---|---|
+"""
+
+_LIFE_STEPS = """
+| state | on | goes to | and |
+|---|---|---|---|
+"""
+
+
+def life_of_a_page() -> str:
+    """docs/life-of-a-page.md: the drawing, the states and the steps of ``coordinator.life``."""
+    arrows = [_arrow(row.state.name, row.goes_to.name, _label(row)) for row in TRANSITIONS]
+    arrows += [
+        _arrow(row.state.name, row.if_failed.name, f"{row.column.name}, if failed")
+        for row in TRANSITIONS
+        if row.if_failed is not None
+    ]
+    ends = [f"    {state.name} --> [*]\n" for state in FINAL]
+    states = [
+        f"| `{state.name}` | {place.asks} | {place.meaning} |\n" for state, place in PLACES.items()
+    ]
+    steps = [_step_line(row) for row in TRANSITIONS]
+    return "".join((_LIFE_HEAD, *arrows, *ends, _LIFE_STATES, *states, _LIFE_STEPS, *steps))
+
+
+def _arrow(state: str, goes_to: str, label: str) -> str:
+    return f"    {state} --> {goes_to}: {label}\n"
+
+
+def _label(row: Transition) -> str:
+    """In a drawing a colon begins the label, so there is none in it."""
+    effect = row.effect.replace(":", ",").replace("->", "to")
+    return ", ".join((row.column.name, effect, *_marks(row)))
+
+
+def _marks(row: Transition) -> list[str]:
+    return ["fails"] * row.fails + ["resolves"] * row.resolves
+
+
+def _step_line(row: Transition) -> str:
+    goes_to = f"`{row.goes_to.name}`"
+    if row.if_failed is not None:
+        goes_to += f", `{row.if_failed.name}` if failed"
+    said = ", ".join((row.effect, *_marks(row)))
+    return f"| `{row.state.name}` | {row.column.name} | {goes_to} | {said} |\n"
+
+
 #: Every generated page, by its path.
-PAGES = {"docs/messages.md": messages_table, "docs/metrics.md": metrics_table}
+PAGES = {
+    "docs/messages.md": messages_table,
+    "docs/metrics.md": metrics_table,
+    "docs/life-of-a-page.md": life_of_a_page,
+}
 
 if __name__ == "__main__":
     for path, page in PAGES.items():

@@ -8,7 +8,7 @@ tests, so pages are small.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from protocol.core import Core, Deadline, Effect, Frames, Received, Record, Repo
 from protocol.messages import (
     COORDINATOR,
     CountZone,
+    Description,
     Done,
     Exit,
     Fault,
@@ -82,7 +83,7 @@ class Lab:
         self._held_back: dict[type[Message], str] = {}
         self._held: list[tuple[type[Message], str, Frames]] = []
         self._dropping: list[type[Message]] = []
-        self._when: list[tuple[Note, tuple[Any, ...]]] = []
+        self._when: list[tuple[Note, Callable[[], Message], str]] = []
         self._answers: dict[int, Message] = {}
         self.coordinator = Coordinator(
             self.topology,
@@ -155,10 +156,10 @@ class Lab:
                 self._when_noted(effect.note)
 
     def _when_noted(self, note: Note) -> None:
-        for waited_for, asking in list(self._when):
-            if note == waited_for:
-                self._when.remove((waited_for, asking))
-                self.start(*asking)
+        for waited in list(self._when):
+            if note == waited[0]:
+                self._when.remove(waited)
+                self.start(waited[1](), waited[2])
 
     def wait(self, seconds: float) -> None:
         """Let time pass, and give every Core the deadlines that come up meanwhile."""
@@ -189,18 +190,24 @@ class Lab:
 
     def let_go(self, cls: type[Message]) -> None:
         """What was held back of this type arrives now, and so does what follows."""
-        self._held_back.pop(cls, None)
-        self._queue.extend((target, frames) for c, target, frames in self._held if c is cls)
+        del self._held_back[cls]
+        self.let_pass(cls)
+
+    def let_pass(self, cls: type[Message]) -> None:
+        """What was held back of this type arrives now; what follows is held back again."""
+        passing = [item for item in self._held if item[0] is cls]
         self._held = [item for item in self._held if item[0] is not cls]
+        for _, target, frames in passing:
+            self._deliver(*decode(frames, KEY), target, frames)
         self.run()
 
     def drop(self, cls: type[Message]) -> None:
         """The next question of this type is lost."""
         self._dropping.append(cls)
 
-    def when(self, note: Note, message: Message, peer: str) -> None:
-        """As soon as this is reported, the client asks this."""
-        self._when.append((note, (message, peer)))
+    def when(self, note: Note, message: Callable[[], Message], peer: str) -> None:
+        """As soon as this is reported, the client asks what ``message`` says then."""
+        self._when.append((note, message, peer))
 
     # ---- asking ----------------------------------------------------------------------------
 
@@ -290,8 +297,22 @@ class Lab:
 
     def hold_pages(self, where: Translations, *, locked: int = 0, pinned: int = 0) -> None:
         """Be another user of these frames, which are all on one node."""
-        asked = hold_of(where, locked=locked, pinned=pinned)
+        asked = self.hold_of(where, locked=locked, pinned=pinned)
         assert not self.ask(asked, Statuses, node_name(int(where.nid[0]))).status.any()
+
+    def hold_of(self, where: Translations, *, locked: int = 0, pinned: int = 0) -> HoldPages:
+        """Absolute: the page lock is held, there are extra references (1 or 0).
+
+        The frames are named by the generation that they have by now: a failed attempt to move a
+        page gives its frame a new one.
+        """
+        rows = where.pfn.size
+        return HoldPages(
+            where.pfn,
+            self.memory.mem_map[int(where.nid[0])].generation[where.pfn],
+            np.full(rows, locked, np.uint8),
+            np.full(rows, pinned, np.uint8),
+        )
 
     # ---- migration -------------------------------------------------------------------------
 
@@ -314,7 +335,9 @@ class Lab:
         """The node of each page, or -errno, as move_pages(2) tells it."""
         address = pages_from(start, pages) * np.uint64(self.topology.page_size)
         asked = MovePages(0, pid, 0, 1, address, np.zeros(pages, np.int32))
-        return [int(status) for status in self.ask(asked, MovedPages).status]
+        answer = self.ask(asked, MovedPages)
+        assert answer.value == 0, f"move_pages: {answer.value}"
+        return [int(status) for status in answer.status]
 
     def vma(self, pid: int, page: int) -> Vma:
         vma = self.memory.tasks[pid].mm.find(page)
@@ -322,12 +345,8 @@ class Lab:
         return vma
 
     def numa_maps(self, pid: int) -> list[str]:
-        text: str = self.call_text(NumaMaps(pid))
-        return text.splitlines()
-
-    def call_text(self, message: Message) -> str:
-        answer = self.answer_to(self.start(message))
-        return str(getattr(answer, "text", None))
+        """The lines of /proc/PID/numa_maps."""
+        return self.ask(NumaMaps(pid), Description).text.splitlines()
 
     def zone(self, nid: int) -> ZoneCount:
         return self.ask(CountZone(), ZoneCount, node_name(nid))
@@ -362,14 +381,3 @@ def pages_from(start: int, pages: int) -> npt.NDArray[np.uint64]:
 
 def as_nodes(nodes: Any) -> tuple[int, ...]:
     return (nodes,) if isinstance(nodes, int) else tuple(nodes)
-
-
-def hold_of(where: Translations, *, locked: int = 0, pinned: int = 0) -> HoldPages:
-    """Absolute: the page lock is held, there are extra references (1 or 0)."""
-    rows = where.pfn.size
-    return HoldPages(
-        where.pfn,
-        where.generation,
-        np.full(rows, locked, np.uint8),
-        np.full(rows, pinned, np.uint8),
-    )

@@ -21,7 +21,7 @@ def told(lab: Lab) -> list[str]:
 
 def live_for_a_while(lab: Lab, rng: random.Random, steps: int) -> None:
     """Tasks map, write, fork, protect, unmap, move and exit, as the seed has it."""
-    areas = {lab.spawn(cpu=0): [] for _ in range(2)}
+    areas: dict[int, list[tuple[int, int]]] = {lab.spawn(cpu=0): [] for _ in range(2)}
     for pid, area in areas.items():
         area.append((lab.mapped(pid, 12, shared=bool(pid % 2)), 12))
     for _ in range(steps):

@@ -1,8 +1,8 @@
 """Golden transcripts: what is asked of whom, in which order, for small scripts.
 
-Each file in ``tests/transcripts`` has prose at the top, then commands (``> migrate 1 0 1``) and after
-each the messages that it caused.  ``NUMALAB_REWRITE=1`` writes them anew: commit a changed one only
-if you understand it.
+Each file in ``tests/transcripts`` has prose at the top, then commands (``> migrate 1 0 1``) and
+after each the messages that it caused.  ``NUMALAB_REWRITE=1`` writes them anew: commit a changed
+one only if you understand it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the process of a node and that of the coordinator have in common: how they start and end.
 
-A process is given the path of a JSON file.  It ends cleanly on SIGTERM and SIGINT with exit code 0;
-with exit code 1 and a sentence on stderr if it cannot start as it was told to.
+A process is given the path of a JSON file.  It ends cleanly on SIGTERM, SIGINT and SIGHUP with exit
+code 0; with exit code 1 and a sentence on stderr if it cannot start as it was told to.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from protocol.core import ConfigurationError
 from protocol.live.exposition import Exposition
 
 _PR_SET_PDEATHSIG = 1
+#: Unlike SIGTERM, which somebody sends who will clean up.
+_PARENT_DIED = signal.SIGHUP
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,27 +56,34 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             )
         return secret
 
-    @property
-    def orphaned(self) -> bool:
-        """The process that this one must not outlive is gone."""
-        return self.parent != 0 and os.getppid() != self.parent
-
 
 _C = TypeVar("_C", bound=Configuration)
 
 
+def _nothing(_: Configuration) -> None:
+    """For who has nothing to clean up."""
+
+
 def run_process(
-    arguments: list[str], kind: type[_C], serve: Callable[[_C], Awaitable[None]]
+    arguments: list[str],
+    kind: type[_C],
+    serve: Callable[[_C], Awaitable[None]],
+    bereaved: Callable[[_C], None] = _nothing,
 ) -> int:
-    """Run ``serve`` with the configuration that ``arguments[1]`` names; gives the exit code."""
+    """Run ``serve`` with the configuration that ``arguments[1]`` names; gives the exit code.
+
+    ``bereaved`` is called at the end if that was the death of the parent, so that nobody else is
+    left to clean up.
+    """
     code = 0
     try:
         configuration = _read(arguments, kind)
         if configuration.parent:
             _die_with_parent()
         # A parent that died before the request to be told of its death is not told of any more.
-        if not configuration.orphaned:
-            trio.run(_until_signalled, serve, configuration)
+        orphaned = configuration.parent != 0 and os.getppid() != configuration.parent
+        if not orphaned:
+            trio.run(_until_signalled, serve, bereaved, configuration)
     except* ConfigurationError as group:
         for sentence in _sentences(group):
             sys.stderr.write(f"{sentence}\n")
@@ -104,22 +113,26 @@ def _read(arguments: list[str], kind: type[_C]) -> _C:
 
 
 def _die_with_parent() -> None:
-    """SIGTERM when the parent dies, so that there is time to clean up."""
+    """Have a signal when the parent dies, so that there is time to clean up."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    libc.prctl(_PR_SET_PDEATHSIG, int(_PARENT_DIED), 0, 0, 0)
 
 
-async def _until_signalled(serve: Callable[[_C], Awaitable[None]], configuration: _C) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+async def _until_signalled(
+    serve: Callable[[_C], Awaitable[None]], bereaved: Callable[[_C], None], configuration: _C
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, _PARENT_DIED) as signals:
         async with trio.open_nursery() as nursery:
 
             async def work() -> None:
                 await serve(configuration)
 
             nursery.start_soon(work)
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
-                return
+            number = await anext(signals)
+            nursery.cancel_scope.cancel()
+        # A parent of several threads dies several times: the next signal must not be the end yet.
+        if number == _PARENT_DIED and configuration.parent:
+            bereaved(configuration)
 
 
 def _sentences(group: BaseExceptionGroup[ConfigurationError]) -> list[str]:

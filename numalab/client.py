@@ -1,0 +1,346 @@
+"""The client: a Core that carries out orders of tasks against the coordinator and the nodes.
+
+It caches translations of small accesses and never has to be told that one is out of date: its node
+refuses the generation, and the page is faulted again (design 4).  Pure; ``numalab/machine.py`` and
+the simulator drive it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numalab.access import Access, Translating, Translation, Working, access_of
+from numalab.orders import (
+    Ask,
+    Fill,
+    Forget,
+    Hold,
+    IndefiniteError,
+    Load,
+    LoadMany,
+    Order,
+    Store,
+    StoreMany,
+)
+from numalab.work import FaultAccess
+from protocol.codec import WireError
+from protocol.core import Command, Deadline, Effect, Event, Received, Report
+from protocol.messages import (
+    COORDINATOR,
+    ROWS,
+    Attach,
+    Attached,
+    Done,
+    Exit,
+    Fork,
+    Message,
+    Mprotect,
+    Munmap,
+    Renew,
+    Translations,
+    node_name,
+)
+from protocol.notes import FrameDropped, OperationEnded
+from protocol.session import Answer, Session
+
+__all__ = [
+    "Ask",
+    "Client",
+    "Fill",
+    "Forget",
+    "Hold",
+    "IndefiniteError",
+    "Load",
+    "LoadMany",
+    "Order",
+    "Store",
+    "StoreMany",
+]
+
+#: Accesses of at most so many pages use cached translations and leave theirs behind.
+CACHED_PAGES = 16
+CACHE_MAX = 1 << 16
+NODE_SECONDS = 10.0
+LEASE_PARTS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asking:
+    """An Ask on its way; ``until`` is when its time is over."""
+
+    order: Ask
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Accessing:
+    """A question of the access of order ``ticket``."""
+
+    ticket: int
+    step: Translating | Working
+
+
+class _Cache:
+    """Translations by (pid, page).  What is out of date in it is refused by its node."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[int, dict[int, Translation]] = {}
+        self._size = 0
+
+    def find(self, pid: int, page: int, write: bool) -> Translation | None:
+        known = self._tasks.get(pid, {}).get(page)
+        return known if known is not None and (known.writable or not write) else None
+
+    def keep(self, pid: int, page: int, known: Translation) -> None:
+        if self._size >= CACHE_MAX:
+            self._tasks.clear()
+            self._size = 0
+        pages = self._tasks.setdefault(pid, {})
+        self._size += page not in pages
+        pages[page] = known
+
+    def drop(self, pid: int, page: int) -> None:
+        if self._tasks.get(pid, {}).pop(page, None) is not None:
+            self._size -= 1
+
+    def drop_task(self, pid: int) -> None:
+        self._size -= len(self._tasks.pop(pid, {}))
+
+    def validate(self) -> None:
+        held = sum(len(pages) for pages in self._tasks.values())
+        assert held == self._size, f"{held} translations are cached, {self._size} are counted"
+
+
+class Client:
+    """Carries out orders (``numalab/orders.py``); any number of them may be under way at once.
+
+    name: unique among all clients of the machine.  boot_id, key and the session options are those
+    of ``protocol.session.Session``.  page_size: bytes.  node_seconds: how long a node may take to
+    answer before a load faults again and a store is indefinite.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        boot_id: int,
+        key: bytes,
+        page_size: int = 4096,
+        node_seconds: float = NODE_SECONDS,
+        **session_options: Any,
+    ) -> None:
+        self._name = name
+        self._page_size = page_size
+        self._node_seconds = node_seconds
+        self._session = Session(name, boot_id=boot_id, key=key, **session_options)
+        self._cache = _Cache()
+        self._accesses: dict[int, Access] = {}
+        self._questions: dict[int, _Asking | _Accessing] = {}
+        self._tickets: dict[int, list[int]] = {}
+        self._lease: float | None = None
+        self._renew_at: float | None = None
+        self._renewing: int | None = None
+        self._renews_with: type[Message] = Renew
+        self._reports: list[Report] = []
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def handle(self, event: Event, *, now: float) -> Sequence[Effect]:
+        match event:
+            case Command(order):
+                self._start(order, now)
+            case Received(frames):
+                try:
+                    ended = self._session.receive(frames, now=now)
+                except WireError as error:
+                    self._reports.append(Report(FrameDropped(error.reason)))
+                    ended = []
+                for end in ended:
+                    if isinstance(end, Answer):
+                        self._answered(end, now)
+                    else:
+                        self._reports.append(Report(FrameDropped("question")))
+            case Deadline():
+                for answer in self._session.tick(now=now):
+                    self._answered(answer, now)
+                self._wake(now)
+        reports, self._reports = self._reports, []
+        return [*self._session.take_effects(), *reports]
+
+    def next_deadline(self) -> float | None:
+        times = [self._session.next_deadline(), self._renew_at]
+        times += [access.retry_at for access in self._accesses.values()]
+        return min((time for time in times if time is not None), default=None)
+
+    def validate(self) -> None:
+        self._session.validate()
+        self._cache.validate()
+        for access in self._accesses.values():
+            assert not access.ended, f"{self._name}: an order has ended and was not reported"
+            access.validate()
+        asked = sorted(question for tickets in self._tickets.values() for question in tickets)
+        assert asked == sorted(self._questions), f"{self._name}: a question belongs to no order"
+
+    # ---- orders ----------------------------------------------------------------------------
+
+    def _start(self, order: object, now: float) -> None:
+        match order:
+            case Ask(within=within):
+                self._forget_translations(order.message)
+                self._ask(order, None if within is None else now + within, now)
+            case Forget(ticket):
+                self._drop(ticket)
+            case Load() | Store() | LoadMany() | StoreMany() | Fill() | Hold():
+                try:
+                    access = access_of(order, self._page_size)
+                except OSError as error:
+                    self._end(order.ticket, error)
+                    return
+                self._accesses[order.ticket] = access
+                if access.page.size <= CACHED_PAGES:
+                    self._preset(access)
+                self._advance(order.ticket, now)
+            case _:
+                raise AssertionError(f"{self._name}: {order!r} is no order")
+
+    def _preset(self, access: Access) -> None:
+        if access.fault > FaultAccess.WRITE:
+            return
+        for row, page in enumerate(access.page.tolist()):
+            known = self._cache.find(access.pid, page, access.fault == FaultAccess.WRITE)
+            if known is not None:
+                access.preset(row, known)
+
+    def _ask(self, order: Ask, until: float | None, now: float) -> None:
+        within = None if until is None else max(0.0, until - now)
+        question = self._session.ask(order.peer, order.message, now=now, within=within)
+        self._questions[question] = _Asking(order, until)
+        self._tickets.setdefault(order.ticket, []).append(question)
+
+    def _advance(self, ticket: int, now: float) -> None:
+        """Ask all that this access may ask now; report its end if that has come."""
+        access = self._accesses[ticket]
+        while (fault := access.next_fault()) is not None:
+            self._put(ticket, fault, COORDINATOR, None, now)
+        while (work := access.next_work()) is not None:
+            self._put(ticket, work, node_name(work.nid), self._node_seconds, now)
+        if access.ended:
+            self._end(ticket, access.result())
+
+    def _put(
+        self, ticket: int, step: Translating | Working, peer: str, within: float | None, now: float
+    ) -> None:
+        question = self._session.ask(peer, step.message, now=now, within=within)
+        self._questions[question] = _Accessing(ticket, step)
+        self._tickets.setdefault(ticket, []).append(question)
+
+    def _end(self, ticket: int, result: object) -> None:
+        self._drop(ticket)
+        self._reports.append(Report(OperationEnded(ticket, result)))
+
+    def _drop(self, ticket: int) -> None:
+        for question in self._tickets.pop(ticket, []):
+            del self._questions[question]
+            self._session.cancel(question)
+        self._accesses.pop(ticket, None)
+
+    # ---- answers ---------------------------------------------------------------------------
+
+    def _answered(self, answer: Answer, now: float) -> None:
+        if answer.ticket == self._renewing:
+            self._renewed(answer, now)
+            return
+        question = self._questions.pop(answer.ticket, None)
+        if question is None:
+            return
+        ticket = question.ticket if isinstance(question, _Accessing) else question.order.ticket
+        self._tickets[ticket].remove(answer.ticket)
+        if isinstance(question, _Asking):
+            self._asked(question, answer, now)
+            return
+        access = self._accesses[ticket]
+        if isinstance(question.step, Translating):
+            access.translated(question.step, answer.message, now=now)
+            self._keep_translations(access, question.step, answer.message)
+        else:
+            refused = access.worked(question.step, answer.message, now=now)
+            if access.page.size <= CACHED_PAGES:
+                for page in access.page[refused].tolist():
+                    self._cache.drop(access.pid, page)
+        self._advance(ticket, now)
+
+    def _asked(self, question: _Asking, answer: Answer, now: float) -> None:
+        order = question.order
+        if answer.status == -errno.ENODEV and ROWS[type(order.message)].idempotent:
+            self._ask(order, question.until, now)
+            return
+        if answer.message is None:
+            what = "has restarted" if answer.status == -errno.ENODEV else "does not answer"
+            said = (
+                f"{order.peer} {what}: nobody knows what became of {type(order.message).__name__}"
+            )
+            self._end(order.ticket, IndefiniteError(-answer.status, said))
+            return
+        self._forget_translations(order.message)
+        if isinstance(answer.message, Attached):
+            self._lease = answer.message.lease
+            self._page_size = answer.message.page_size
+            self._renew_at = now + self._lease / LEASE_PARTS
+        self._end(order.ticket, answer.message)
+
+    def _keep_translations(
+        self, access: Access, asked: Translating, answer: Message | None
+    ) -> None:
+        """The zero page is not cached: it is replaced at the first store, which no node sees."""
+        pages = asked.message.page
+        if access.page.size > CACHED_PAGES or access.fault > FaultAccess.WRITE:
+            return
+        if not isinstance(answer, Translations) or answer.status.size != pages.size:
+            return
+        for row, page in enumerate(pages.tolist()):
+            nid = int(answer.nid[row])
+            if answer.status[row] == 0 and nid >= 0:
+                pfn, generation = int(answer.pfn[row]), int(answer.generation[row])
+                known = Translation(nid, pfn, generation, bool(answer.writable[row]))
+                self._cache.keep(access.pid, page, known)
+
+    def _forget_translations(self, message: Message) -> None:
+        """Calls that take rights away make all of the task's translations stale, or most."""
+        if isinstance(message, Munmap | Mprotect | Fork | Exit):
+            self._cache.drop_task(message.pid)
+
+    # ---- time ------------------------------------------------------------------------------
+
+    def _wake(self, now: float) -> None:
+        due = [
+            ticket
+            for ticket, access in self._accesses.items()
+            if access.retry_at is not None and access.retry_at <= now
+        ]
+        for ticket in due:
+            self._accesses[ticket].wake(now=now)
+            self._advance(ticket, now)
+        if self._renew_at is not None and self._renew_at <= now:
+            self._renew(Renew(), now)
+
+    def _renew(self, message: Renew | Attach, now: float) -> None:
+        self._renew_at = None
+        self._renews_with = type(message)
+        self._renewing = self._session.ask(COORDINATOR, message, now=now)
+
+    def _renewed(self, answer: Answer, now: float) -> None:
+        """A coordinator that restarted, or that does not know the lease, is attached to anew."""
+        assert self._lease is not None
+        self._renewing = None
+        if isinstance(answer.message, Attached):
+            self._lease = answer.message.lease
+        lost = isinstance(answer.message, Done) and answer.message.value < 0
+        if answer.message is None or (lost and self._renews_with is Renew):
+            self._renew(Attach(), now)
+        else:
+            self._renew_at = now + self._lease / LEASE_PARTS

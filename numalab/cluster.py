@@ -1,0 +1,359 @@
+"""A local machine of real processes: started and stopped without a container and without root.
+
+Everything of it is in one run directory, but the zones, which are in /dev/shm if there is room.
+``machine.json`` is written last: who finds it finds a machine that is up.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from nodes.zone import Zone
+from numalab import processes, rundirectory
+from numalab.locate import (
+    DESCRIPTION,
+    MachineFile,
+    MachineUnreachable,
+    ProcessRow,
+    default_run_directory,
+    read_machine,
+)
+from numalab.machine import Machine, connect
+from numalab.processes import Process
+from protocol.codec import KEY_BYTES
+from protocol.core import ConfigurationError
+from protocol.messages import COORDINATOR, node_name
+from protocol.topology import Topology, format_topology
+
+LOCALHOST = "127.0.0.1"
+START_SECONDS = 30.0
+END_SECONDS = 5.0
+_POLL_SECONDS = 0.05
+_LOCAL = re.compile(r"local-(\d+)-[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a local machine shall be.
+
+    ports, metrics_ports: by process name (``coordinator``, ``node0``); any free one where nothing
+    is said.  The others are those of ``coordinator.coordinator.Coordinator``.
+    """
+
+    topology: Topology
+    migration: bool = True
+    profile: str = "seed"
+    chunk_pages: int = 4096
+    lease: float = 10.0
+    ports: Mapping[str, int] = field(default_factory=dict)
+    metrics_ports: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The processes, the nodes first."""
+        return [*(node_name(nid) for nid in self.topology.nids), COORDINATOR]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Settings with all that was free in them decided."""
+
+    settings: Settings
+    run_directory: Path
+    zones: Path
+    key: str
+    ports: dict[str, int]
+    metrics_ports: dict[str, int]
+    parent: int
+
+    def address(self, name: str) -> str:
+        return f"tcp://{LOCALHOST}:{self.ports[name]}"
+
+    def file(self, name: str, kind: str) -> Path:
+        return self.run_directory / f"{name}.{kind}"
+
+    def zone(self, name: str) -> str:
+        return "" if name == COORDINATOR else str(self.zones / name)
+
+
+async def up(
+    settings: Settings,
+    run_directory: str | Path | None = None,
+    *,
+    parent: int = 0,
+    within: float = START_SECONDS,
+) -> MachineFile:
+    """Start a machine and wait until all of it is up; nothing is left behind if that fails.
+
+    run_directory: None for the default one.  parent: pid of this process if the machine must not
+    outlive it (called in its main thread then); 0: it may.  within: seconds.
+    Raises ConfigurationError.
+    """
+    directory = _directory(run_directory)
+    rundirectory.claim(directory)
+    with rundirectory.locked(directory):
+        _refuse_running(directory)
+        rundirectory.remove(directory)
+        plan = _plan(settings, directory, parent)
+        try:
+            _write_configurations(plan)
+            plan.zones.mkdir(mode=0o700, exist_ok=True)
+            started = {name: _start(directory, name) for name in settings.names}
+            machine = _describe(plan, started)
+            await _await_up(plan, machine, started, within)
+            processes.write_private(directory / DESCRIPTION, msgspec.json.encode(machine))
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await _take_down(directory)
+            raise
+    return machine
+
+
+async def down(run_directory: str | Path | None = None) -> bool:
+    """Stop a machine, also one that was started in part, and remove all that it left.
+
+    False: there was none.  Raises ConfigurationError if the directory is somebody else's.
+    """
+    directory = _directory(run_directory)
+    if not (directory / rundirectory.MARK).exists():
+        return False
+    rundirectory.claim(directory)
+    with rundirectory.locked(directory):
+        await _take_down(directory)
+    return True
+
+
+def running(run_directory: str | Path) -> dict[str, Process]:
+    """The processes of a local machine that are alive, by name."""
+    found = {
+        path.stem: processes.recall(path) for path in sorted(Path(run_directory).glob("*.pid"))
+    }
+    return {name: process for name, process in found.items() if process and process.alive}
+
+
+def restart(run_directory: str | Path, name: str) -> Process:
+    """Start a process of the machine again after its end: with its old zone or journal.
+
+    Raises ConfigurationError if it still runs, or if there is no such process.
+    """
+    directory = Path(run_directory).absolute()
+    if not (directory / f"{name}.json").exists():
+        raise ConfigurationError(f"The machine in {directory} has no process '{name}'.")
+    if name in running(directory):
+        raise ConfigurationError(f"{name} of the machine in {directory} still runs: end it first.")
+    process = _start(directory, name)
+    machine = read_machine(directory)
+    rows = tuple(
+        msgspec.structs.replace(row, pid=process.pid, started=process.started)
+        if row.name == name
+        else row
+        for row in machine.processes
+    )
+    changed = msgspec.structs.replace(machine, processes=rows)
+    processes.write_private(directory / DESCRIPTION, msgspec.json.encode(changed))
+    return process
+
+
+@asynccontextmanager
+async def local_cluster(
+    nodes: int = 4,
+    memory: str | int = "256M",
+    *,
+    topology: Topology | None = None,
+    run_directory: str | Path | None = None,
+    **settings: Any,
+) -> AsyncIterator[Machine]:
+    """A machine for as long as the block runs: ``async with numalab.local_cluster() as machine:``.
+
+    memory: of each node.  topology: instead of ``nodes`` and ``memory``.  The other settings are
+    those of ``Settings`` (migration, profile, chunk_pages, lease, ports, metrics_ports).
+    It ends with the block, however that ends, and with this process, even when it is killed.
+    Raises ConfigurationError.
+    """
+    if topology is None:
+        topology = Topology.uniform(nodes, memory)
+    own = default_run_directory(f"local-{os.getpid()}-{secrets.token_hex(4)}")
+    directory = _directory(own if run_directory is None else run_directory)
+    await _sweep()
+    await up(Settings(topology, **settings), directory, parent=os.getpid())
+    try:
+        async with connect(directory) as machine:
+            yield machine
+    finally:
+        with trio.CancelScope(shield=True):
+            await down(directory)
+
+
+async def _sweep() -> None:
+    """Remove what local machines left whose process was killed."""
+    for directory in sorted(default_run_directory().parent.glob("local-*")):
+        if _is_orphan(directory):
+            with suppress(ConfigurationError, OSError):
+                await down(directory)
+
+
+# ---- how it is done ------------------------------------------------------------------------
+
+
+def _directory(run_directory: str | Path | None) -> Path:
+    return default_run_directory() if run_directory is None else Path(run_directory).absolute()
+
+
+def _is_orphan(directory: Path) -> bool:
+    """It is named after a process that is gone."""
+    match = _LOCAL.fullmatch(directory.name)
+    return match is not None and not Path(f"/proc/{match[1]}").exists()
+
+
+def _refuse_running(directory: Path) -> None:
+    alive = running(directory)
+    if alive:
+        raise ConfigurationError(
+            f"A machine runs in {directory} already ({', '.join(alive)}): use it, or take it down "
+            "first with 'numalab down'."
+        )
+
+
+def _plan(settings: Settings, directory: Path, parent: int) -> _Plan:
+    topology = settings.topology
+    needed = sum(Zone.size_of(node.frames, topology.page_size) for node in topology.nodes)
+    names = settings.names
+    free = _free_ports(2 * len(names))
+    return _Plan(
+        settings,
+        directory,
+        rundirectory.zone_directory(directory, needed),
+        secrets.token_hex(KEY_BYTES),
+        dict(zip(names, free[::2], strict=True)) | dict(settings.ports),
+        dict(zip(names, free[1::2], strict=True)) | dict(settings.metrics_ports),
+        parent,
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at; all are held at once, so that no two are the same."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((LOCALHOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _write_configurations(plan: _Plan) -> None:
+    """One file for each process (protocol/live/process.py); mode 0600, for the key is in it."""
+    settings, topology = plan.settings, plan.settings.topology
+    addresses = {node_name(nid): plan.address(node_name(nid)) for nid in topology.nids}
+    for name in settings.names:
+        configuration: dict[str, Any] = {
+            "bind": plan.address(name),
+            "peers": {peer: address for peer, address in addresses.items() if peer != name},
+            "key": plan.key,
+            "nids": topology.nids,
+            "metrics": f"{LOCALHOST}:{plan.metrics_ports[name]}",
+            "parent": plan.parent,
+        }
+        if name == COORDINATOR:
+            configuration |= {
+                "topology": format_topology(topology),
+                "journal": str(plan.run_directory / rundirectory.JOURNAL),
+                "addresses": addresses,
+                "migration": settings.migration,
+                "profile": settings.profile,
+                "chunk_pages": settings.chunk_pages,
+                "lease": settings.lease,
+            }
+        else:
+            node = next(node for node in topology.nodes if node_name(node.nid) == name)
+            configuration |= {
+                "nid": node.nid,
+                "zone": plan.zone(name),
+                "page_size": topology.page_size,
+                "frames": node.frames,
+            }
+        processes.write_private(plan.file(name, "json"), msgspec.json.encode(configuration))
+
+
+def _start(directory: Path, name: str) -> Process:
+    module = "coordinator" if name == COORDINATOR else "nodes"
+    process = processes.start(module, directory / f"{name}.json", directory / f"{name}.log")
+    processes.remember(process, directory / f"{name}.pid")
+    return process
+
+
+def _describe(plan: _Plan, started: Mapping[str, Process]) -> MachineFile:
+    rows = tuple(
+        ProcessRow(
+            name,
+            process.pid,
+            process.started,
+            plan.address(name),
+            f"http://{LOCALHOST}:{plan.metrics_ports[name]}/metrics",
+            str(plan.file(name, "log")),
+            plan.zone(name),
+        )
+        for name, process in started.items()
+    )
+    return MachineFile(1, plan.address(COORDINATOR), plan.key, rows)
+
+
+async def _await_up(
+    plan: _Plan, machine: MachineFile, started: Mapping[str, Process], within: float
+) -> None:
+    """Wait until the coordinator says that every node answers.  Raises ConfigurationError."""
+    dead: list[str] = []
+    # The coordinator is asked first: as long as it is silent, it is the one that is missing.
+    missing = [COORDINATOR]
+    with trio.move_on_after(within):
+        async with trio.open_nursery() as nursery:
+
+            async def watch(name: str, process: Process) -> None:
+                await processes.ended(process)
+                dead.append(name)
+                nursery.cancel_scope.cancel()
+
+            for name, process in started.items():
+                nursery.start_soon(watch, name, process)
+            await _ask_until_up(machine, within, missing)
+            nursery.cancel_scope.cancel()
+    if dead:
+        said = rundirectory.last_line(plan.file(dead[0], "log"))
+        raise ConfigurationError(f"{dead[0]} ended as soon as it was started: {said}")
+    if missing:
+        said = rundirectory.last_line(plan.file(missing[0], "log"))
+        raise ConfigurationError(
+            f"{' and '.join(missing)} did not come up within {within:g} s; the last line of "
+            f"{plan.file(missing[0], 'log')}: {said}"
+        )
+
+
+async def _ask_until_up(machine: MachineFile, within: float, missing: list[str]) -> None:
+    """Keep in ``missing`` who is not up yet; return when it is empty, or nobody answers."""
+    key = bytes.fromhex(machine.key)
+    with suppress(MachineUnreachable):
+        async with connect(
+            machine.coordinator, key=key, within=within, resend_max=_POLL_SECONDS
+        ) as connection:
+            while missing:
+                hardware = await connection.hardware()
+                rows = zip(hardware.nid.tolist(), hardware.up.tolist(), strict=True)
+                missing[:] = [node_name(nid) for nid, is_up in rows if not is_up]
+                if missing:
+                    await trio.sleep(_POLL_SECONDS)
+
+
+async def _take_down(directory: Path) -> None:
+    """With the lock held: end every process that is ours, then remove everything."""
+    await processes.end(list(running(directory).values()), END_SECONDS)
+    rundirectory.remove(directory)
+    rundirectory.remove_mark(directory)

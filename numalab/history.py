@@ -1,0 +1,362 @@
+"""What tasks did and were told, and which answers memory may give: a register for each word.
+
+A load must give a value that was current at some moment between its start and its end.  A store
+that nobody answered may or may not have happened.  The rights to a page (mapped how, or not at all)
+are a register of the same kind, so a load that races munmap may give the word or EFAULT, and one
+that starts after munmap has answered may give EFAULT only.  Fork copies the registers.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from numalab.checker import Finding, invalid
+
+PROT_READ, PROT_WRITE = 1, 2
+#: A register with more writes than this is rid of those that nobody can see any more.
+WRITES_KEPT = 24
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Write(Generic[T]):
+    """It happened once between ``start`` and ``end``; end is inf while nobody knows whether.
+
+    inherited: by a fork, and exactly one of the inherited writes of a register happened.
+    """
+
+    value: T
+    start: float
+    end: float = math.inf
+    inherited: bool = False
+
+
+class Register(Generic[T]):
+    """All writes to one place that somebody may still see."""
+
+    def __init__(self, writes: list[Write[T]]) -> None:
+        self.writes = writes
+
+    def begin(self, value: T, now: float, oldest: float) -> Write[T]:
+        """A write starts.  ``oldest``: no operation that still runs started before."""
+        if len(self.writes) > WRITES_KEPT:
+            latest = self._latest(oldest)
+            self.writes = [write for write in self.writes if write.end >= latest]
+        write = Write(value, now)
+        self.writes.append(write)
+        return write
+
+    def possible(self, start: float, end: float) -> list[Write[T]]:
+        """The writes that may have been current at some moment of ``start`` .. ``end``."""
+        latest = self._latest(start)
+        return [write for write in self.writes if write.start <= end and write.end >= latest]
+
+    def observe(self, write: Write[T], end: float) -> None:
+        """Somebody saw it: it had happened by ``end``."""
+        write.end = min(write.end, end)
+        if write.inherited:
+            self.writes = [w for w in self.writes if w is write or not w.inherited]
+
+    def _latest(self, start: float) -> float:
+        """What ended before this moment was overwritten before ``start``."""
+        return max((w.start for w in self.writes if w.end < start), default=-math.inf)
+
+
+class Words:
+    """The contents of one page of an address space: a register for each word ever touched."""
+
+    def __init__(self) -> None:
+        self.registers: dict[int, Register[int]] = {}
+
+    def at(self, offset: int) -> Register[int]:
+        if offset not in self.registers:
+            self.registers[offset] = Register([Write(0, -math.inf, -math.inf)])
+        return self.registers[offset]
+
+    def copy(self, start: float, end: float) -> Words:
+        """What a fork between ``start`` and ``end`` gives the child."""
+        copy = Words()
+        for offset, register in self.registers.items():
+            writes = register.possible(start, end)
+            copy.registers[offset] = Register([Write(w.value, start, end, True) for w in writes])
+        return copy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mapped:
+    """Rights to a page that is mapped."""
+
+    prot: int
+    shared: bool
+    words: Words
+
+
+Rights = Mapped | None
+
+
+@dataclass(slots=True, eq=False)
+class Space:
+    """The address space of one task; pages never mapped are not in ``rights``.
+
+    uncertain: a mapping was asked for and never answered, so an unknown address may be mapped.
+    exit: from when on the task may be gone, and from when on it must be.
+    """
+
+    rights: dict[int, Register[Rights]] = field(default_factory=dict)
+    uncertain: bool = False
+    exit: tuple[float, float] = (math.inf, math.inf)
+
+    def at(self, page: int) -> Register[Rights]:
+        if page not in self.rights:
+            self.rights[page] = Register([Write(None, -math.inf, -math.inf)])
+        return self.rights[page]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an operation ended: 0 and its value, or an errno; not definite: nobody knows."""
+
+    error: int = 0
+    value: int = 0
+    definite: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """Something a task asks for.  kind: load store map unmap protect fork exit.
+
+    address, length: in bytes.  value: of a store.  prot, shared: of map and protect.
+    """
+
+    kind: str
+    pid: int
+    address: int = 0
+    length: int = 0
+    value: int = 0
+    prot: int = 0
+    shared: bool = False
+    start: float = 0.0
+    words: list[tuple[Register[int], Write[int]]] = field(default_factory=list)
+    rights: list[tuple[Register[Rights], Write[Rights]]] = field(default_factory=list)
+
+    def describe(self, end: float) -> str:
+        where = f" at {self.address:#x}" if self.address else ""
+        return f"{self.kind}{where} of task {self.pid} ({self.start:.6f} to {end:.6f} s)"
+
+
+class History:
+    """Operations go in (``began``, ``ended``), findings come out."""
+
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+        self.spaces: dict[int, Space] = {}
+        self.findings: list[Finding] = []
+        self.checked = 0
+        self._running: dict[int, Operation] = {}
+
+    def spawned(self, pid: int) -> None:
+        """A task with an empty address space."""
+        self.spaces[pid] = Space()
+
+    def vanished(self, pid: int) -> None:
+        """The machine ended the task by itself (its client's lease ran out), at any moment."""
+        if pid in self.spaces:
+            self.spaces[pid].exit = (-math.inf, math.inf)
+
+    def oldest(self, now: float) -> float:
+        """The start of the oldest operation that runs."""
+        return next((operation.start for operation in self._running.values()), now)
+
+    def running(self) -> list[Operation]:
+        return list(self._running.values())
+
+    # ---- began -----------------------------------------------------------------------------
+
+    def began(self, operation: Operation, now: float) -> Operation:
+        """The operation is about to be asked for; give the same object to ``ended``."""
+        operation.start = now
+        self._running[id(operation)] = operation
+        space = self.spaces[operation.pid]
+        match operation.kind:
+            case "store":
+                for rights in self._rights(operation, now, math.inf):
+                    if rights is not None:
+                        self._add_store(operation, rights.words, now)
+            case "unmap" | "protect":
+                for page in self._pages(operation):
+                    if page in space.rights:
+                        self._add_rights(operation, space.rights[page], now)
+            case "exit":
+                space.exit = (min(space.exit[0], now), space.exit[1])
+        return operation
+
+    def _add_store(self, operation: Operation, words: Words, now: float) -> None:
+        register = words.at(operation.address % self.page_size)
+        write = register.begin(operation.value, operation.start, self.oldest(now))
+        operation.words.append((register, write))
+
+    def _add_rights(self, operation: Operation, register: Register[Rights], now: float) -> None:
+        new: list[Rights] = [None]
+        if operation.kind == "protect":
+            seen = _distinct([write.value for write in register.possible(now, math.inf)])
+            new = [Mapped(operation.prot, m.shared, m.words) for m in seen]
+        for rights in new:
+            write = register.begin(rights, now, self.oldest(now))
+            operation.rights.append((register, write))
+
+    def _pages(self, operation: Operation) -> range:
+        first = operation.address // self.page_size
+        return range(first, first - (-operation.length // self.page_size))
+
+    def _rights(self, operation: Operation, start: float, end: float) -> list[Rights]:
+        """What the rights to the operation's page may be: each mapping once, None if unmapped."""
+        register = self.spaces[operation.pid].at(operation.address // self.page_size)
+        return [write.value for write in register.possible(start, end)]
+
+    # ---- ended -----------------------------------------------------------------------------
+
+    def ended(self, operation: Operation, outcome: Outcome, now: float) -> None:
+        """It has this outcome; anything that no memory could have answered is a finding."""
+        del self._running[id(operation)]
+        self.checked += 1
+        space = self.spaces[operation.pid]
+        if outcome.error == errno.ESRCH and outcome.definite:
+            if space.exit[0] > now:
+                self._blame(operation, now, f"said ESRCH, but task {operation.pid} lives")
+            self._settle(operation, outcome, now)
+            return
+        if not outcome.error and space.exit[1] < operation.start:
+            self._blame(operation, now, "succeeded after the task had exited")
+        match operation.kind:
+            case "load":
+                self._end_load(operation, outcome, now)
+            case "store":
+                self._end_store(operation, outcome, now)
+            case "map":
+                self._end_map(operation, outcome, now)
+            case "fork":
+                if outcome.error == 0:
+                    self._end_fork(operation, outcome.value, now)
+            case "exit":
+                if outcome.error == 0:
+                    space.exit = (space.exit[0], min(space.exit[1], now))
+            case _:
+                self._settle(operation, outcome, now)
+
+    def _settle(self, operation: Operation, outcome: Outcome, now: float) -> None:
+        """Its writes have happened by now; or never, if it failed; or nobody knows."""
+        changes: list[tuple[Register[int], Write[int]] | tuple[Register[Rights], Write[Rights]]]
+        changes = [*operation.words, *operation.rights]
+        if not outcome.definite:
+            return
+        for register, write in changes:
+            if outcome.error == 0:
+                write.end = min(write.end, now)
+            elif write.end < math.inf:
+                self._blame(operation, now, f"failed, but {write.value} was seen")
+            elif write in register.writes:
+                register.writes.remove(write)  # type: ignore[arg-type]
+
+    def _end_load(self, operation: Operation, outcome: Outcome, now: float) -> None:
+        rights = self._rights(operation, operation.start, now)
+        if outcome.error or not outcome.definite:
+            self._check_error(operation, outcome, rights, PROT_READ, now)
+            return
+        seen: list[int] = []
+        found: list[tuple[Register[int], Write[int]]] = []
+        for mapped in _distinct(rights, PROT_READ):
+            register = mapped.words.at(operation.address % self.page_size)
+            for write in register.possible(operation.start, now):
+                seen.append(write.value)
+                if write.value == outcome.value:
+                    found.append((register, write))
+        if len(found) == 1:
+            found[0][0].observe(found[0][1], now)
+        if not found and not (self.spaces[operation.pid].uncertain and None in rights):
+            could = ", ".join(map(str, sorted(set(seen)))) or "no value at all (not mapped)"
+            self._blame(operation, now, f"gave {outcome.value}, where it could be {could}")
+
+    def _end_store(self, operation: Operation, outcome: Outcome, now: float) -> None:
+        rights = self._rights(operation, operation.start, now)
+        if outcome.error or not outcome.definite:
+            self._check_error(operation, outcome, rights, PROT_WRITE, now)
+            self._settle(operation, outcome, now)
+            return
+        writable = _distinct(rights, PROT_WRITE)
+        if len(writable) == 1:
+            self._settle(operation, outcome, now)
+        if not writable and not (self.spaces[operation.pid].uncertain and None in rights):
+            self._blame(operation, now, "succeeded where nothing was mapped for writing")
+
+    def _check_error(
+        self, operation: Operation, outcome: Outcome, rights: list[Rights], prot: int, now: float
+    ) -> None:
+        if not outcome.definite:
+            return
+        mapped = [m for m in rights if m is not None]
+        leaving = self.spaces[operation.pid].exit[0] <= now
+        if outcome.error == errno.EFAULT and len(mapped) == len(rights) and not leaving:
+            self._blame(operation, now, "said EFAULT where a page was mapped all the time")
+        if outcome.error == errno.EACCES and all(m.prot & prot for m in mapped):
+            self._blame(operation, now, "said EACCES where the protection allowed it")
+
+    def _end_map(self, operation: Operation, outcome: Outcome, now: float) -> None:
+        space = self.spaces[operation.pid]
+        if outcome.error:
+            space.uncertain |= not outcome.definite
+            return
+        operation.address = outcome.value
+        for page in self._pages(operation):
+            words = Words()
+            register = space.at(page)
+            mapped = Mapped(operation.prot, operation.shared, words)
+            register.begin(mapped, operation.start, self.oldest(now)).end = now
+            for other in self._running.values():
+                if other.kind == "store" and other.pid == operation.pid:
+                    if other.address // self.page_size == page:
+                        self._add_store(other, words, now)
+
+    def _end_fork(self, operation: Operation, child: int, now: float) -> None:
+        """Every page of the child: shared, or a copy as of some moment of the fork."""
+        space = self.spaces[child] = Space(uncertain=self.spaces[operation.pid].uncertain)
+        copies: dict[int, Words] = {}
+        for page, register in self.spaces[operation.pid].rights.items():
+            writes: list[Write[Rights]] = []
+            for write in register.possible(operation.start, now):
+                rights = write.value
+                if rights is not None and not rights.shared:
+                    if id(rights.words) not in copies:
+                        copies[id(rights.words)] = rights.words.copy(operation.start, now)
+                    rights = Mapped(rights.prot, False, copies[id(rights.words)])
+                writes.append(Write(rights, operation.start, now, True))
+            space.rights[page] = Register(writes)
+
+    def _blame(self, operation: Operation, now: float, what: str) -> None:
+        self.findings.append(
+            invalid(f"{operation.describe(now)} {what}.", operation.pid, operation.address)
+        )
+
+    # ---- at the end ------------------------------------------------------------------------
+
+    def words(self, now: float) -> Iterator[tuple[int, int, frozenset[int]]]:
+        """(pid, byte address, values it may hold now) of every word of every task that lives."""
+        for pid, space in self.spaces.items():
+            if space.exit[0] <= now:
+                continue
+            for page, register in space.rights.items():
+                states = [write.value for write in register.possible(now, now)]
+                if len(states) == 1 and states[0] is not None:
+                    for offset, word in states[0].words.registers.items():
+                        values = frozenset(write.value for write in word.possible(now, now))
+                        yield pid, page * self.page_size + offset, values
+
+
+def _distinct(rights: list[Rights], prot: int = 0) -> list[Mapped]:
+    """The mappings among ``rights`` that grant ``prot``, each page once."""
+    found = {id(m.words): m for m in rights if m is not None and m.prot & prot == prot}
+    return list(found.values())

@@ -1,0 +1,104 @@
+"""Where a machine is: its run directory, or its address and key."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from protocol.codec import KEY_BYTES
+
+DESCRIPTION = "machine.json"
+KEY_VARIABLE = "NUMALAB_KEY"
+
+
+class MachineUnreachable(ConnectionError):
+    """There is no machine where one was looked for: one sentence."""
+
+
+class ProcessRow(msgspec.Struct, frozen=True):
+    """One process of a local machine.
+
+    started: clock ticks after boot, as in /proc/PID/stat: with it a pid names one process for ever.
+    metrics: URL, or empty.  zone: path of a node's zone file, or empty.
+    """
+
+    name: str
+    pid: int
+    started: int
+    address: str
+    metrics: str
+    log: str
+    zone: str = ""
+
+
+class MachineFile(msgspec.Struct, frozen=True):
+    """``machine.json``: all that is known of a local machine that runs; mode 0600 for its key.
+
+    schema: 1.  key: 32 hexadecimal digits.
+    """
+
+    schema: int
+    coordinator: str
+    key: str
+    processes: tuple[ProcessRow, ...]
+
+
+def default_run_directory(name: str = "default") -> Path:
+    """``/tmp/numalab-UID/NAME``."""
+    return Path(f"/tmp/numalab-{os.getuid()}") / name
+
+
+def read_machine(run_directory: Path) -> MachineFile:
+    """The machine that runs in this directory.  Raises MachineUnreachable."""
+    path = run_directory / DESCRIPTION
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=MachineFile)
+    except FileNotFoundError:
+        raise MachineUnreachable(
+            f"No machine runs in {run_directory}: start one with 'numalab up', or say where it is."
+        ) from None
+    except OSError as error:
+        raise MachineUnreachable(
+            f"{path} cannot be read ({error.strerror}): use a machine of your own."
+        ) from None
+    except msgspec.MsgspecError as error:
+        raise MachineUnreachable(
+            f"{path} does not describe a machine ({error}): take it down and start it again."
+        ) from None
+
+
+def locate(address: str | Path | None, key: bytes | None) -> tuple[str, bytes, Path | None]:
+    """The coordinator's address, the machine's key, and its run directory if it is a local one.
+
+    address: a run directory (None: the default one), or ``tcp://host:port``; then the key is
+    ``key`` or 32 hexadecimal digits in the environment variable NUMALAB_KEY.
+    Raises MachineUnreachable.
+    """
+    if address is None or not str(address).startswith("tcp://"):
+        directory = default_run_directory() if address is None else Path(address)
+        machine = read_machine(directory)
+        secret = _key(machine.key, str(directory)) if key is None else key
+        return machine.coordinator, secret, directory
+    if key is None:
+        text = os.environ.get(KEY_VARIABLE)
+        if text is None:
+            raise MachineUnreachable(
+                f"The key of the machine at {address} is missing: put its 32 hexadecimal digits "
+                f"into the environment variable {KEY_VARIABLE}."
+            )
+        key = _key(text, KEY_VARIABLE)
+    return str(address), key, None
+
+
+def _key(text: str, where: str) -> bytes:
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise MachineUnreachable(
+            f"The key in {where} is malformed: it has to be {2 * KEY_BYTES} hexadecimal digits."
+        )
+    return key

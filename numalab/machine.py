@@ -1,0 +1,326 @@
+"""The Python API: connect to a machine, run tasks on it, move their pages (trio).
+
+    async with numalab.connect() as machine:
+        task = await machine.spawn(cpu=0)
+        address = await task.mmap(1 << 20)
+        await task.store(address, b"hello")
+        not_moved = await task.migrate_pages(task.pid, "0", "1")
+
+Failures are OSError with the kernel's errno; IndefiniteError means that nobody knows whether it
+happened.  Any number of trio tasks may use one Machine and one Task at once.  A call that is
+cancelled is forgotten here; what it had asked for may still happen.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import trio
+
+from numalab.client import Client
+from numalab.locate import MachineUnreachable, locate
+from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
+from numalab.task import Task
+from protocol.live.driver import Driver
+from protocol.live.transport import Transport, open_transport
+from protocol.messages import (
+    COORDINATOR,
+    AddressSpace,
+    Attach,
+    Attached,
+    CountZone,
+    DescribeHardware,
+    DescribeMm,
+    Description,
+    Done,
+    Exit,
+    FrameInventory,
+    Hardware,
+    Inventory,
+    ListTasks,
+    Message,
+    MovedPages,
+    NumaMaps,
+    Progress,
+    ProgressMade,
+    Spawn,
+    TaskList,
+    ZoneCount,
+    node_name,
+)
+from protocol.nodemask import parse_nodes
+from protocol.notes import Note, OperationEnded
+from protocol.reply_cache import SLOTS
+
+#: How long a node may take to answer a question about itself.
+NODE_SECONDS = 10.0
+#: How long leaving a machine may wait for the exits of the tasks that it leased.
+LEAVE_SECONDS = 2.0
+RESEND = 0.25
+RESEND_MAX = 2.0
+
+_M = TypeVar("_M", bound=Message)
+
+
+class _Outcome:
+    """Where the end of an order is awaited."""
+
+    __slots__ = ("ended", "result")
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.result: object = None
+
+
+class Machine:
+    """A machine one is connected to; made by ``connect``.
+
+    page_size: bytes.  nids: its nodes.  run_directory: of a local machine, else None.
+    """
+
+    def __init__(
+        self, client: Client, transport: Transport, run_directory: Path | None = None
+    ) -> None:
+        self.run_directory = run_directory
+        self.page_size = 0
+        self.nids: tuple[int, ...] = ()
+        self._driver = Driver(client, transport, on_note=self._heed)
+        self._transport = transport
+        self._tickets = itertools.count(1)
+        self._outcomes: dict[int, _Outcome] = {}
+        self._leased: dict[int, None] = {}
+        self._held: dict[tuple[int, int], tuple[bool, bool]] = {}
+
+    async def spawn(
+        self,
+        cpu: int = 0,
+        uid: int = 0,
+        *,
+        capable: bool | None = None,
+        leased: bool = True,
+        comm: str = "",
+    ) -> Task:
+        """A new task with an empty address space, running on ``cpu``.
+
+        capable: it has CAP_SYS_NICE; None: if it is root.  leased: it exits when this connection
+        ends, or when this process dies.  Errors: EINVAL, there is no such cpu.
+        """
+        if capable is None:
+            capable = uid == 0
+        pid = await self.call(Spawn(cpu, uid, int(capable), int(leased), comm))
+        if leased:
+            self.lease(pid)
+        return Task(self, pid, cpu, leased=leased)
+
+    async def attach(self, pid: int, cpu: int = 0) -> Task:
+        """Another thread of execution on the address space of ``pid``.  Errors: ESRCH."""
+        if pid not in (await self.tasks()).pid.tolist():
+            raise OSError(errno.ESRCH, f"there is no task {pid}")
+        return Task(self, pid, cpu, leased=False)
+
+    async def numa_maps(self, pid: int) -> str:
+        """/proc/PID/numa_maps (K 6.1).  Errors: ESRCH."""
+        return (await self.expect(NumaMaps(pid), Description)).text
+
+    async def hardware(self) -> Hardware:
+        """The machine's topology, what is free, and the counters of numastat (K 6.6)."""
+        return await self.expect(DescribeHardware(), Hardware)
+
+    async def tasks(self) -> TaskList:
+        """The tasks, a row for each."""
+        return await self.expect(ListTasks(), TaskList)
+
+    async def progress(self, pid: int) -> ProgressMade:
+        """How far the migrations of ``pid`` are.  Errors: ESRCH."""
+        return await self.expect(Progress(pid), ProgressMade)
+
+    async def address_space(self, pid: int) -> AddressSpace:
+        """The vmas of ``pid`` and where its pages are.  Errors: ESRCH."""
+        return await self.expect(DescribeMm(pid), AddressSpace)
+
+    async def count_zone(self, nid: int) -> ZoneCount:
+        """The frames of node ``nid`` by condition, told by the node itself."""
+        return await self.expect(CountZone(), ZoneCount, node_name(nid), within=NODE_SECONDS)
+
+    async def inventory(self, nid: int) -> FrameInventory:
+        """The frames of node ``nid`` that are in use, told by the node itself."""
+        return await self.expect(Inventory(), FrameInventory, node_name(nid), within=NODE_SECONDS)
+
+    def nodes(self, nodes: str | Iterable[int]) -> tuple[int, ...]:
+        """A node set as a tuple; text is read as numactl(8) does.  Raises NodeListError."""
+        if isinstance(nodes, str):
+            return parse_nodes(nodes, self.nids)
+        return tuple(sorted({int(nid) for nid in nodes}))
+
+    # ---- questions and orders --------------------------------------------------------------
+
+    async def ask(
+        self, message: Message, peer: str = COORDINATOR, *, within: float | None = None
+    ) -> Message:
+        """Ask the coordinator, or another peer, one question; within: seconds, None for ever.
+
+        Raises OSError for an answer that says -errno, and IndefiniteError: EAGAIN if there is no
+        answer within the time, ENODEV if the peer restarted meanwhile.
+        """
+        order = partial(Ask, peer=peer, message=message, within=within)
+        answer = await self.carry_out(order)
+        assert isinstance(answer, Message), f"{message!r} was answered with {answer!r}"
+        if isinstance(answer, Done | Description | AddressSpace | MovedPages) and answer.value < 0:
+            number = -answer.value
+            raise OSError(number, f"{type(message).__name__}: {os.strerror(number)}")
+        return answer
+
+    async def expect(
+        self,
+        message: Message,
+        answer: type[_M],
+        peer: str = COORDINATOR,
+        *,
+        within: float | None = None,
+    ) -> _M:
+        """``ask`` when only one kind of answer can come."""
+        got = await self.ask(message, peer, within=within)
+        assert isinstance(got, answer), f"{peer} answered {message!r} with {got!r}"
+        return got
+
+    async def call(self, message: Message) -> int:
+        """``ask`` the coordinator for something whose answer is one number."""
+        return (await self.expect(message, Done)).value
+
+    async def carry_out(self, order: Callable[[int], Order]) -> object:
+        """Carry out the order that ``order`` makes of a ticket; gives its result or raises it."""
+        ticket = next(self._tickets)
+        outcome = self._outcomes[ticket] = _Outcome()
+        try:
+            self._driver.submit(order(ticket))
+            await outcome.ended.wait()
+        finally:
+            if self._outcomes.pop(ticket, None) is not None:
+                self._driver.submit(Forget(ticket))
+        if isinstance(outcome.result, OSError):
+            raise outcome.result
+        return outcome.result
+
+    async def hold(
+        self,
+        pid: int,
+        cpu: int,
+        addresses: Iterable[int],
+        *,
+        locked: bool | None = None,
+        pinned: bool | None = None,
+    ) -> None:
+        """Lock or pin pages; None leaves it as this connection has set it before."""
+        groups: dict[tuple[bool, bool], list[int]] = {}
+        for address in addresses:
+            was = self._held.get((pid, address // self.page_size), (False, False))
+            shall = (was[0] if locked is None else locked, was[1] if pinned is None else pinned)
+            groups.setdefault(shall, []).append(address)
+        for (lock, pin), group in groups.items():
+            places = np.array(group, np.uint64)
+            await self.carry_out(
+                partial(Hold, pid=pid, cpu=cpu, addresses=places, locked=lock, pinned=pin)
+            )
+            for address in group:
+                self._held[pid, address // self.page_size] = (lock, pin)
+
+    def lease(self, pid: int) -> None:
+        """This task shall end with this connection."""
+        self._leased[pid] = None
+
+    def forget_task(self, pid: int) -> None:
+        """This task has exited."""
+        self._leased.pop(pid, None)
+        self._held = {page: held for page, held in self._held.items() if page[0] != pid}
+
+    # ---- the connection --------------------------------------------------------------------
+
+    async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        await self._driver.run(task_status)
+
+    def _heed(self, note: Note) -> None:
+        if isinstance(note, OperationEnded):
+            outcome = self._outcomes.pop(note.ticket, None)
+            if outcome is not None:
+                outcome.result = note.result
+                outcome.ended.set()
+
+    async def _attach(self, within: float) -> None:
+        attached = await self.expect(Attach(), Attached, within=within)
+        for name, address in zip(attached.names, attached.addresses, strict=True):
+            self._transport.connect(name, address)
+        self.page_size = attached.page_size
+        self.nids = tuple(
+            sorted(int(name.removeprefix(node_name(0)[:-1])) for name in attached.names)
+        )
+
+    async def _leave(self) -> None:
+        """Exit what was leased, now rather than when the lease has run out."""
+        with trio.move_on_after(LEAVE_SECONDS, shield=True):
+            for pid in list(self._leased):
+                try:
+                    await self.call(Exit(pid))
+                except OSError:
+                    continue
+
+
+@asynccontextmanager
+async def connect(
+    address: str | Path | None = None,
+    *,
+    key: bytes | None = None,
+    within: float = 5.0,
+    resend_max: float = RESEND_MAX,
+) -> AsyncIterator[Machine]:
+    """Connect to a machine: ``async with numalab.connect() as machine:``.
+
+    address: the run directory of a local machine (None: the default one), or ``tcp://host:port``
+    of a coordinator, with the machine's ``key`` (16 bytes; None: from NUMALAB_KEY).
+    resend_max: seconds from one asking to the next at most, while there is no answer.
+    Raises MachineUnreachable if nobody answers ``within`` so many seconds.
+    """
+    place, secret, run_directory = locate(address, key)
+    name = f"client-{os.getpid()}-{secrets.token_hex(4)}"
+    client = Client(
+        name,
+        boot_id=time.time_ns(),
+        key=secret,
+        window=SLOTS,
+        resend=min(RESEND, resend_max),
+        resend_max=resend_max,
+    )
+    # Raised outside of the nurseries: what went wrong in the block is not a group of failures.
+    failure: Exception | None = None
+    async with (
+        open_transport(name, bind=None, peers={COORDINATOR: place}) as transport,
+        trio.open_nursery() as nursery,
+    ):
+        machine = Machine(client, transport, run_directory)
+        await nursery.start(machine._run)
+        try:
+            try:
+                await machine._attach(within)
+            except IndefiniteError:
+                raise MachineUnreachable(
+                    f"No machine answers at {place} within {within:g} s: is it up, and is this "
+                    "its key?"
+                ) from None
+            try:
+                yield machine
+            finally:
+                await machine._leave()
+        except Exception as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,171 @@
+"""The directory of a local machine: its owner's alone, locked while it changes, emptied at the end.
+
+Beside the files of the processes it holds a mark; nothing is removed from a directory without it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from numalab.locate import DESCRIPTION
+from protocol.core import ConfigurationError
+
+MARK = ".numalab"
+JOURNAL = "journal"
+SHARED_MEMORY = Path("/dev/shm")
+MEMORY_INFORMATION = Path("/proc/meminfo")
+
+_OURS = re.compile(
+    r"\.?(?:(?:coordinator|node\d+)\.(?:json|pid|log)|machine\.json|digests-\d+\.npy)(?:\.new)?"
+)
+_JOURNALS = re.compile(JOURNAL + r"(?:-wal|-shm|-journal)?")
+
+
+class _ZoneOf(msgspec.Struct):
+    zone: str = ""
+
+
+def claim(directory: Path) -> None:
+    """Make the run directory, or see that it is one.  Raises ConfigurationError."""
+    try:
+        # Not by parents=True, which makes the parents with another mode.
+        for missing in reversed([path for path in directory.parents if not path.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The run directory {directory} cannot be made ({error.strerror}): give another one."
+        ) from None
+    _check_private(directory.parent if directory.parent.name.startswith("numalab-") else directory)
+    _check_private(directory)
+    if not (directory / MARK).exists():
+        if any(directory.iterdir()):
+            raise ConfigurationError(
+                f"{directory} is not a run directory and has files in it: give an empty one."
+            )
+        (directory / MARK).touch(mode=0o600)
+
+
+def _check_private(directory: Path) -> None:
+    """Nobody else may have made it, or may reach what will be in it."""
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigurationError(f"{directory} is no directory: remove it, or give another one.")
+    if status.st_uid != os.getuid():
+        raise ConfigurationError(
+            f"The directory {directory} belongs to user {status.st_uid}, not to you: give another "
+            "run directory."
+        )
+    if status.st_mode & 0o077:
+        raise ConfigurationError(
+            f"The directory {directory} is open to other users: 'chmod 700 {directory}' first, or "
+            "give another run directory."
+        )
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Nobody else starts or stops a machine here meanwhile.  Raises ConfigurationError."""
+    mark = directory / MARK
+    busy = ConfigurationError(
+        f"Somebody else is starting or stopping a machine in {directory}: wait for that."
+    )
+    try:
+        descriptor = os.open(mark, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise busy from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who had the lock may have removed the directory with the mark in it.
+        if not mark.exists() or not os.path.samestat(mark.stat(), os.fstat(descriptor)):
+            raise busy
+        yield
+    except BlockingIOError:
+        raise busy from None
+    finally:
+        os.close(descriptor)
+
+
+def zone_directory(run_directory: Path, needed: int) -> Path:
+    """Where zones of ``needed`` bytes in all have room; the directory is not made yet.
+
+    Raises ConfigurationError if they fit nowhere, or into no memory.
+    """
+    available = _available()
+    if needed > available:
+        raise ConfigurationError(
+            f"The nodes need {needed >> 20} MiB of memory and this host has {available >> 20} MiB "
+            "available: give them less, or take another machine down."
+        )
+    shared = _free(SHARED_MEMORY) if os.access(SHARED_MEMORY, os.W_OK) else 0
+    if needed <= shared:
+        return SHARED_MEMORY / f"numalab-{os.getuid()}-{secrets.token_hex(8)}"
+    on_disk = _free(run_directory)
+    if needed <= on_disk:
+        return run_directory / "zones"
+    raise ConfigurationError(
+        f"The nodes need {needed >> 20} MiB, and {SHARED_MEMORY} has {shared >> 20} MiB free and "
+        f"{run_directory} has {on_disk >> 20} MiB: make room, or give the nodes less memory."
+    )
+
+
+def _free(directory: Path) -> int:
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
+
+
+def _available() -> int:
+    """MemAvailable in bytes."""
+    match = re.search(r"^MemAvailable:\s+(\d+) kB$", MEMORY_INFORMATION.read_text(), re.MULTILINE)
+    return int(match[1]) << 10 if match else 0
+
+
+def remove(directory: Path) -> None:
+    """Remove what a machine left here: zones, key, journal, logs; and the directory if empty."""
+    for configuration in sorted(directory.glob("node*.json")):
+        with suppress(OSError, msgspec.MsgspecError):
+            zone = msgspec.json.decode(configuration.read_bytes(), type=_ZoneOf).zone
+            if zone:
+                _remove_zone(Path(zone))
+    for path in sorted(directory.iterdir()):
+        if _OURS.fullmatch(path.name) or _JOURNALS.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def remove_mark(directory: Path) -> None:
+    """The last step: it is no run directory any more, and goes unless others have files in it."""
+    (directory / MARK).unlink(missing_ok=True)
+    with suppress(OSError):
+        directory.rmdir()
+
+
+def _remove_zone(zone: Path) -> None:
+    zone.unlink(missing_ok=True)
+    zone.with_name(f"{zone.name}.new").unlink(missing_ok=True)
+    with suppress(OSError):
+        zone.parent.rmdir()
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says anything."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 16)))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        lines = []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def is_machine(directory: Path) -> bool:
+    """A machine that is up has left its description here."""
+    return (directory / DESCRIPTION).exists()

@@ -1,0 +1,307 @@
+"""A machine in a simulated world: what the seed draws of it, its Cores, copies of their state."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.coordinator import Coordinator
+from coordinator.mem_map import FILLING
+from coordinator.memory import Memory
+from coordinator.mm import Mm, Pte
+from nodes.flags import HELD, ISOLATED, MAPPED, PINNED
+from nodes.node import Node
+from nodes.zone import Zone
+from numalab.checker import I64, Entries, Frames, Kind
+from numalab.client import Client
+from numalab.faults import Rule, swarm
+from numalab.simulation import oracle
+from numalab.simulation.world import Make, World
+from protocol.core import Core
+from protocol.messages import COORDINATOR, node_name
+from protocol.profile import PROFILES
+from protocol.topology import Topology, TopologyNode, uniform_distances
+
+KEY = b"one seed, 1 key "
+PAGE_SIZE = 64
+#: When the faults end, in seconds.
+FAULTS_END = 8.0
+PARTITION_SECONDS = 3.0
+LEASE_SECONDS = 30.0
+
+U32 = npt.NDArray[np.uint32]
+
+_LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the seed decides before anything happens.
+
+    frames: of each node.  mix: how often which operation is drawn, relative to the others.
+    quiet: so many calls of the oracle's, with nothing else under way.  rules: the faults.
+    """
+
+    seed: int
+    frames: tuple[int, ...]
+    clients: int
+    lanes: int
+    operations: int
+    quiet: int
+    chunk_pages: int
+    profile: str
+    heartbeat: float | None
+    leased: bool
+    region_pages: int
+    mix: tuple[tuple[str, int], ...]
+    rules: tuple[Rule, ...]
+
+    def names(self) -> list[str]:
+        """Everybody on the network."""
+        nodes = [node_name(nid) for nid in range(len(self.frames))]
+        return [COORDINATOR, *nodes, *(f"client{n}" for n in range(self.clients))]
+
+    def describe(self) -> str:
+        """The plan in a few lines, for a person."""
+        mix = ", ".join(f"{name} {weight}" for name, weight in self.mix if weight)
+        lines = [
+            f"{len(self.frames)} nodes of {', '.join(map(str, self.frames))} frames,"
+            f" {self.clients} clients, chunks of {self.chunk_pages}, profile {self.profile}",
+            f"{self.operations} operations: {mix}",
+            *(rule.describe() for rule in self.rules),
+        ]
+        return "\n".join(lines)
+
+
+def draw_plan(seed: int) -> Plan:
+    """A swarm: every seed has some kinds of load and of faults, few have all."""
+    draw = random.Random(f"plan {seed}")
+    nodes = draw.randint(2, 4)
+    roomy = draw.random() < 0.6
+    frames = tuple(draw.randint(40, 96) if roomy else draw.randint(6, 24) for _ in range(nodes))
+    weights = {"store": 8, "load": 8, "map": 2}
+    for name, most in (
+        ("unmap", 2),
+        ("protect", 2),
+        ("fork", 2),
+        ("exit", 1),
+        ("spawn", 1),
+        ("migrate", 4),
+        ("move", 4),
+        ("hold", 2),
+    ):
+        weights[name] = draw.randint(1, most) if draw.random() < 0.6 else 0
+    if not weights["migrate"]:
+        weights["move"] = max(1, weights["move"])
+    plan = Plan(
+        seed=seed,
+        frames=frames,
+        clients=draw.randint(1, 3),
+        lanes=draw.randint(1, 3),
+        operations=draw.randint(20, 70),
+        quiet=draw.randint(0, 2),
+        chunk_pages=draw.choice((1, 2, 3, 5, 8, 64)),
+        profile=draw.choice(sorted(PROFILES)),
+        heartbeat=draw.choice((None, None, 4.0)),
+        leased=draw.random() < 0.2,
+        region_pages=draw.choice((2, 4, 8, 12)),
+        mix=tuple(weights.items()),
+        rules=(),
+    )
+    if draw.random() < 0.2:
+        return plan
+    return replace(plan, rules=swarm(draw, plan.names(), FAULTS_END, PARTITION_SECONDS))
+
+
+class Cluster:
+    """The Cores of a plan in a world of their own."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.world = World(plan.seed, key=KEY, rules=plan.rules)
+        nodes = tuple(
+            TopologyNode(nid, frames, (2 * nid, 2 * nid + 1))
+            for nid, frames in enumerate(plan.frames)
+        )
+        self.topology = Topology(nodes, uniform_distances(len(nodes)), PAGE_SIZE)
+        self.zones: dict[int, Zone] = {}
+        self.world.add(COORDINATOR, self._make_coordinator)
+        for node in nodes:
+            self.new_zone(node.nid)
+            self.world.add(node_name(node.nid), self._maker_of_node(node.nid))
+        self.clients = [f"client{n}" for n in range(plan.clients)]
+        for name in self.clients:
+            self.world.add(name, self._maker_of_client(name))
+
+    def new_zone(self, nid: int) -> None:
+        """A zone whose frames are all free; the one that was there is lost."""
+        frames = self.plan.frames[nid]
+        uuid = self.world.draw.randbytes(16)
+        buffer = bytearray(Zone.size_of(frames, PAGE_SIZE))
+        self.zones[nid] = Zone.format(
+            buffer, nid=nid, page_size=PAGE_SIZE, frames=frames, uuid=uuid
+        )
+
+    def _make_coordinator(self, boot: int, journal: list[bytes]) -> Core:
+        return Coordinator(
+            self.topology,
+            boot_id=boot,
+            key=KEY,
+            epoch=1,
+            migration=True,
+            chunk_pages=self.plan.chunk_pages,
+            lease=LEASE_SECONDS,
+            heartbeat=self.plan.heartbeat,
+            addresses={},
+            profile=PROFILES[self.plan.profile],
+        )
+
+    def _maker_of_node(self, nid: int) -> Make:
+        def make(boot: int, journal: list[bytes]) -> Core:
+            return Node(nid, self.zones[nid], boot_id=boot, key=KEY)
+
+        return make
+
+    def _maker_of_client(self, name: str) -> Make:
+        def make(boot: int, journal: list[bytes]) -> Core:
+            return Client(name, boot_id=boot, key=KEY, page_size=PAGE_SIZE)
+
+        return make
+
+    # ---- looking at it ---------------------------------------------------------------------
+
+    @property
+    def coordinator(self) -> Coordinator:
+        core = self.world.processes[COORDINATOR].core
+        assert isinstance(core, Coordinator)
+        return core
+
+    @property
+    def memory(self) -> Memory:
+        return self.coordinator.memory
+
+    def idle(self) -> bool:
+        """The coordinator waits for nobody's answer, so tables and zones must agree."""
+        return self.coordinator.calls == 0
+
+    def held(self, wanted: int) -> list[tuple[int, U32, U32]]:
+        """(nid, pfn, generation) of the frames with one of the ``wanted`` flags."""
+        found = []
+        for nid, zone in self.zones.items():
+            pfn, flags, generation, *_ = zone.inventory()
+            rows = flags & wanted != 0
+            if rows.any():
+                found.append((nid, pfn[rows], generation[rows]))
+        return found
+
+    def frames(self) -> list[Frames]:
+        """A copy of what every zone says of its frames."""
+        copies = []
+        for nid, zone in self.zones.items():
+            pfn, *columns = (column.astype(np.int64) for column in zone.inventory())
+            free = zone.count()["free"]
+            contents = self._reader(zone)
+            flags, generation, owner, index = columns
+            copies.append(
+                Frames(
+                    nid,
+                    PAGE_SIZE,
+                    zone.frames,
+                    free,
+                    pfn,
+                    flags,
+                    generation,
+                    owner,
+                    index,
+                    contents,
+                )
+            )
+        return copies
+
+    def _reader(self, zone: Zone) -> Callable[[int], bytes]:
+        return lambda pfn: bytes(zone.gather(np.array([pfn], np.uint32), copy=True))
+
+    def entries(self) -> Entries:
+        """A copy of every page table and of the cache of every shared object."""
+        parts: list[I64] = [np.zeros((8, 0), np.int64)]
+        memory = self.memory
+        for pid, task in memory.tasks.items():
+            for vma in task.mm.vmas:
+                slot = np.flatnonzero(vma.bits & _LIVE)
+                kind = np.where(vma.bits[slot] & Pte.ENTRY, Kind.MIGRATION, Kind.PRESENT)
+                nid, pfn = vma.nid[slot], vma.pfn[slot]
+                generation = memory.generations(nid, pfn)
+                whose = vma.mapping.id, slot + vma.pgoff
+                parts.append(_rows(kind, pid, slot + vma.start, nid, pfn, generation, *whose))
+        for mapping in memory.mappings.values():
+            if mapping.shared:
+                index = mapping.cached()
+                nid, pfn = mapping.nid[index], mapping.pfn[index]
+                generation = memory.generations(nid, pfn)
+                place = int(Kind.CACHE), 0, index, nid, pfn
+                parts.append(_rows(*place, generation, mapping.id, index))
+        return Entries(*np.concatenate(parts, axis=1))
+
+    def locate(self, pid: int, page: int) -> tuple[int, int] | None:
+        """(nid, pfn) of a page, by its entry or from the cache of its shared object."""
+        vma = self.memory.tasks[pid].mm.find(page)
+        assert vma is not None, f"page {page:#x} of task {pid} is in no vma"
+        slot = page - vma.start
+        if vma.bits[slot] & _LIVE:
+            return int(vma.nid[slot]), int(vma.pfn[slot])
+        index = slot + vma.pgoff
+        if vma.shared and vma.mapping.nid[index] < FILLING:
+            return int(vma.mapping.nid[index]), int(vma.mapping.pfn[index])
+        return None
+
+    # ---- for the oracle --------------------------------------------------------------------
+
+    def describe(self) -> oracle.Machine:
+        """Everything that decides what a system call does, if nothing else runs."""
+        modern = self.plan.profile == "modern"
+        free = {nid: zone.count()["free"] for nid, zone in self.zones.items()}
+        zonelist = {
+            nid: (nid,) if modern else tuple(self.topology.zonelist(nid)) for nid in self.zones
+        }
+        machine = oracle.Machine(free, zonelist, modern)
+        for nid, zone in self.zones.items():
+            pfn, flags, *_ = zone.inventory()
+            for frame, is_ in zip(pfn.tolist(), flags.tolist(), strict=True):
+                machine.pages[nid, frame] = oracle.Page(
+                    nid,
+                    pins=int(is_ & PINNED != 0),
+                    locked=is_ & HELD != 0,
+                    lru=is_ & (MAPPED | ISOLATED) == MAPPED,
+                )
+        for pid, task in self.memory.tasks.items():
+            areas = _areas(task.mm)
+            machine.processes[pid] = oracle.Process(task.uid, task.capable, areas)
+        return machine
+
+    def placement(self) -> dict[tuple[int, int], int]:
+        """The node of every present page, by (pid, page)."""
+        return {
+            (pid, page): name[0]
+            for pid, task in self.memory.tasks.items()
+            for area in _areas(task.mm)
+            for page, name in area.present.items()
+        }
+
+
+def _areas(mm: Mm) -> list[oracle.Area]:
+    areas = []
+    for vma in mm.vmas:
+        slot = vma.present()
+        names = zip(vma.nid[slot].tolist(), vma.pfn[slot].tolist(), strict=True)
+        present = dict(zip((slot + vma.start).tolist(), names, strict=True))
+        areas.append(oracle.Area(vma.start, vma.end, present))
+    return areas
+
+
+def _rows(*columns: object) -> I64:
+    """Columns, some of which are one number for all, as an array of rows of int64."""
+    return np.array(np.broadcast_arrays(*columns), np.int64)  # type: ignore[arg-type]

@@ -1,0 +1,98 @@
+"""What a program of the load knows of its tasks, and what it draws to do with them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from numalab.checker import WORD
+from numalab.simulation.cluster import PAGE_SIZE
+from protocol.messages import MigratePages, MovePages
+from protocol.topology import Topology
+
+#: Words of a page that are used; few, so that tasks meet.
+WORDS = (0, 3, PAGE_SIZE // WORD - 1)
+#: Addresses where nothing is ever mapped: below all, and above.
+NOWHERE = (0, 1 << 40)
+NO_SUCH_NODE = 77
+
+
+@dataclass(slots=True, eq=False)
+class Region:
+    """Something that was mapped; ``pages`` from byte ``address`` on."""
+
+    address: int
+    pages: int
+
+
+@dataclass(slots=True, eq=False)
+class TaskModel:
+    """A task and what it has mapped."""
+
+    pid: int
+    uid: int
+    capable: bool
+    regions: list[Region] = field(default_factory=list)
+
+
+class Draws:
+    """Everything comes from ``draw``; ``tasks`` are those that the program knows to live."""
+
+    def __init__(self, draw: random.Random, topology: Topology) -> None:
+        self._draw, self._topology = draw, topology
+        self.tasks: dict[int, TaskModel] = {}
+
+    def task(self) -> TaskModel:
+        return self.tasks[self._draw.choice(sorted(self.tasks))]
+
+    def region(self, task: TaskModel) -> Region | None:
+        return self._draw.choice(task.regions) if task.regions else None
+
+    def part(self, region: Region) -> tuple[int, int]:
+        """(address, length) of some pages of a region, in bytes."""
+        first = self._draw.randrange(region.pages)
+        pages = self._draw.randint(1, region.pages - first)
+        return region.address + first * PAGE_SIZE, pages * PAGE_SIZE
+
+    def word(self, task: TaskModel) -> int | None:
+        """The address of a word of some region, None if the task has none."""
+        region = self.region(task)
+        if region is None:
+            return None
+        page = self._draw.randrange(region.pages)
+        return region.address + page * PAGE_SIZE + WORD * self._draw.choice(WORDS)
+
+    def cpu(self) -> int:
+        return self._draw.choice(self._topology.cpus)
+
+    def nodes(self) -> tuple[int, ...]:
+        """A set of nodes, not empty."""
+        nids = self._topology.nids
+        return tuple(sorted(self._draw.sample(nids, self._draw.randint(1, len(nids)))))
+
+    def migrate(self) -> MigratePages:
+        """migrate_pages(2) by one task on itself or another."""
+        pid = self._draw.choice((0, self.task().pid))
+        return MigratePages(self.task().pid, pid, self.nodes(), self.nodes())
+
+    def move(self) -> MovePages:
+        """move_pages(2): pages of a task, some twice, some nowhere; now and then a wrong node."""
+        caller, task = self.task(), self.task()
+        pages: list[int] = []
+        for region in task.regions:
+            pages += range(region.address, region.address + region.pages * PAGE_SIZE, PAGE_SIZE)
+        pages.append(self._draw.choice((*NOWHERE, *pages)))
+        addresses = self._draw.choices(pages, k=self._draw.randint(0, 12))
+        nodes = [self._draw.choice(self._topology.nids) for _ in addresses]
+        if self._draw.random() < 0.05 and nodes:
+            nodes[-1] = NO_SUCH_NODE
+        return MovePages(
+            caller.pid,
+            task.pid,
+            self._draw.choice((0, 2, 2, 4, 4, 6, 1)),
+            int(self._draw.random() < 0.1),
+            np.array(addresses, np.uint64),
+            np.array(nodes, np.int32),
+        )

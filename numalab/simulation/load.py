@@ -1,0 +1,363 @@
+"""The load: what the tasks of a simulated machine do, drawn from the seed.
+
+A lane is a thread of some program: it gives its client one order after the other and thinks in
+between.  Lanes work on the same tasks, so everything races with everything.  Now and then all lanes
+rest, and one system call runs alone: what it must do is known, and the oracle says what.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable
+
+import numpy as np
+
+from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED
+from nodes.flags import HELD, PINNED
+from numalab.checker import WORD, Finding
+from numalab.history import PROT_READ, PROT_WRITE, History, Operation, Outcome
+from numalab.orders import Ask, Hold, IndefiniteError, Load, Order, Store
+from numalab.simulation.cluster import FAULTS_END, PAGE_SIZE, Cluster
+from numalab.simulation.draws import Draws, Region, TaskModel
+from numalab.simulation.quiet import QuietCall
+from protocol.messages import (
+    COORDINATOR,
+    Done,
+    Exit,
+    Fork,
+    HoldPages,
+    Message,
+    Mmap,
+    Mprotect,
+    Munmap,
+    Spawn,
+    Statuses,
+    node_name,
+)
+from protocol.notes import Note, OperationEnded, TaskEnded
+
+HOLD_SECONDS = 2.0
+#: A call that takes longer may have met a node that gave up on a peer, which counts as -EAGAIN.
+UNDISTURBED_SECONDS = 4.0
+Ended = Callable[[object], None]
+
+
+class Driver:
+    """Gives orders, judges their ends; ``findings`` grow."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.plan, self.world = cluster, cluster.plan, cluster.world
+        self.random = random.Random(f"load {self.plan.seed}")
+        self.draws = Draws(self.random, cluster.topology)
+        self.history = History(PAGE_SIZE)
+        self.findings: list[Finding] = []
+        self.left = self.plan.operations
+        self.quiet_left = self.plan.quiet
+        self.compared = 0
+        lanes = self.plan.clients * self.plan.lanes
+        #: A lane thinks so long between two orders at most (seconds), to fill the time of faults.
+        self._think = 2 * FAULTS_END * lanes / self.plan.operations
+        self._holding = 0
+        self._resting: list[str] = []
+        self._lanes = 0
+        self._waiting: dict[int, Ended] = {}
+        self._tickets = 0
+        self._values = 0
+        self.world.listeners.append(self._listen)
+
+    # ---- orders ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """The first task with its memory; then every lane begins."""
+        self._spawn(self.cluster.clients[0], lambda _: self._first_map())
+
+    def _first_map(self) -> None:
+        self._map(self.cluster.clients[0], lambda _: self._begin())
+
+    def _begin(self) -> None:
+        for name in self.cluster.clients:
+            for _ in range(self.plan.lanes):
+                self._lanes += 1
+                self._next(name)
+
+    def done(self) -> bool:
+        """Every lane has come to its end."""
+        return (
+            not (self._waiting or self._holding or self.left)
+            and self._lanes == len(self._resting) > 0
+        )
+
+    def quiet(self) -> bool:
+        """No order waits for its end."""
+        return not self._waiting
+
+    def give(self, client: str, make: Callable[[int], Order], ended: Ended) -> None:
+        """Give an order; ``ended`` gets its result."""
+        self._tickets += 1
+        self._waiting[self._tickets] = ended
+        self.world.command(client, make(self._tickets))
+
+    def ask(self, client: str, message: Message, ended: Ended) -> None:
+        """Ask the coordinator."""
+        self.give(client, lambda ticket: Ask(ticket, COORDINATOR, message), ended)
+
+    def _listen(self, name: str, note: Note) -> None:
+        if isinstance(note, OperationEnded):
+            self._waiting.pop(note.ticket)(note.result)
+        elif isinstance(note, TaskEnded) and note.reason == "lease":
+            self.history.vanished(note.pid)
+            self.draws.tasks.pop(note.pid, None)
+
+    # ---- lanes -----------------------------------------------------------------------------
+
+    def _next(self, client: str) -> None:
+        """The lane thinks, and then does the next thing; or rests while a quiet call is due."""
+        due = self.plan.operations * self.quiet_left // (self.plan.quiet + 1)
+        if self.left == 0 or (self.quiet_left and self.left <= due):
+            self._resting.append(client)
+            if len(self._resting) == self._lanes and self.quiet_left:
+                self._all_rest()
+            return
+        self.left -= 1
+        self.world.call(self.random.uniform(0, self._think), lambda: self._act(client))
+
+    def _act(self, client: str) -> None:
+        names, weights = zip(*self.plan.mix, strict=True)
+        kind = self.random.choices(names, weights)[0]
+
+        def ended(_: object) -> None:
+            self._next(client)
+
+        if not self.draws.tasks:
+            kind = "spawn"
+        getattr(self, f"_{kind}")(client, ended)
+
+    # ---- memory ----------------------------------------------------------------------------
+
+    def _tell(self, operation: Operation, ended: Ended) -> Ended:
+        """Begin the operation in the history; what is returned ends it there."""
+        self.history.began(operation, self.world.now)
+
+        def end(result: object) -> None:
+            self.history.ended(operation, outcome_of(result), self.world.now)
+            ended(result)
+
+        return end
+
+    def _store(self, client: str, ended: Ended) -> None:
+        task = self.draws.task()
+        address = self.draws.word(task)
+        if address is None:
+            self._map(client, ended)
+            return
+        self._values += 1
+        value, cpu = self._values, self.draws.cpu()
+        end = self._tell(Operation("store", task.pid, address, WORD, value), ended)
+        data = value.to_bytes(WORD, "little")
+        self.give(client, lambda ticket: Store(ticket, task.pid, cpu, address, data), end)
+
+    def _load(self, client: str, ended: Ended) -> None:
+        task = self.draws.task()
+        address = self.draws.word(task)
+        if address is None:
+            self._map(client, ended)
+            return
+        cpu = self.draws.cpu()
+        end = self._tell(Operation("load", task.pid, address, WORD), ended)
+        self.give(client, lambda ticket: Load(ticket, task.pid, cpu, address, WORD), end)
+
+    def _map(self, client: str, ended: Ended) -> None:
+        task = self.draws.task()
+        pages = self.random.randint(1, self.plan.region_pages)
+        shared = self.random.random() < 0.3
+        flags = MAP_ANONYMOUS | (MAP_SHARED if shared else MAP_PRIVATE)
+        prot, length = PROT_READ | PROT_WRITE, pages * PAGE_SIZE
+
+        def mapped(result: object) -> None:
+            outcome = outcome_of(result)
+            if not outcome.error:
+                task.regions.append(Region(outcome.value, pages))
+            ended(result)
+
+        operation = Operation("map", task.pid, 0, length, prot=prot, shared=shared)
+        message = Mmap(task.pid, 0, length, prot, flags, "", 0)
+        self.ask(client, message, self._tell(operation, mapped))
+
+    def _unmap(self, client: str, ended: Ended) -> None:
+        task = self.draws.task()
+        region = self.draws.region(task)
+        if region is None:
+            self._map(client, ended)
+            return
+        address, length = self.draws.part(region)
+        # Sometimes the program forgets what it has unmapped, and touches it again.
+        if self.random.random() < 0.5:
+            task.regions.remove(region)
+        end = self._tell(Operation("unmap", task.pid, address, length), ended)
+        self.ask(client, Munmap(task.pid, address, length), end)
+
+    def _protect(self, client: str, ended: Ended) -> None:
+        task = self.draws.task()
+        region = self.draws.region(task)
+        if region is None:
+            self._map(client, ended)
+            return
+        address, length = self.draws.part(region)
+        prot = self.random.choice((PROT_READ, PROT_READ | PROT_WRITE))
+        end = self._tell(Operation("protect", task.pid, address, length, prot=prot), ended)
+        self.ask(client, Mprotect(task.pid, address, length, prot), end)
+
+    # ---- tasks -----------------------------------------------------------------------------
+
+    def _spawn(self, client: str, ended: Ended) -> None:
+        uid, capable = self.random.choice((0, 1000, 1001)), self.random.random() < 0.6
+
+        def spawned(result: object) -> None:
+            outcome = outcome_of(result)
+            if not outcome.error:
+                self.draws.tasks[outcome.value] = TaskModel(outcome.value, uid, capable)
+                self.history.spawned(outcome.value)
+            ended(result)
+
+        message = Spawn(self.draws.cpu(), uid, int(capable), int(self.plan.leased), "load")
+        self.ask(client, message, spawned)
+
+    def _fork(self, client: str, ended: Ended) -> None:
+        task = self.draws.task()
+        regions = [Region(region.address, region.pages) for region in task.regions]
+
+        def forked(result: object) -> None:
+            outcome = outcome_of(result)
+            if not outcome.error:
+                child = TaskModel(outcome.value, task.uid, task.capable, regions)
+                self.draws.tasks[child.pid] = child
+            ended(result)
+
+        end = self._tell(Operation("fork", task.pid), forked)
+        self.ask(client, Fork(task.pid, int(self.plan.leased)), end)
+
+    def _exit(self, client: str, ended: Ended) -> None:
+        task = self.draws.task()
+        del self.draws.tasks[task.pid]
+        end = self._tell(Operation("exit", task.pid), ended)
+        self.ask(client, Exit(task.pid), end)
+
+    # ---- migration -------------------------------------------------------------------------
+
+    def _migrate(self, client: str, ended: Ended) -> None:
+        self.ask(client, self.draws.migrate(), ended)
+
+    def _move(self, client: str, ended: Ended) -> None:
+        self.ask(client, self.draws.move(), ended)
+
+    # ---- holding pages ---------------------------------------------------------------------
+
+    def _hold(self, client: str, ended: Ended) -> None:
+        task = self.draws.task()
+        address = self.draws.word(task)
+        if address is None:
+            self._map(client, ended)
+            return
+        locked = self.random.random() < 0.4
+        page = address // PAGE_SIZE * PAGE_SIZE
+        seconds = self.random.uniform(0, HOLD_SECONDS)
+        self._holding += 1
+
+        def let_go() -> None:
+            self._holding -= 1
+            self.release_all(client)
+
+        def held(result: object) -> None:
+            self.world.call(seconds, let_go)
+            ended(result)
+
+        self._set_hold(client, task.pid, page, (locked, not locked), held)
+
+    def _set_hold(
+        self, client: str, pid: int, page: int, held: tuple[bool, bool], ended: Ended
+    ) -> None:
+        pages, cpu = np.array([page], np.uint64), self.draws.cpu()
+        self.give(client, lambda ticket: Hold(ticket, pid, cpu, pages, *held), ended)
+
+    def release_all(self, client: str, *, pinned: bool = True) -> None:
+        """Every page that is locked, or ``pinned`` as well, is let go.
+
+        Who holds a page knows the page, not only an address of it: asking for a translation would
+        wait for the migration that waits for the lock.
+        """
+
+        def ended(result: object) -> None:
+            if not isinstance(result, Statuses) or result.status.any():
+                self.release_all(client, pinned=pinned)
+
+        for nid, pfn, generation in self.cluster.held(HELD | PINNED if pinned else HELD):
+            free = np.zeros(pfn.size, np.uint8)
+            message = HoldPages(pfn, generation, free, free)
+            self._ask_node(client, node_name(nid), message, ended)
+
+    def _ask_node(self, client: str, node: str, message: Message, ended: Ended) -> None:
+        self.give(client, lambda ticket: Ask(ticket, node, message), ended)
+
+    # ---- the quiet call --------------------------------------------------------------------
+
+    def _all_rest(self) -> None:
+        """Every lane rests: as soon as nothing at all is under way, one call runs alone."""
+        if self._waiting or self._holding or not self.cluster.idle():
+            self.world.call(0.05, self._all_rest)
+            return
+        self.quiet_left -= 1
+        if not self.draws.tasks:
+            self._go_on()
+            return
+        self._hold_some(self.random.choice((0, 0, 1, 3)))
+
+    def _hold_some(self, pages: int) -> None:
+        """Another user has references to some pages, or their locks (K 1.48, 1.28)."""
+        task = self.draws.task()
+        address = self.draws.word(task)
+        if not pages or address is None:
+            self._call_alone()
+            return
+        page, locked = address // PAGE_SIZE * PAGE_SIZE, self.random.random() < 0.3
+        client, held = self.cluster.clients[0], (locked, not locked)
+        self._set_hold(client, task.pid, page, held, lambda _: self._hold_some(pages - 1))
+
+    def _call_alone(self) -> None:
+        if not self.cluster.idle():
+            self.world.call(0.05, self._call_alone)
+            return
+        message = self.draws.migrate() if self.random.random() < 0.5 else self.draws.move()
+        call, began = QuietCall(self.cluster, message), self.world.now
+        client = self.cluster.clients[0]
+        self.world.call(self.random.uniform(0, 1), lambda: self.release_all(client, pinned=False))
+
+        def ended(result: object) -> None:
+            if self.world.now - began < UNDISTURBED_SECONDS:
+                self.compared += call.determined
+                self.findings.extend(call.differences(result))
+            self.release_all(client)
+            self._go_on()
+
+        self.ask(client, message, ended)
+
+    def _go_on(self) -> None:
+        """The lanes have rested."""
+        resting, self._resting = self._resting, []
+        for client in resting:
+            self._next(client)
+
+
+def outcome_of(result: object) -> Outcome:
+    """The result of an order, as the history wants it."""
+    match result:
+        case IndefiniteError():
+            return Outcome(result.errno or errno.EIO, definite=False)
+        case OSError():
+            return Outcome(result.errno or errno.EIO)
+        case bytes():
+            return Outcome(value=int.from_bytes(result, "little"))
+        case Done(value=value):
+            return Outcome(-value) if value < 0 else Outcome(value=value)
+        case _:
+            return Outcome()

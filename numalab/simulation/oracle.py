@@ -1,0 +1,344 @@
+"""What the kernel would have done: migrate.c and mempolicy.c of June 2006 in straight lines.
+
+``modern``: what Linux 6.1 does instead, where that is a row of protocol/profile.py.
+
+Plain dicts, one page at a time, in the kernel's order; nothing is shared with the code that it
+judges.  A ``Machine`` is a snapshot; the two system calls change it and give their value.  What
+nobody can say beforehand (a forced wait for a lock that somebody else holds) is ``Undetermined``.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 4
+#: What a page is called: the frame (nid, pfn) that it had when the machine was described.
+Name = tuple[int, int]
+
+PASSES = 10
+POLITE_PASSES = 3
+E2BIG_COUNT = (1 << 32) // 24
+
+
+class Undetermined(Exception):
+    """The outcome depends on what others do while the call runs."""
+
+
+@dataclass(slots=True)
+class Page:
+    """struct page, as far as migration looks at it.
+
+    pins: references of others, beyond the page tables' and our own (K 1.48).  locked: PG_locked is
+    held by somebody else, who lets go of it at some time if ``unlocks``.  refusal: what the
+    mapping's migratepage says, 0 or -errno (K 1.54).
+    """
+
+    node: int
+    pins: int = 0
+    locked: bool = False
+    unlocks: bool = False
+    lru: bool = True
+    refusal: int = 0
+
+
+@dataclass(slots=True)
+class Area:
+    """A vma: pages start .. end, the page (a name) at each present address; K 3.6 by ``fixed``."""
+
+    start: int
+    end: int
+    present: dict[int, Name] = field(default_factory=dict)
+    fixed: bool = False
+    mlocked: bool = False
+
+
+@dataclass(slots=True)
+class Process:
+    """A task and its mm; the areas in address order."""
+
+    uid: int = 0
+    capable: bool = True
+    areas: list[Area] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Machine:
+    """Everything that decides the outcome.
+
+    zonelist: where an allocation for a node is tried, in order (K 1.18, 5.10); the node alone
+    means that nothing falls back.  free: frames of each node that exists.
+    """
+
+    free: dict[int, int]
+    zonelist: dict[int, tuple[int, ...]]
+    modern: bool = False
+    pages: dict[Name, Page] = field(default_factory=dict)
+    #: (pages to be retried, pages failed for good so far) after every pass of every page list.
+    passes: list[tuple[int, int]] = field(default_factory=list)
+    #: Frames that came free in the present pass, by node.
+    freed: dict[int, int] = field(default_factory=dict)
+    processes: dict[int, Process] = field(default_factory=dict)
+
+    def mapcount(self, name: Name) -> int:
+        """How many page-table entries name the page (K 3.2)."""
+        return sum(
+            1
+            for process in self.processes.values()
+            for area in process.areas
+            for page in area.present.values()
+            if page == name
+        )
+
+    def mlocked(self, name: Name) -> bool:
+        """Some vma that maps the page is VM_LOCKED (K 1.31)."""
+        return any(
+            area.mlocked and name in area.present.values()
+            for process in self.processes.values()
+            for area in process.areas
+        )
+
+
+# ---- the order of node pairs (K 1.7, 1.8) --------------------------------------------------
+
+
+def node_remap(node: int, old: frozenset[int], new: frozenset[int]) -> int:
+    """The n-th node of ``old`` becomes node n mod |new| of ``new``; others stay (K 1.7)."""
+    if node not in old or not new:
+        return node
+    return sorted(new)[sorted(old).index(node) % len(new)]
+
+
+def pairs(
+    from_nodes: frozenset[int], to_nodes: frozenset[int], *, modern: bool = False
+) -> Iterator[tuple[int, int]]:
+    """(source, target) in the order in which do_migrate_pages empties the nodes (K 1.8, 1.11)."""
+    tmp = set(from_nodes)
+    skips_common = modern and len(from_nodes) != len(to_nodes)
+    while tmp:
+        source = dest = -1
+        for s in sorted(tmp):
+            d = node_remap(s, from_nodes, to_nodes)
+            if s == d or (skips_common and s in to_nodes):
+                continue
+            source, dest = s, d
+            if dest not in tmp:
+                break
+        if source == -1:
+            return
+        tmp.remove(source)
+        yield source, dest
+
+
+# ---- mm/migrate.c --------------------------------------------------------------------------
+
+
+def alloc_pages_node(machine: Machine, node: int) -> int | None:
+    """Take a frame from the first node of the zonelist that has one; the node, or None.
+
+    The kernel goes page by page, so that a frame that an earlier page of the list gave back serves
+    a later one; who goes chunk by chunk may not have it yet.  Neither is wrong.
+    """
+    for nid in machine.zonelist[node]:
+        if 0 < machine.free[nid] <= machine.freed.get(nid, 0):
+            raise Undetermined("a page can only have a frame that came free in the same pass")
+        if machine.free[nid] > 0:
+            machine.free[nid] -= 1
+            return nid
+    return None
+
+
+def free_page(machine: Machine, nid: int) -> None:
+    """A frame is free again."""
+    machine.free[nid] += 1
+    machine.freed[nid] = machine.freed.get(nid, 0) + 1
+
+
+def unmap_and_move(machine: Machine, name: Name, target: int, *, force: bool) -> int:
+    """One attempt with one page: 0 or -errno (K 1.25, 1.26)."""
+    page = machine.pages[name]
+    nid = alloc_pages_node(machine, target)
+    if nid is None:
+        return -errno.ENOMEM
+    if page.locked and force and not page.unlocks:
+        raise Undetermined("a forced pass waits for a page lock that somebody else holds")
+    if page.locked and not force:
+        status = -errno.EAGAIN
+    elif machine.mlocked(name):
+        status = -errno.EPERM
+    elif page.refusal:
+        status = page.refusal
+    elif page.pins:
+        status = -errno.EAGAIN
+    else:
+        status = 0
+    if status == 0:
+        free_page(machine, page.node)
+        page.node = nid
+    else:
+        free_page(machine, nid)
+    return status
+
+
+def migrate_pages(
+    machine: Machine,
+    pagelist: list[Name],
+    target: Callable[[Name], int],
+    result: dict[Name, int] | None = None,
+) -> int:
+    """The list in at most ten passes: pages not moved, or -ENOMEM (K 1.19 to 1.23, 1.34)."""
+    failed = retry = 0
+    for number in range(PASSES):
+        machine.freed.clear()
+        retry = 0
+        for name in list(pagelist):
+            status = unmap_and_move(machine, name, target(name), force=number >= POLITE_PASSES)
+            if result is not None:
+                result[name] = status or machine.pages[name].node
+            if status == -errno.ENOMEM:
+                return status
+            if status == -errno.EAGAIN:
+                retry += 1
+                continue
+            pagelist.remove(name)
+            failed += status != 0
+        machine.passes.append((retry, failed))
+        if retry == 0:
+            break
+    return failed + retry
+
+
+def isolate_lru_page(machine: Machine, name: Name, pagelist: list[Name]) -> int:
+    """Onto the list if it is on the LRU and not on the list already: 0 or -EBUSY (K 1.16)."""
+    if not machine.pages[name].lru or name in pagelist:
+        return -errno.EBUSY
+    pagelist.append(name)
+    return 0
+
+
+# ---- mm/mempolicy.c ------------------------------------------------------------------------
+
+
+def migrate_to_node(machine: Machine, process: Process, source: int, dest: int, flags: int) -> int:
+    """check_range() and then migrate_pages() to one node (K 1.13 to 1.17)."""
+    pagelist: list[Name] = []
+    for area in process.areas:
+        if area.fixed or area.mlocked:
+            continue
+        for address in sorted(area.present):
+            name = area.present[address]
+            if machine.pages[name].node != source:
+                continue
+            if flags & MPOL_MF_MOVE_ALL or machine.mapcount(name) == 1:
+                isolate_lru_page(machine, name, pagelist)
+    return migrate_pages(machine, pagelist, lambda _: dest) if pagelist else 0
+
+
+def do_migrate_pages(
+    machine: Machine, process: Process, old: frozenset[int], new: frozenset[int], flags: int
+) -> int:
+    """Pair after pair; the first that fails ends it and hides the counts before it (K 1.6)."""
+    busy = 0
+    for source, dest in pairs(old, new, modern=machine.modern):
+        value = migrate_to_node(machine, process, source, dest, flags)
+        if value < 0:
+            return value
+        busy += value
+    return busy
+
+
+# ---- the system calls ----------------------------------------------------------------------
+
+
+def _target(machine: Machine, caller: int, pid: int) -> Process | int:
+    """The task of ``pid`` (0: the caller) if the caller may touch it, or -errno (K 1.1, 1.2)."""
+    mine = machine.processes[caller]
+    process = machine.processes.get(pid) if pid else mine
+    if process is None:
+        return -errno.ESRCH
+    if process.uid != mine.uid and not mine.capable:
+        return -errno.EPERM
+    return process
+
+
+def sys_migrate_pages(
+    machine: Machine, caller: int, pid: int, old: frozenset[int], new: frozenset[int]
+) -> int:
+    """migrate_pages(2): pages not moved, or -errno (K 1.1, 1.3; EINVAL for no such node, 1.4)."""
+    process = _target(machine, caller, pid)
+    if isinstance(process, int):
+        return process
+    if not new <= machine.free.keys():
+        return -errno.EINVAL
+    flags = MPOL_MF_MOVE_ALL if machine.processes[caller].capable else MPOL_MF_MOVE
+    return do_migrate_pages(machine, process, old, new, flags)
+
+
+def sys_move_pages(
+    machine: Machine,
+    caller: int,
+    pid: int,
+    pages: Sequence[int],
+    nodes: Sequence[int] | None,
+    flags: int,
+) -> tuple[int, list[int]]:
+    """move_pages(2) of page numbers: its value, and the status array if value >= 0 (K 4.11-4.21).
+
+    Without ``nodes`` it is a query.
+    """
+    if flags & ~(MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+        return -errno.EINVAL, []
+    if flags & MPOL_MF_MOVE_ALL and not machine.processes[caller].capable:
+        return -errno.EPERM, []
+    process = _target(machine, caller, pid)
+    if isinstance(process, int):
+        return process, []
+    if len(pages) > E2BIG_COUNT:
+        return -errno.E2BIG, []
+    if nodes is None:
+        return 0, [_stat_page(machine, process, page) for page in pages]
+    if any(node not in machine.free for node in nodes):
+        return -errno.ENODEV, []
+    return do_move_pages(machine, process, pages, nodes, bool(flags & MPOL_MF_MOVE_ALL))
+
+
+def _stat_page(machine: Machine, process: Process, page: int) -> int:
+    """Node of the page, -ENOENT or -EFAULT: a hole below a vma is the vma's (K 4.18, 4.19)."""
+    for area in process.areas:
+        if page < area.end and (page >= area.start or not machine.modern):
+            name = area.present.get(page) if page >= area.start else None
+            return -errno.ENOENT if name is None else machine.pages[name].node
+    return -errno.EFAULT
+
+
+def do_move_pages(
+    machine: Machine, process: Process, pages: Sequence[int], nodes: Sequence[int], move_all: bool
+) -> tuple[int, list[int]]:
+    """Isolate what may move, then one migrate_pages() for all targets (K 4.15, 4.17, 4.20)."""
+    pagelist: list[Name] = []
+    statuses: list[int] = []
+    row_of: dict[Name, int] = {}
+    present = {page: name for area in process.areas for page, name in area.present.items()}
+    for row, (page, node) in enumerate(zip(pages, nodes, strict=True)):
+        status = _stat_page(machine, process, page)
+        if status >= 0:
+            # The first row that names a page is the one that its move reports to (K 4.21).
+            name = present[page]
+            if machine.modern and name in row_of:
+                raise Undetermined("what 6.1 does with a page listed twice depends on its batches")
+            row_of.setdefault(name, row)
+            if status == node:
+                pass
+            elif machine.mapcount(name) > 1 and not move_all:
+                status = -errno.EACCES
+            else:
+                status = isolate_lru_page(machine, name, pagelist)
+        statuses.append(status)
+    if not pagelist:
+        return (0, statuses) if machine.modern else (-errno.ENOENT, [])
+    result: dict[Name, int] = {}
+    value = migrate_pages(machine, pagelist, lambda name: nodes[row_of[name]], result)
+    for name, status in result.items():
+        statuses[row_of[name]] = status
+    return value, statuses if value >= 0 else []

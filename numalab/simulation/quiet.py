@@ -1,0 +1,98 @@
+"""A migration call while nothing else runs: its outcome is the oracle's, to the last page."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numalab.checker import Finding, invalid
+from numalab.simulation import oracle
+from numalab.simulation.cluster import PAGE_SIZE, Cluster
+from protocol.messages import Done, MigratePages, MovedPages, MovePages
+from protocol.notes import PassEnded
+
+Asked = MigratePages | MovePages
+
+
+class QuietCall:
+    """Made just before ``message`` is asked; ``differences`` when it has ended.
+
+    determined: there is only one right outcome.  Whoever holds a page lock lets go of it in time.
+    """
+
+    def __init__(self, cluster: Cluster, message: Asked) -> None:
+        self._cluster, self._message = cluster, message
+        self._machine = cluster.describe()
+        self._notes = len(cluster.world.notes)
+        # When the lock is let go decides how many polite passes fail, but not how it ends.
+        self._same_passes = not any(page.locked for page in self._machine.pages.values())
+        for page in self._machine.pages.values():
+            page.unlocks = True
+        self._value, self._status = 0, [0]
+        self.determined = True
+        try:
+            self._value, self._status = expect(self._machine, message)
+        except oracle.Undetermined:
+            self.determined = False
+
+    def differences(self, result: object) -> list[Finding]:
+        """One finding for the value or the status array, and one for each misplaced page."""
+        if not self.determined:
+            return []
+        found: list[Finding] = []
+        value, status = values_of(result)
+        what = describe_call(self._message)
+        if value != self._value:
+            found.append(invalid(f"{what} gave {value}, where the kernel gives {self._value}."))
+        elif value is not None and value >= 0 and status != self._status:
+            found.append(invalid(f"{what} gave {status}, where the kernel gives {self._status}."))
+        if self._same_passes and self._value >= 0 and self._passes() != self._machine.passes:
+            has = f"{self._passes()}, where the kernel has {self._machine.passes}"
+            found.append(invalid(f"{what} had passes (retry, failed) of {has}."))
+        placement = self._cluster.placement()
+        for pid, process in self._machine.processes.items():
+            for area in process.areas:
+                for page, name in area.present.items():
+                    node, wanted = placement.get((pid, page)), self._machine.pages[name].node
+                    if node != wanted:
+                        address = page * PAGE_SIZE
+                        text = f"{what} left page {address:#x} of task {pid} on node {node}"
+                        sentence = f"{text}, where the kernel has it on node {wanted}."
+                        found.append(invalid(sentence, pid, address))
+        return found
+
+    def _passes(self) -> list[tuple[int, int]]:
+        notes = self._cluster.world.notes[self._notes :]
+        ended = [note for _, _, note in notes if isinstance(note, PassEnded)]
+        return [(note.retry, note.failed) for note in ended]
+
+
+def values_of(result: object) -> tuple[int | None, list[int]]:
+    """Value and status array of a migration call; None if nobody knows."""
+    match result:
+        case Done(value=value):
+            return value, []
+        case MovedPages(value=value, status=status):
+            return value, status.tolist() if value >= 0 else []
+        case _:
+            return None, []
+
+
+def expect(machine: oracle.Machine, message: Asked) -> tuple[int, list[int]]:
+    """What the kernel would do with the call; changes the machine.  Raises Undetermined."""
+    if isinstance(message, MigratePages):
+        nodes = frozenset(message.from_nodes), frozenset(message.to_nodes)
+        return oracle.sys_migrate_pages(machine, message.caller, message.pid, *nodes), []
+    pages = (message.address // np.uint64(PAGE_SIZE)).tolist()
+    nodes_of_pages = None if message.query else message.node.tolist()
+    who = message.caller, message.pid
+    return oracle.sys_move_pages(machine, *who, pages, nodes_of_pages, message.flags)
+
+
+def describe_call(message: Asked) -> str:
+    """The call as a person writes it."""
+    if isinstance(message, MigratePages):
+        nodes = f"{message.from_nodes} to {message.to_nodes}"
+        return f"migrate_pages of task {message.pid or message.caller}, {nodes},"
+    pages = ", ".join(f"{address:#x}" for address in message.address.tolist())
+    nodes = message.node.tolist()
+    return f"move_pages of task {message.pid}, [{pages}] to {nodes}, flags {message.flags},"

@@ -1,0 +1,185 @@
+"""One seed, or many: run, judge, and say what a person needs in order to look into a failure."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+from coordinator.replay import differences, replay
+from numalab.checker import (
+    Finding,
+    Verdict,
+    check_conservation,
+    check_contents,
+    check_leaks,
+    check_placement,
+    invalid,
+)
+from numalab.simulation.cluster import FAULTS_END, PAGE_SIZE, Cluster, draw_plan
+from numalab.simulation.load import Driver
+from numalab.simulation.story import diagram, story
+from protocol.messages import COORDINATOR, Exit
+
+#: After the network healed, everything must be answered within so many virtual seconds.
+BOUND_SECONDS = 120.0
+#: Tables are held against zones after every so many events.
+EVENTS_BETWEEN_CHECKS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a seed ended.  sentence: the first finding, empty if all is well.
+
+    seconds: virtual ones.  compared: calls whose outcome the oracle knew.
+    report: the plan, the story of the page and the diagram, of a seed that failed.
+    """
+
+    seed: int
+    ok: bool
+    sentence: str
+    events: int
+    journal_digest: str
+    seconds: float
+    compared: int
+    report: str = ""
+
+
+class Failed(Exception):
+    """The first finding ends a run."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.sentence)
+        self.finding = finding
+
+
+class Run:
+    """A seed under way."""
+
+    def __init__(self, seed: int) -> None:
+        self.plan = draw_plan(seed)
+        self.cluster = Cluster(self.plan)
+        self.world = self.cluster.world
+        self.driver = Driver(self.cluster)
+        self.world.watches.append(self._watch)
+
+    def to_the_end(self) -> None:
+        """Faults, then none, then nothing under way, then no task.  Raises Failed."""
+        self.driver.start()
+        self.world.run_for(FAULTS_END)
+        self.world.heal()
+        self._until(self.driver.done, "some order")
+        self.driver.release_all(self.cluster.clients[0])
+        self._until(self._quiet, "letting go of pages")
+        self._check_settled()
+        for pid in list(self.driver.draws.tasks):
+            self.driver.ask(self.cluster.clients[0], Exit(pid), lambda _: None)
+        self._until(self._quiet, "exit")
+        self._check_empty()
+
+    def _until(self, done: Callable[[], bool], what: str) -> None:
+        self.world.run_until(done, within=BOUND_SECONDS, what=what)
+
+    def _quiet(self) -> bool:
+        return self.driver.quiet() and self.cluster.idle()
+
+    def _watch(self, _: str) -> None:
+        self._raise(self.driver.history.findings)
+        self._raise(self.driver.findings)
+        if self.world.events % EVENTS_BETWEEN_CHECKS == 0:
+            frames = self.cluster.frames()
+            self._raise(check_placement(self.cluster.entries(), frames, settled=False))
+            self._raise(check_conservation(frames, settled=False))
+
+    def _check_settled(self) -> None:
+        """Nothing is under way: tables, zones and contents agree to the last frame."""
+        entries, frames = self.cluster.entries(), self.cluster.frames()
+        self._raise(check_placement(entries, frames, settled=True))
+        self._raise(check_conservation(frames, settled=True))
+        self._raise(check_leaks(entries, frames))
+        words = self.driver.history.words(self.world.now)
+        self._raise(check_contents(words, self.cluster.locate, frames))
+        journal = self.world.processes[COORDINATOR].journal
+        told = replay(self.cluster.topology, journal)
+        self._raise([invalid(f"{line}.") for line in differences(told, self.cluster.memory)])
+
+    def _check_empty(self) -> None:
+        """The last task is gone, and every frame is free."""
+        tasks = list(self.cluster.memory.tasks)
+        for frames in self.cluster.frames():
+            if frames.pfn.size and not tasks:
+                sentence = f"frame {frames.pfn[0]} of node {frames.nid} outlives the last task."
+                raise Failed(invalid(sentence))
+
+    def _raise(self, findings: list[Finding]) -> None:
+        for finding in findings:
+            if finding.verdict == Verdict.INVALID:
+                raise Failed(finding)
+
+    def report(self, pid: int, address: int) -> str:
+        """What a person reads: the plan, the page's story, the last messages."""
+        parts = [self.plan.describe()]
+        if pid:
+            parts.append(story(self.world, pid, address, PAGE_SIZE))
+        parts.append(diagram(self.world))
+        return "\n\n".join(parts)
+
+
+def run_seed(seed: int) -> Result:
+    """Run one seed to its end; never raises for what the machine does wrong."""
+    run = Run(seed)
+    sentence, pid, address, trace = "", 0, 0, ""
+    try:
+        run.to_the_end()
+    except Failed as failed:
+        sentence, pid = failed.finding.sentence, failed.finding.pid
+        address = failed.finding.address
+    except Exception as error:  # Whatever a Core raises is a fault of ours, and ends the run.
+        sentence = f"{type(error).__name__}: {error}"
+        trace = traceback.format_exc(limit=-6)
+    world = run.world
+    report = "" if not sentence else "\n\n".join(filter(None, (trace, run.report(pid, address))))
+    return Result(
+        seed,
+        not sentence,
+        sentence,
+        world.events,
+        world.journal_digest(),
+        world.now,
+        run.driver.compared,
+        report,
+    )
+
+
+def run_seeds(first: int, last: int, *, processes: int = 2) -> Iterator[Result]:
+    """The seeds ``first`` to ``last`` (inclusive), in their order, in so many processes."""
+    seeds = range(first, last + 1)
+    if processes == 1 or len(seeds) == 1:
+        yield from map(run_seed, seeds)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(run_seed, seeds, chunksize=8)
+
+
+def tell_page(seed: int, address: int, pid: int | None = None) -> str:
+    """Run a seed and tell the story of the page at ``address`` (bytes) of one or every task."""
+    run = Run(seed)
+    ended = "it ended well"
+    try:
+        run.to_the_end()
+    except Exception as error:
+        ended = str(error)
+    pids = sorted(run.driver.history.spaces) if pid is None else [pid]
+    stories = (story(run.world, one, address, PAGE_SIZE) for one in pids)
+    return "\n\n".join((f"seed {seed}: {ended}", *stories))
+
+
+def draw_diagram(seed: int, last: int = 60) -> str:
+    """Run a seed and draw its last messages."""
+    run = Run(seed)
+    try:
+        run.to_the_end()
+    except Exception as error:
+        return f"seed {seed}: {error}\n\n{diagram(run.world, last)}"
+    return f"seed {seed}: it ended well\n\n{diagram(run.world, last)}"

@@ -1,0 +1,327 @@
+"""A driver of Cores on virtual time: one seed, one heap of (time, sequence, what).
+
+It carries effects out in the order given.  Frames are copied to bytes when they are sent, so what
+arrives is what the buffer held at that moment.  Processes can die at any effect boundary and come
+back.  The same seed and the same Cores give the same bytes: nothing here reads a clock, and every
+choice is drawn from ``World.draw``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+import xxhash
+
+from numalab.faults import Letter, Rule, judge
+from protocol.codec import WireError, decode
+from protocol.core import Command, Core, Deadline, Event, Received, Record, Report, Send
+from protocol.notes import Note
+
+#: A Core may be woken so often without any time going by; more is a loop.
+WAKES_MAX = 1000
+
+Make = Callable[[int, list[bytes]], Core]
+Watch = Callable[[str], None]
+Listen = Callable[[str, Note], None]
+
+
+class Stuck(AssertionError):
+    """Something that must happen within a bounded virtual time has not happened."""
+
+
+@dataclass(slots=True, eq=False)
+class Packet:
+    """One message, as the network sees it.  Times in seconds; ``arrived``: once for each copy."""
+
+    number: int
+    sent: float
+    source: str
+    target: str
+    frames: tuple[bytes, ...]
+    arrived: list[float] = field(default_factory=list)
+    fate: str = "on its way"
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """A Core and what lives as long as its process, or (``journal``) longer."""
+
+    name: str
+    make: Make
+    boot: int
+    core: Core | None
+    journal: list[bytes]
+    #: The deadline that the valid wake in the heap is for; None: there is none.
+    armed: float | None = None
+    #: It dies when so many more effects are carried out; None: it lives.
+    effects_left: int | None = None
+    wakes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """A deadline of one incarnation; void when the process is armed for another time by now."""
+
+    name: str
+    boot: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A copy of a packet is at its target."""
+
+    packet: Packet
+    frames: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The owner of a Core tells it something."""
+
+    name: str
+    order: object
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The scenario does something to the world (heals it, kills somebody)."""
+
+    function: Callable[[], None]
+
+
+What = Wake | Arrival | Order | Call
+
+
+class World:
+    """The network, the processes and the time.  ``key``: the machine's, to read opcodes with."""
+
+    def __init__(self, seed: int, *, key: bytes, rules: Iterable[Rule] = ()) -> None:
+        self.draw = random.Random(seed)
+        self.key = key
+        self.rules: tuple[Rule, ...] = tuple(rules)
+        self.now = 0.0
+        self.events = 0
+        self.processes: dict[str, Process] = {}
+        self.packets: list[Packet] = []
+        self.notes: list[tuple[float, str, Note]] = []
+        #: Called after every event with the name of the Core that ran.
+        self.watches: list[Watch] = []
+        #: Called for every note, when it is reported.
+        self.listeners: list[Listen] = []
+        self._heap: list[tuple[float, int, What]] = []
+        self._sequence = 0
+        self._boots = 0
+        self._latency: dict[tuple[str, str], float] = {}
+        self._last: dict[tuple[str, str], float] = {}
+        self._transcript = xxhash.xxh3_64()
+
+    # ---- processes -------------------------------------------------------------------------
+
+    def add(self, name: str, make: Make) -> Core:
+        """Start a process: ``make(boot_id, journal)`` gives its Core, now and after a crash."""
+        assert name not in self.processes, f"{name} is there already"
+        process = Process(name, make, 0, None, [])
+        self.processes[name] = process
+        return self._start(process)
+
+    def crash(self, name: str) -> None:
+        """SIGKILL: the Core is gone; its journal and what its maker keeps stay."""
+        process = self.processes[name]
+        process.core = None
+        process.armed = process.effects_left = None
+
+    def crash_after(self, name: str, effects: int) -> None:
+        """Let it die at an effect boundary: when it has carried out so many more effects."""
+        self.processes[name].effects_left = effects
+
+    def restart(self, name: str, make: Make | None = None) -> Core:
+        """Start a dead process again, with a new boot_id; ``make`` replaces its maker."""
+        process = self.processes[name]
+        assert process.core is None, f"{name} is alive"
+        process.make = make or process.make
+        return self._start(process)
+
+    def alive(self) -> list[Core]:
+        """The Cores that run, in the order in which they were added."""
+        return [process.core for process in self.processes.values() if process.core is not None]
+
+    def _start(self, process: Process) -> Core:
+        self._boots += 1
+        process.boot = self._boots
+        process.wakes = 0
+        process.core = core = process.make(process.boot, process.journal)
+        assert core.name == process.name, f"{process.name} calls itself {core.name}"
+        self._arm(process)
+        return core
+
+    # ---- what happens ----------------------------------------------------------------------
+
+    def command(self, name: str, order: object, *, delay: float = 0.0) -> None:
+        """Give an order to a Core, ``delay`` seconds from now."""
+        self._push(self.now + delay, Order(name, order))
+
+    def call(self, delay: float, function: Callable[[], None]) -> None:
+        """Do something to the world, ``delay`` seconds from now."""
+        self._push(self.now + delay, Call(function))
+
+    def heal(self) -> None:
+        """The faults end: nothing is lost, repeated or kept back from now on."""
+        self.rules = ()
+
+    def step(self) -> bool:
+        """Let the next thing happen; False if nothing will ever happen again."""
+        if not self._heap:
+            return False
+        time, _, what = heappop(self._heap)
+        if time > self.now:
+            self.now = time
+            for process in self.processes.values():
+                process.wakes = 0
+        match what:
+            case Arrival():
+                self._arrive(what)
+            case Wake():
+                self._wake(what)
+            case Order():
+                self._run(what.name, Command(what.order))
+            case Call():
+                what.function()
+        return True
+
+    def run_until(self, done: Callable[[], bool], *, within: float, what: str) -> None:
+        """Step until ``done()``; Stuck if that takes more than ``within`` virtual seconds."""
+        limit = self.now + within
+        while not done():
+            if not self._heap or self._heap[0][0] > limit:
+                raise Stuck(f"{what} is not done {within:g} s after the network healed")
+            self.step()
+
+    def run_for(self, seconds: float) -> None:
+        """Step through the next ``seconds``."""
+        limit = self.now + seconds
+        while self._heap and self._heap[0][0] <= limit:
+            self.step()
+        self.now = max(self.now, limit)
+
+    def journal_digest(self) -> str:
+        """One sum over every Record of every Core and every byte that arrived, in order."""
+        digest = self._transcript.copy()
+        for name, process in self.processes.items():
+            digest.update(name.encode())
+            for entry in process.journal:
+                digest.update(len(entry).to_bytes(8, "little"))
+                digest.update(entry)
+        return digest.hexdigest()
+
+    def _push(self, time: float, what: What) -> None:
+        self._sequence += 1
+        heappush(self._heap, (time, self._sequence, what))
+
+    def _arrive(self, arrival: Arrival) -> None:
+        packet = arrival.packet
+        process = self.processes.get(packet.target)
+        if process is None or process.core is None:
+            packet.fate = "nobody there"
+            return
+        packet.arrived.append(self.now)
+        if packet.fate == "on its way":
+            packet.fate = "arrived"
+        for frame in arrival.frames:
+            self._transcript.update(frame)
+        self._run(packet.target, Received(arrival.frames))
+
+    def _wake(self, wake: Wake) -> None:
+        process = self.processes[wake.name]
+        if process.boot != wake.boot or process.armed != wake.time or process.core is None:
+            return
+        process.armed = None
+        deadline = process.core.next_deadline()
+        if deadline is not None and deadline <= self.now:
+            process.wakes += 1
+            assert process.wakes < WAKES_MAX, f"{wake.name} asks for the same deadline for ever"
+            self._run(wake.name, Deadline())
+        else:
+            self._arm(process)
+
+    def _run(self, name: str, event: Event) -> None:
+        process = self.processes[name]
+        core = process.core
+        if core is None:
+            return
+        self.events += 1
+        for effect in core.handle(event, now=self.now):
+            if process.effects_left is not None:
+                if process.effects_left == 0:
+                    self.crash(name)
+                    return
+                process.effects_left -= 1
+            match effect:
+                case Record(entry):
+                    process.journal.append(entry)
+                case Send(target, frames):
+                    self._send(name, target, tuple(bytes(frame) for frame in frames))
+                case Report(note):
+                    self.notes.append((self.now, name, note))
+                    for listen in self.listeners:
+                        listen(name, note)
+        core.validate()
+        self._arm(process)
+        for watch in self.watches:
+            watch(name)
+
+    def _arm(self, process: Process) -> None:
+        assert process.core is not None
+        deadline = process.core.next_deadline()
+        if deadline is None or (process.armed is not None and process.armed <= deadline):
+            return
+        process.armed = deadline
+        self._push(max(deadline, self.now), Wake(process.name, process.boot, deadline))
+
+    # ---- the network -----------------------------------------------------------------------
+
+    def _send(self, source: str, target: str, frames: tuple[bytes, ...]) -> None:
+        packet = Packet(len(self.packets), self.now, source, target, frames)
+        self.packets.append(packet)
+        if not self.rules:
+            self._deliver(packet, 0.0, True, frames)
+            return
+        letter = Letter(source, target, self._opcode(frames), self.now)
+        verdict = judge(self.rules, letter, self.draw)
+        if verdict.damaged:
+            frames = self._damage(frames)
+            packet.fate = "damaged"
+        if not verdict.copies:
+            packet.fate = "lost"
+        for extra in verdict.copies:
+            self._deliver(packet, extra, verdict.in_order, frames)
+
+    def _deliver(
+        self, packet: Packet, extra: float, in_order: bool, frames: tuple[bytes, ...]
+    ) -> None:
+        link = (packet.source, packet.target)
+        if link not in self._latency:
+            self._latency[link] = self.draw.choice((1e-4, 3e-4, 1e-3, 5e-3))
+        time = self.now + extra + self._latency[link] * self.draw.uniform(0.8, 1.5)
+        if in_order:
+            time = max(time, self._last.get(link, 0.0))
+            self._last[link] = time
+        self._push(time, Arrival(packet, frames))
+
+    def _opcode(self, frames: tuple[bytes, ...]) -> int:
+        if not any(rule.opcodes for rule in self.rules):
+            return -1
+        try:
+            return decode(frames, self.key)[0].opcode
+        except WireError:
+            return -1
+
+    def _damage(self, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        which = self.draw.randrange(len(frames))
+        frame = bytearray(frames[which])
+        if frame:
+            frame[self.draw.randrange(len(frame))] ^= 1 << self.draw.randrange(8)
+        return (*frames[:which], bytes(frame), *frames[which + 1 :])

@@ -1,0 +1,199 @@
+"""A task: the system calls it can make, and its loads and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from numalab.constants import (
+    MAP_ANONYMOUS,
+    MAP_PRIVATE,
+    MPOL_MF_MOVE,
+    PROT_READ,
+    PROT_WRITE,
+)
+from numalab.orders import Fill, Load, LoadMany, Store, StoreMany
+from protocol.core import Buffer
+from protocol.messages import (
+    Exit,
+    Fork,
+    MigratePages,
+    Mmap,
+    MovedPages,
+    MovePages,
+    Mprotect,
+    Munmap,
+)
+
+if TYPE_CHECKING:
+    from numalab.machine import Machine
+
+
+class Task:
+    """A thread of execution, on ``cpu``, in the address space of ``pid``.
+
+    Made by ``Machine.spawn``, ``Machine.attach`` and ``fork``.  Addresses and lengths are bytes.
+    """
+
+    def __init__(self, machine: Machine, pid: int, cpu: int, *, leased: bool) -> None:
+        self.pid = pid
+        self.cpu = cpu
+        self._machine = machine
+        self._leased = leased
+
+    def __repr__(self) -> str:
+        return f"<Task {self.pid} on cpu {self.cpu}>"
+
+    # ---- its address space -----------------------------------------------------------------
+
+    async def mmap(
+        self,
+        length: int,
+        prot: int = PROT_READ | PROT_WRITE,
+        flags: int = MAP_PRIVATE | MAP_ANONYMOUS,
+        address: int = 0,
+        name: str = "",
+        offset: int = 0,
+    ) -> int:
+        """mmap(2): the address.  name: a file, ``[heap]``, ``[stack]`` or empty.
+
+        Errors: EINVAL, ENOMEM.
+        """
+        message = Mmap(self.pid, address, length, prot, flags, name, offset)
+        return await self._machine.call(message)
+
+    async def munmap(self, address: int, length: int) -> None:
+        """munmap(2); afterwards no store through an old translation arrives.  Errors: EINVAL."""
+        await self._machine.call(Munmap(self.pid, address, length))
+
+    async def mprotect(self, address: int, length: int, prot: int) -> None:
+        """mprotect(2).  Errors: EINVAL, ENOMEM (a gap in the range)."""
+        await self._machine.call(Mprotect(self.pid, address, length, prot))
+
+    async def fork(self, cpu: int | None = None, *, leased: bool | None = None) -> Task:
+        """fork(2): the child, on ``cpu`` and leased as this task if nothing else is said."""
+        cpu = self.cpu if cpu is None else cpu
+        leased = self._leased if leased is None else leased
+        pid = await self._machine.call(Fork(self.pid, int(leased)))
+        child = Task(self._machine, pid, cpu, leased=leased)
+        if leased:
+            self._machine.lease(pid)
+        return child
+
+    async def exit(self) -> None:
+        """exit(2)."""
+        await self._machine.call(Exit(self.pid))
+        self._machine.forget_task(self.pid)
+
+    # ---- its memory ------------------------------------------------------------------------
+
+    async def load(self, address: int, length: int) -> bytes:
+        """Read bytes.  Errors: EFAULT, EACCES, ENOMEM, EIO (a node does not answer)."""
+        order = partial(Load, pid=self.pid, cpu=self.cpu, address=address, length=length)
+        return cast(bytes, await self._machine.carry_out(order))
+
+    async def store(self, address: int, data: Buffer) -> None:
+        """Write bytes, each page of them whole or not at all; ``data`` must not change meanwhile.
+
+        Errors: those of ``load``; IndefiniteError, a node went away with some of them.
+        """
+        await self._machine.carry_out(
+            partial(Store, pid=self.pid, cpu=self.cpu, address=address, data=data)
+        )
+
+    async def load_many(
+        self, addresses: Iterable[int] | npt.NDArray[np.uint64], size: int
+    ) -> bytes:
+        """Read ``size`` bytes at each address; the rows one after the other.
+
+        Errors: those of ``load``, and EINVAL for a row that does not lie in one page.
+        """
+        places = _column(addresses)
+        order = partial(LoadMany, pid=self.pid, cpu=self.cpu, addresses=places, size=size)
+        return cast(bytes, await self._machine.carry_out(order))
+
+    async def store_many(
+        self, addresses: Iterable[int] | npt.NDArray[np.uint64], size: int, data: Buffer
+    ) -> None:
+        """Write the rows of ``data``, ``size`` bytes each, at the addresses.
+
+        Errors: those of ``store``, and EINVAL for a row that does not lie in one page.
+        """
+        places = _column(addresses)
+        await self._machine.carry_out(
+            partial(StoreMany, pid=self.pid, cpu=self.cpu, addresses=places, size=size, data=data)
+        )
+
+    async def fill(
+        self, pages: Iterable[int] | npt.NDArray[np.uint64], data: Buffer, *, file: bool = False
+    ) -> None:
+        """Fill whole pages (virtual page numbers), whatever their protection, from ``data``.
+
+        file: they are pages of a file, else anonymous ones.  Errors: those of ``store``.
+        """
+        places = _column(pages)
+        await self._machine.carry_out(
+            partial(Fill, pid=self.pid, cpu=self.cpu, pages=places, file=file, data=data)
+        )
+
+    # ---- where its pages are ---------------------------------------------------------------
+
+    async def migrate_pages(
+        self, pid: int, from_nodes: str | Iterable[int], to_nodes: str | Iterable[int]
+    ) -> int:
+        """migrate_pages(2) by this task: the number of pages that could NOT be moved (K 4.5).
+
+        Errors: ESRCH, EPERM, EINVAL, ENOMEM, ENOSYS; NodeListError for a malformed node list.
+        """
+        source, target = self._machine.nodes(from_nodes), self._machine.nodes(to_nodes)
+        return await self._machine.call(MigratePages(self.pid, pid, source, target))
+
+    async def move_pages(
+        self,
+        pid: int,
+        addresses: Iterable[int] | npt.NDArray[np.uint64],
+        nodes: Iterable[int] | None,
+        flags: int = MPOL_MF_MOVE,
+    ) -> list[int]:
+        """move_pages(2) by this task: the node or -errno of each page; without nodes, a query.
+
+        Errors: E2BIG, EACCES, EINVAL, ENODEV, ENOENT, EPERM, ESRCH, ENOSYS (K 4.12).
+        """
+        places = _column(addresses)
+        query = nodes is None
+        wanted = np.array([] if nodes is None else list(nodes), np.int32)
+        if query:
+            wanted = np.zeros(places.size, np.int32)
+        if wanted.size != places.size:
+            raise ValueError(f"{wanted.size} nodes for {places.size} addresses: give one for each")
+        message = MovePages(self.pid, pid, flags, int(query), places, wanted)
+        moved = await self._machine.expect(message, MovedPages)
+        return [int(status) for status in moved.status.tolist()]
+
+    # ---- other users of its pages ----------------------------------------------------------
+
+    async def pin(self, *addresses: int) -> None:
+        """Take an extra reference to the pages, which makes them unmovable (K 1.48)."""
+        await self._machine.hold(self.pid, self.cpu, addresses, pinned=True)
+
+    async def unpin(self, *addresses: int) -> None:
+        """Drop the extra reference."""
+        await self._machine.hold(self.pid, self.cpu, addresses, pinned=False)
+
+    async def lock_page(self, *addresses: int) -> None:
+        """Hold the page lock: loads, stores and forced migration wait for it (K 1.28)."""
+        await self._machine.hold(self.pid, self.cpu, addresses, locked=True)
+
+    async def unlock_page(self, *addresses: int) -> None:
+        """Let go of the page lock."""
+        await self._machine.hold(self.pid, self.cpu, addresses, locked=False)
+
+
+def _column(numbers: Iterable[int] | npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    if isinstance(numbers, np.ndarray):
+        return numbers.astype(np.uint64, copy=False)
+    return np.array(list(numbers), np.uint64)

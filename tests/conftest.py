@@ -1,0 +1,30 @@
+"""The fixture that tests of the coordinator share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab import Lab
+
+
+@pytest.fixture
+def make_lab() -> Iterator[Callable[..., Lab]]:
+    """Labs for one test; at its end every Core of them must be sound."""
+    labs: list[Lab] = []
+
+    def make(*arguments: object, **options: object) -> Lab:
+        labs.append(Lab(*arguments, **options))  # type: ignore[arg-type]
+        return labs[-1]
+
+    yield make
+    for lab in labs:
+        lab.run()
+        lab.validate()
+
+
+@pytest.fixture
+def lab(make_lab: Callable[..., Lab]) -> Lab:
+    """Four nodes of 256 frames."""
+    return make_lab()

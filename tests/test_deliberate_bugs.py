@@ -1,0 +1,305 @@
+"""The instruments are sharp: bugs put into the shipped code, one at a time, and who catches each.
+
+A seed is run after the other until one fails with the sentence that the bug deserves, and the same
+seed without the bug is run to see that it is the bug's.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator import mempolicy, migrate, mmap
+from coordinator.memory import Memory
+from coordinator.migrate import Migration
+from coordinator.mm import Mm, Pte
+from coordinator.records import PagesCommitted
+from coordinator.unmap_and_move import UnmapAndMove
+from nodes.arena import Arena
+from nodes.flags import ALLOCATED, MAPPED
+from nodes.node import Node
+from nodes.zone import Zone
+from numalab.simulation.seeds import run_seed
+from protocol.reply_cache import ReplyCache
+
+SEEDS_MAX = 150
+
+Patch = pytest.MonkeyPatch
+
+
+def wrap(patch: Patch, owner: Any, name: str, around: Callable[..., Any]) -> None:
+    """Replace ``owner.name`` by ``around``, which gets the original first."""
+    original = getattr(owner, name)
+    patch.setattr(owner, name, lambda *args, **more: around(original, *args, **more))
+
+
+# ---- the network -----------------------------------------------------------------------------
+
+
+def an_echo_is_executed_again(patch: Patch) -> None:
+    patch.setattr(ReplyCache, "admit", lambda self, xid, floor: True)
+    patch.setattr(ReplyCache, "kept", lambda self, xid: None)
+    patch.setattr(ReplyCache, "awaits", lambda self, xid: True)
+    patch.setattr(ReplyCache, "settle", lambda self, xid, reply: None)
+
+
+def a_late_echo_is_executed(patch: Patch) -> None:
+    def admit(original: Any, cache: ReplyCache, xid: int, floor: int) -> bool:
+        return bool(original(cache, xid, floor)) or xid < cache._floor
+
+    wrap(patch, ReplyCache, "admit", admit)
+
+
+# ---- nodes -----------------------------------------------------------------------------------
+
+
+def pages_are_served_while_they_are_copied(patch: Patch) -> None:
+    def lock(original: Any, zone: Zone, pfn: Any, generation: Any) -> Any:
+        status = original(zone, pfn, generation)
+        zone.unlock(pfn[status == 0], generation[status == 0], generation[status == 0])
+        return status
+
+    wrap(patch, Zone, "lock", lock)
+
+
+def a_stale_generation_is_served(patch: Patch) -> None:
+    def find(original: Any, zone: Zone, pfn: Any, generation: Any) -> Any:
+        frame, flags, status = original(zone, pfn, generation)
+        status[(status == -errno.ESTALE) & (flags & MAPPED != 0)] = 0
+        return frame, flags, status
+
+    wrap(patch, Zone, "_find", find)
+
+
+def the_source_is_freed_before_the_commit(patch: Patch) -> None:
+    def finish(original: Any, node: Node, transfer: Any) -> None:
+        message, done = transfer.message, transfer.sending.status == 0
+        if message.lock:
+            node._zone.put_pages(message.pfn[done], message.generation[done])
+        original(node, transfer)
+
+    wrap(patch, Node, "_finish", finish)
+
+
+def pages_land_in_the_wrong_order(patch: Patch) -> None:
+    def scatter(original: Any, arena: Arena, position: Any, size: int, data: Any) -> None:
+        rows = np.frombuffer(data, np.uint8).reshape(-1, size)
+        original(arena, position, size, rows[::-1].tobytes())
+
+    wrap(patch, Arena, "scatter", scatter)
+
+
+def a_landing_says_ok_and_writes_nothing(patch: Patch) -> None:
+    def land(original: Any, zone: Zone, pfn: Any, generation: Any, data: Any) -> Any:
+        return np.zeros(pfn.size, np.int32)
+
+    wrap(patch, Zone, "land", land)
+
+
+def new_pages_are_not_zeroed(patch: Patch) -> None:
+    patch.setattr(Arena, "zero", lambda self, frame: None)
+
+
+def an_unused_target_frame_is_not_freed(patch: Patch) -> None:
+    def put_pages(original: Any, zone: Zone, pfn: Any, generation: Any) -> Any:
+        used, flags, *_ = zone.inventory()
+        rows = ~np.isin(pfn, used[flags == ALLOCATED])
+        original(zone, pfn[rows], generation[rows])
+        return np.zeros(pfn.size, np.int32)
+
+    wrap(patch, Zone, "put_pages", put_pages)
+
+
+def failed_pages_are_not_put_back(patch: Patch) -> None:
+    def putback(original: Any, zone: Zone, pfn: Any, generation: Any) -> Any:
+        used, flags, *_ = zone.inventory()
+        fresh = np.isin(pfn, used[flags & MAPPED == 0])
+        original(zone, pfn[fresh], generation[fresh])
+        return np.zeros(pfn.size, np.int32)
+
+    wrap(patch, Zone, "putback_lru_pages", putback)
+
+
+def pending_pages_are_not_drained(patch: Patch) -> None:
+    patch.setattr(Zone, "migrate_prep", lambda self: None)
+
+
+def a_pin_is_overlooked(patch: Patch) -> None:
+    def lock(original: Any, zone: Zone, pfn: Any, generation: Any) -> Any:
+        zone.hold(pfn, generation, *np.zeros((2, pfn.size), np.uint8))
+        return original(zone, pfn, generation)
+
+    wrap(patch, Zone, "lock", lock)
+
+
+# ---- the coordinator: which pages, where to, how often ---------------------------------------
+
+
+def from_and_to_are_swapped(patch: Patch) -> None:
+    wrap(
+        patch,
+        mempolicy,
+        "node_pairs",
+        lambda original, old, new, **more: original(new, old, **more),
+    )
+
+
+def pairs_are_taken_as_they_come(patch: Patch) -> None:
+    wrap(
+        patch,
+        mempolicy,
+        "node_pairs",
+        lambda original, old, new, **more: sorted(original(old, new, **more)),
+    )
+
+
+def the_last_vma_is_skipped(patch: Patch) -> None:
+    def check_range(original: Any, memory: Any, mm: Mm, *rest: Any) -> None:
+        part = Mm(mm.pid)
+        part.vmas = mm.vmas[:-1]
+        original(memory, part, *rest)
+
+    wrap(patch, mempolicy, "check_range", check_range)
+
+
+def shared_pages_move_without_move_all(patch: Patch) -> None:
+    wrap(
+        patch,
+        mempolicy,
+        "check_range",
+        lambda original, memory, mm, source, flags, pages: original(memory, mm, source, 4, pages),
+    )
+
+
+def there_is_one_pass(patch: Patch) -> None:
+    patch.setattr(migrate, "PASSES", 1)
+
+
+def no_pass_is_forced(patch: Patch) -> None:
+    patch.setattr(migrate, "POLITE_PASSES", 10)
+
+
+def enomem_does_not_end_the_call(patch: Patch) -> None:
+    def no_frames(original: Any, work: UnmapAndMove, rows: Any) -> None:
+        original(work, rows)
+        work.nomem_row = None
+
+    wrap(patch, UnmapAndMove, "_no_frames", no_frames)
+
+
+def pages_to_be_retried_are_not_counted(patch: Patch) -> None:
+    def run(original: Any, migration: Migration) -> Any:
+        value = yield from original(migration)
+        return min(value, 0)
+
+    wrap(patch, Migration, "run", run)
+
+
+# ---- the coordinator: page tables ------------------------------------------------------------
+
+
+def entries_name_the_wrong_frame(patch: Patch) -> None:
+    def commit(original: Any, memory: Memory, nid: int, pfn: Any, target: int, new: Any) -> None:
+        memory.remove_migration_ptes(nid, pfn, target, np.roll(new, 1))
+        generation = memory.mem_map[target].generation[new]
+        memory.records.append(PagesCommitted(nid, target, pfn, new, generation))
+
+    wrap(patch, Memory, "commit", commit)
+
+
+def failed_pages_are_restored_writable(patch: Patch) -> None:
+    def remove(original: Any, memory: Memory, nid: int, pfn: Any, *target: Any) -> None:
+        slots = [(vma, slot) for vma, slot, _ in memory.mappers(nid, pfn)]
+        original(memory, nid, pfn, *target)
+        for vma, slot in slots:
+            vma.bits[slot] |= np.uint8(Pte.WRITE)
+
+    wrap(patch, Memory, "remove_migration_ptes", remove)
+
+
+def munmap_does_not_tell_the_nodes(patch: Patch) -> None:
+    def revoke(original: Any, memory: Memory, nid: Any, pfn: Any) -> Iterator[Any]:
+        return iter(())
+
+    wrap(patch, mmap, "revoke", revoke)
+
+
+def fork_leaves_the_parent_writable(patch: Patch) -> None:
+    def copy_mm(original: Any, *tasks: Any) -> Any:
+        nid, pfn = original(*tasks)
+        return nid[:0], pfn[:0]
+
+    wrap(patch, mmap, "copy_mm", copy_mm)
+
+
+def a_move_is_not_recorded(patch: Patch) -> None:
+    def commit(original: Any, memory: Memory, *frames: Any) -> None:
+        original(memory, *frames)
+        memory.records.pop()
+
+    wrap(patch, Memory, "commit", commit)
+
+
+def mapcount_is_not_kept(patch: Patch) -> None:
+    def remove(original: Any, memory: Memory, nid: int, pfn: Any, *target: Any) -> None:
+        before = memory.mem_map[nid].mapcount.copy()
+        original(memory, nid, pfn, *target)
+        memory.mem_map[nid].mapcount[:] = before
+
+    wrap(patch, Memory, "remove_migration_ptes", remove)
+
+
+#: Who catches a bug, and what it says.
+HISTORY = r"gave \d+, where it could be|, but must be"
+ORACLE = r"where the kernel|passes \(retry, failed\)"
+TABLES = r"names frame|in use by nobody|outlives the last task|still isolated or locked"
+JOURNAL = r"the journal has|AssertionError: a frame was freed while it is mapped"
+CORE = r"AssertionError"
+
+BUGS: list[tuple[Callable[[Patch], None], str]] = [
+    (an_echo_is_executed_again, f"{HISTORY}|{CORE}"),
+    (a_late_echo_is_executed, f"{HISTORY}|{TABLES}|{CORE}"),
+    (pages_are_served_while_they_are_copied, HISTORY),
+    (a_stale_generation_is_served, HISTORY),
+    (the_source_is_freed_before_the_commit, TABLES),
+    (pages_land_in_the_wrong_order, HISTORY),
+    (a_landing_says_ok_and_writes_nothing, HISTORY),
+    (new_pages_are_not_zeroed, HISTORY),
+    (an_unused_target_frame_is_not_freed, TABLES),
+    (failed_pages_are_not_put_back, TABLES),
+    (pending_pages_are_not_drained, ORACLE),
+    (a_pin_is_overlooked, ORACLE),
+    (from_and_to_are_swapped, ORACLE),
+    (pairs_are_taken_as_they_come, ORACLE),
+    (the_last_vma_is_skipped, ORACLE),
+    (shared_pages_move_without_move_all, ORACLE),
+    (there_is_one_pass, ORACLE),
+    (no_pass_is_forced, ORACLE),
+    (enomem_does_not_end_the_call, ORACLE),
+    (pages_to_be_retried_are_not_counted, ORACLE),
+    (entries_name_the_wrong_frame, CORE),
+    (failed_pages_are_restored_writable, HISTORY),
+    (munmap_does_not_tell_the_nodes, f"{TABLES}|no value at all"),
+    (fork_leaves_the_parent_writable, HISTORY),
+    (a_move_is_not_recorded, JOURNAL),
+    (mapcount_is_not_kept, CORE),
+]
+
+
+@pytest.mark.parametrize(("bug", "says"), BUGS, ids=lambda part: getattr(part, "__name__", ""))
+def test_the_bug_is_caught(bug: Callable[[Patch], None], says: str) -> None:
+    assert any(caught(bug, says, seed) for seed in range(SEEDS_MAX)), (
+        f"no seed below {SEEDS_MAX} says {says}"
+    )
+
+
+def caught(bug: Callable[[Patch], None], says: str, seed: int) -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        bug(patch)
+        sentence = run_seed(seed).sentence
+    return re.search(says, sentence) is not None and run_seed(seed).ok
