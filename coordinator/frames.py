@@ -24,16 +24,13 @@ def allocate_frames(
     for nid in memory.topology.zonelist(node):
         owner = np.full(rest.size, vma.mapping.id, np.uint32)
         index = (slot[rest] + vma.pgoff).astype(np.uint32)
-        ask = Ask(node_name(nid), NewPages(int(mapped), owner, index))
-        [answer] = yield from ask_all([ask])
+        asked = NewPages(int(mapped), owner, index)
+        [answer] = yield from ask_all([Ask(node_name(nid), asked)])
         assert isinstance(answer, NewPageFrames)
         given = np.flatnonzero(answer.status == 0)
         if given.size:
-            pfn = answer.pfn[given].copy()
             flags = PageFlag.ALLOCATED if mapped else PageFlag.HELD
-            memory.mem_map[nid].allocate(
-                pfn, answer.generation[given], owner[given], index[given], flags
-            )
+            pfn = memory.given(nid, answer, given, asked, flags)
             memory.count_allocation(nid, node, local, given.size)
             parts.append((nid, rest[given], pfn))
         rest = rest[answer.status != 0]
@@ -44,10 +41,10 @@ def allocate_frames(
 
 def put_unused(memory: Memory, nid: int, pfn: Pfns) -> Steps[None]:
     """Give back frames that were never mapped."""
-    frames = memory.mem_map[nid]
-    yield from ask_all([Ask(node_name(nid), PutPages(pfn, frames.generation[pfn]))])
-    frames.free(pfn)
-    memory.woken = True
+    memory.putting(nid, pfn)
+    generation = memory.mem_map[nid].generation[pfn]
+    yield from ask_all([Ask(node_name(nid), PutPages(pfn, generation))])
+    memory.put(nid, pfn)
 
 
 def wait_until_free_to_take(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
@@ -59,9 +56,11 @@ def wait_until_free_to_take(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]
 def revoke(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
     """No translation handed out so far is served any more when this returns (design 4).
 
-    The caller has seen to it that nobody else holds the frames.
+    Waits while somebody else holds one of them.
     """
     nid, pfn = _distinct(nid, pfn)
+    # A frame that only the cache of a dying object has may be in somebody else's revocation still.
+    yield from wait_until_free_to_take(memory, nid, pfn)
     memory.hold(nid, pfn)
     yield from revoke_held(memory, nid, pfn)
 
@@ -72,25 +71,29 @@ def revoke_held(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
     Frames that no entry maps and no object caches are freed; the others get a new generation,
     acknowledged by their nodes.
     """
-    asks = []
+    asks: list[Ask] = []
     freeing: list[tuple[int, Pfns]] = []
+    keeping: list[tuple[int, Pfns]] = []
     for node, rows in memory.by_node(nid):
-        frames = memory.mem_map[node]
-        mine = pfn[rows]
+        frames, mine = memory.mem_map[node], pfn[rows]
         gone = (frames.mapcount[mine] == 0) & ~_cached(memory, node, mine)
         old, kept = mine[gone], mine[~gone]
         if old.size:
             asks.append(Ask(node_name(node), PutPages(old, frames.generation[old])))
+            memory.putting(node, old)
             freeing.append((node, old))
         if kept.size:
             before = frames.generation[kept]
             after = before + np.uint32(1)
             asks.append(Ask(node_name(node), SetGeneration(kept, before, after)))
             memory.set_generations(node, kept, after)
+            keeping.append((node, kept))
     yield from ask_all(asks)
-    memory.release(nid, pfn)
     for node, old in freeing:
-        memory.freed(node, old)
+        memory.put(node, old)
+    for node, kept in keeping:
+        memory.mem_map[node].clear(kept, PageFlag.HELD)
+    memory.woken = True
 
 
 def _distinct(nid: Nids, pfn: Pfns) -> tuple[Nids, Pfns]:

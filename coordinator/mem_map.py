@@ -30,6 +30,9 @@ class PageFlag(IntFlag):
     HELD = 2
     #: A page-table entry names it, but its node has not yet said that it serves it.
     UNSETTLED = 4
+    #: Its node has been asked to free it.  The node may do so, and give the frame away again, long
+    #: before its answer is here.
+    PUTTING = 8
 
 
 class MemMap:
@@ -61,7 +64,7 @@ class MemMap:
         flags: PageFlag,
     ) -> None:
         """The node gave these frames; nobody maps them yet."""
-        assert not self.flags[pfn].any(), "the node gave a frame that is in use"
+        assert not self.flags[pfn].any(), "a frame was allocated twice"
         self.generation[pfn] = generation
         self.mapcount[pfn] = 0
         self.mapping[pfn] = mapping

@@ -22,7 +22,7 @@ from coordinator.records import (
     PagesCopied,
     PagesMapped,
 )
-from protocol.messages import Message
+from protocol.messages import Message, NewPageFrames, NewPages
 from protocol.notes import Note, PagesAllocated
 from protocol.topology import Topology
 
@@ -154,11 +154,29 @@ class Memory:
             self.numastat.count(node=node, preferred=preferred, local=local, pages=pages)
             self.notes.append(PagesAllocated(node, preferred, local, pages))
 
-    def freed(self, nid: int, pfn: Pfns) -> None:
-        """The node has acknowledged that these frames are free."""
-        self.mem_map[nid].free(pfn)
-        self.records.append(FramesFreed(nid, pfn))
-        self.woken = True
+    def given(
+        self, nid: int, answer: NewPageFrames, rows: Rows, asked: NewPages, flags: PageFlag
+    ) -> Pfns:
+        """These rows of an allocation got frames; a frame that was being put is free thereby."""
+        frames, pfn = self.mem_map[nid], answer.pfn[rows].copy()
+        self._free(nid, pfn[frames.test(pfn, PageFlag.PUTTING)])
+        assert not frames.flags[pfn].any(), f"node {nid} gave a frame that is in use"
+        frames.allocate(pfn, answer.generation[rows], asked.owner[rows], asked.index[rows], flags)
+        return pfn
+
+    def putting(self, nid: int, pfn: Pfns) -> None:
+        """The node is being asked to free these frames."""
+        self.mem_map[nid].set(pfn, PageFlag.PUTTING)
+
+    def put(self, nid: int, pfn: Pfns) -> None:
+        """The node has acknowledged; but for frames that it has given away again since."""
+        self._free(nid, pfn[self.mem_map[nid].test(pfn, PageFlag.PUTTING)])
+
+    def _free(self, nid: int, pfn: Pfns) -> None:
+        if pfn.size:
+            self.mem_map[nid].free(pfn)
+            self.records.append(FramesFreed(nid, pfn))
+            self.woken = True
 
     # ---- page tables -----------------------------------------------------------------------
 

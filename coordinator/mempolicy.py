@@ -135,6 +135,9 @@ def do_migrate_pages(
         for source, dest in node_pairs(
             from_nodes, to_nodes, skip_common_sources=profile.skip_common_sources
         ):
+            # A node that the machine does not have has its place in the mask, but no pages.
+            if source not in memory.mem_map:
+                continue
             result = yield from migrate_to_node(memory, mm, source, dest, flags, settings)
             if result < 0:
                 return result

@@ -154,7 +154,9 @@ def _generations_set(memory: Memory, entry: GenerationsSet) -> None:
 
 
 def _frames_freed(memory: Memory, entry: FramesFreed) -> None:
-    memory.mem_map[entry.nid].free(entry.pfn)
+    frames = memory.mem_map[entry.nid]
+    # A frame that was given back without ever being mapped was not told of before.
+    frames.free(entry.pfn[frames.test(entry.pfn, PageFlag.ALLOCATED)])
 
 
 _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {

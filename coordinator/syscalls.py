@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from coordinator import migrate_off
 from coordinator.calls import Ask, Steps, ask_all, down_read
+from coordinator.life import State
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
 from coordinator.mempolicy import (
@@ -64,17 +65,16 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
 
     A node that the machine does not have is -EINVAL, as since 2.6.23 (K 1.4).
     """
-    nodes = frozenset(memory.nids)
-    if not frozenset(asked.to_nodes) <= nodes:
-        return -EINVAL
     task = memory.tasks.get(asked.pid or asked.caller)
     if task is None:
         return -ESRCH
     if not may_move(memory, asked.caller, task):
         return -EPERM
+    from_nodes, to_nodes = frozenset(asked.from_nodes), frozenset(asked.to_nodes)
+    if not to_nodes <= frozenset(memory.nids):
+        return -EINVAL
     capable = is_capable(memory, asked.caller)
     flags = MPOL_MF_MOVE_ALL if capable else MPOL_MF_MOVE
-    from_nodes, to_nodes = frozenset(asked.from_nodes) & nodes, frozenset(asked.to_nodes)
     if not kernel.migration:
         return migrate_off.migrate_vmas(
             task.mm, from_nodes=from_nodes, to_nodes=to_nodes, flags=flags
@@ -167,20 +167,23 @@ def _move(
     status: npt.NDArray[np.int32],
 ) -> Steps[int]:
     nid, pfn = _find_pages(memory, kernel.profile, task.mm, page, status)
-    todo = np.flatnonzero((status >= 0) & (status != asked.node))
+    found = np.flatnonzero(status >= 0)
+    todo = found[status[found] != asked.node[found]]
     if not asked.flags & MPOL_MF_MOVE_ALL:
         several = memory.mapcounts(nid[todo], pfn[todo]) > 1
         status[todo[several]] = -EACCES
         todo = todo[~several]
     # The first address of a page takes it off the LRU, so that a second one finds it busy (K 4.17).
-    frame = (nid[todo].astype(np.uint64) << np.uint64(32)) | pfn[todo]
+    frame = (nid.astype(np.uint64) << np.uint64(32)) | pfn
     first = np.zeros(todo.size, np.bool_)
-    first[np.unique(frame, return_index=True)[1]] = True
+    first[np.unique(frame[todo], return_index=True)[1]] = True
     first &= ~memory.flagged(nid[todo], pfn[todo], PageFlag.HELD)
     status[todo[~first]] = -EBUSY
     todo = todo[first]
+    status[todo] = 0
+    nothing_to_move = -ENOENT if kernel.profile.nothing_to_move_is_enoent else 0
     if not todo.size:
-        return -ENOENT if kernel.profile.nothing_to_move_is_enoent else 0
+        return nothing_to_move
     memory.hold(nid[todo], pfn[todo])
     pagelist = PageList(task.pid)
     pagelist.add(nid[todo], pfn[todo], page[todo].astype(np.int64))
@@ -189,6 +192,21 @@ def _move(
         fallback=kernel.profile.allocation_falls_back,
         local=cpu_node(memory, asked.caller),
     )
-    value = yield from migrate_pages(memory, pagelist, new_page_node, asked.node[todo], settings)
-    status[todo] = pagelist.status
-    return value
+    entry = _first_entry(frame, found, todo)
+    value = yield from migrate_pages(memory, pagelist, new_page_node, asked.node[entry], settings)
+    skipped = pagelist.state == State.SKIPPED
+    status[todo[skipped]] = -EBUSY
+    status[entry[~skipped]] = pagelist.status[~skipped]
+    return nothing_to_move if pagelist.count(State.SKIPPED) == pagelist.rows else value
+
+
+def _first_entry(
+    frame: npt.NDArray[np.uint64], found: npt.NDArray[np.intp], todo: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """For each row of ``todo`` the first row of the call that names the same page.
+
+    new_page_node looks a page up by its first entry: that one says where it goes, and has the
+    status of the move, even if a later entry put the page on the list (K 4.21).
+    """
+    known, at = np.unique(frame[found], return_index=True)
+    return found[at[np.searchsorted(known, frame[todo])]]

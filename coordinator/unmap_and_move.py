@@ -85,7 +85,7 @@ class UnmapAndMove:
         elif before == State.RESTORING:
             settled = rows[self.list.state[rows] != State.RESTORING]
             for target, mine in self.memory.by_node(self.list.target[settled]):
-                self.memory.mem_map[target].free(self.list.target_pfn[settled[mine]])
+                self.memory.put(target, self.list.target_pfn[settled[mine]])
 
     def _enter(self, state: State, rows: Rows) -> None:
         if state == State.ALLOCATING:
@@ -141,6 +141,7 @@ class UnmapAndMove:
                 message = UnlockPages(transfer, pfn, generation, generation + np.uint32(1))
             else:
                 message = PutPages(pfn, generation)
+                self.memory.putting(nid, pfn)
             self._put(nid, message, Asked(state, mine))
 
     def _ask_for_frames(self, rows: Rows) -> None:
@@ -171,16 +172,10 @@ class UnmapAndMove:
         given = np.flatnonzero(answer.status == 0)
         refused = rows[answer.status != 0]
         node = asked.zonelist[0]
-        self.memory.mem_map[node].allocate(
-            answer.pfn[given],
-            answer.generation[given],
-            wanted.owner[given],
-            wanted.index[given],
-            PageFlag.HELD,
-        )
+        pfn = self.memory.given(node, answer, given, wanted, PageFlag.HELD)
         self.memory.count_allocation(node, asked.preferred, self.settings.local, given.size)
         self.list.target[rows[given]] = node
-        self.list.target_pfn[rows[given]] = answer.pfn[given]
+        self.list.target_pfn[rows[given]] = pfn
         self.step_ok(rows[given])
         if refused.size and asked.zonelist[1:]:
             rest = asked.zonelist[1:]
@@ -253,7 +248,7 @@ class UnmapAndMove:
 
     def _moved(self, rows: Rows) -> None:
         for source, mine in self.memory.by_node(self.list.source[rows]):
-            self.memory.freed(source, self.list.pfn[rows[mine]])
+            self.memory.put(source, self.list.pfn[rows[mine]])
         self.memory.release(self.list.target[rows], self.list.target_pfn[rows])
         self.list.status[rows] = self.list.target[rows]
 
