@@ -128,8 +128,16 @@ def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
     attach = none
     if vma.mapping.shared:
         cache = vma.mapping.nid[absent + vma.pgoff]
-        blocked = blocked or bool((cache == FILLING).any())
-        attach, absent = absent[cache < FILLING], absent[cache == NO_NODE]
+        attach, absent, filling = (
+            absent[cache < FILLING],
+            absent[cache == NO_NODE],
+            absent[cache == FILLING],
+        )
+        # As a lookup in the page cache that finds the page locked: it may be on its way (K 1.49).
+        index = attach + vma.pgoff
+        held = memory.flagged(vma.mapping.nid[index], vma.mapping.pfn[index], PageFlag.HELD)
+        attach = attach[~held]
+        blocked = blocked or bool(filling.size or held.any())
     elif access == Access.READ:
         absent = none
     if access != Access.WRITE:

@@ -79,13 +79,21 @@ def on_renew(desk: Desk, question: Question, asked: m.Renew) -> Message:
     return Done(0)
 
 
+def _leaseholder(desk: Desk, question: Question, leased: int) -> str | None:
+    """Whose silence ends the task; asking for one starts a lease anew that had run out."""
+    if not leased:
+        return None
+    desk.members.attach(question.peer, desk.memory.now)
+    return question.peer
+
+
 @handles(m.Spawn)
 def on_spawn(desk: Desk, question: Question, asked: m.Spawn) -> Message:
     memory = desk.memory
     if asked.cpu not in memory.topology.cpus:
         return Done(-EINVAL)
     pid = memory.new_pid()
-    client = question.peer if asked.leased else None
+    client = _leaseholder(desk, question, asked.leased)
     task = Task(pid, 0, asked.uid, asked.cpu, bool(asked.capable), asked.comm, Mm(pid), client)
     memory.tasks[pid] = task
     memory.records.append(
@@ -117,7 +125,7 @@ def on_mprotect(desk: Desk, question: Question, asked: m.Mprotect) -> Message | 
 
 @handles(m.Fork)
 def on_fork(desk: Desk, question: Question, asked: m.Fork) -> Message | Steps[Message]:
-    client = question.peer if asked.leased else None
+    client = _leaseholder(desk, question, asked.leased)
     return _task_call(desk, asked.pid, lambda task: do_fork(desk.memory, task, client))
 
 

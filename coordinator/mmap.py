@@ -146,6 +146,8 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
     end = start - (-length // size)
     if end > TASK_SIZE:
         return -ENOMEM
+    if start == end:
+        return 0
     mm = task.mm
     yield from down_write(mm)
     try:
