@@ -33,7 +33,7 @@ class CoordinatorConfiguration(
     addresses: dict[str, str]
     migration: bool = True
     profile: str = "seed"
-    chunk_pages: int = 4096
+    chunk_pages: int = 8192
     lease: float = 10.0
 
 

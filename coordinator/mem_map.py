@@ -7,7 +7,9 @@ generation that the node serves, and whether somebody is busy with it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntFlag
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +35,15 @@ class PageFlag(IntFlag):
     #: Its node has been asked to free it.  The node may do so, and give the frame away again, long
     #: before its answer is here.
     PUTTING = 8
+
+
+def grouped(keys: npt.NDArray[Any]) -> Iterator[tuple[int, Rows]]:
+    """Each value among whole numbers, ascending, with its rows; quick if there is only one."""
+    if keys.size and (keys == keys[0]).all():
+        yield int(keys[0]), np.arange(keys.size)
+        return
+    for key in np.unique(keys):
+        yield int(key), np.flatnonzero(keys == key)
 
 
 class MemMap:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.mem_map import NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows
+from coordinator.mem_map import NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
 from coordinator.mm import Mapping, MigratePageMethod, Mm, Pte, Task, Vma, VmOperations
 from coordinator.pagelist import PageList
 from coordinator.records import (
@@ -110,11 +110,7 @@ class Memory:
 
     def by_node(self, nid: Nids) -> Iterator[tuple[int, Rows]]:
         """Group rows by node, ascending."""
-        if nid.size and (nid == nid[0]).all():
-            yield int(nid[0]), np.arange(nid.size)
-            return
-        for which in np.unique(nid):
-            yield int(which), np.flatnonzero(nid == which)
+        return grouped(nid)
 
     def generations(self, nid: Nids, pfn: Pfns) -> npt.NDArray[np.uint32]:
         result = np.zeros(pfn.size, np.uint32)
@@ -306,10 +302,9 @@ class Memory:
         """A shared object's page cache names the new frame too (K 1.49)."""
         old = self.mem_map[nid]
         objects = old.mapping[pfn]
-        for number in np.unique(objects):
-            mapping = self.mappings[int(number)]
+        for number, rows in grouped(objects):
+            mapping = self.mappings[number]
             if mapping.shared:
-                rows = np.flatnonzero(objects == number)
                 index = old.index[pfn[rows]]
                 mapping.nid[index], mapping.pfn[index] = target, target_pfn[rows]
 

@@ -124,18 +124,21 @@ class Migration:
     def _one_pass(self) -> Steps[None]:
         """Chunk by chunk: the frames of the next are asked for while this one is being copied.
 
-        Only one chunk is copied at a time, so that a task never waits for longer than the chunk
-        that holds its page.
+        Two chunks are copied at a time, so that the nodes have work while the answers to the one
+        are taken and recorded; a task never waits for longer than these two take.
         """
-        size = self.settings.chunk_pages
-        if self.work.force:
-            size = min(size, self.settings.forced_chunk_pages)
-        for rows in chunks(np.flatnonzero(self.list.state == State.ISOLATED), size):
+        for rows in chunks(np.flatnonzero(self.list.state == State.ISOLATED), self._size()):
             yield from self._wait_until(self._no_frames_wait)
             if self.work.nomem_row is not None:
                 break
             self.work.step_ok(rows)
         yield from self._wait_until(lambda: not self.work.outstanding)
+
+    def _size(self) -> int:
+        """Pages of a chunk."""
+        if self.work.force:
+            return min(self.settings.chunk_pages, self.settings.forced_chunk_pages)
+        return self.settings.chunk_pages
 
     def _no_frames_wait(self) -> bool:
         return not self.list.count(State.ALLOCATING) and not self.list.count(State.ALLOCATED)
@@ -161,8 +164,11 @@ class Migration:
             self.work.answered(reply)
 
     def _start_copying(self) -> None:
-        """The next chunk has its frames and the one before is copied: on with it."""
-        if self.list.count(State.COPYING) or self.list.count(State.ALLOCATING):
+        """The next chunk has its frames and at most one is being copied: on with it."""
+        ready = self.list.count(State.ALLOCATED)
+        if not ready or self.list.count(State.ALLOCATING):
+            return
+        if self.list.count(State.COPYING) + ready > 2 * self._size():
             return
         rows = np.flatnonzero(self.list.state == State.ALLOCATED)
         if self.work.nomem_row is not None:

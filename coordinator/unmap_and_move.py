@@ -14,7 +14,7 @@ import numpy as np
 
 from coordinator.calls import Ask, Reply, statuses_of
 from coordinator.life import State
-from coordinator.mem_map import PageFlag, Rows
+from coordinator.mem_map import PageFlag, Rows, grouped
 from coordinator.memory import Memory
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
 from protocol.messages import (
@@ -146,8 +146,8 @@ class UnmapAndMove:
 
     def _ask_for_frames(self, rows: Rows) -> None:
         wanted = self.get_new_page(self.list, rows, self.private)
-        for nid in np.unique(wanted):
-            mine = rows[wanted == nid]
+        for nid, mine in grouped(wanted):
+            mine = rows[mine]
             if nid < 0:
                 self._no_frames(mine)
                 continue
@@ -210,10 +210,10 @@ class UnmapAndMove:
         verdict = np.zeros(rows.size, np.int32)
         for source, mine in self.memory.by_node(self.list.source[rows]):
             objects = self.memory.mem_map[source].mapping[self.list.pfn[rows[mine]]]
-            for number in np.unique(objects):
-                mapping = self.memory.mappings[int(number)]
+            for number, of_object in grouped(objects):
+                mapping = self.memory.mappings[number]
                 if mapping.migratepage is not None:
-                    of_object = mine[objects == number]
+                    of_object = mine[of_object]
                     verdict[of_object] = mapping.migratepage(mapping, of_object.size)
         return verdict
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nodes.zone import Zone
-from protocol.bulk import CREDIT, Batch, Sending, land_pages
+from protocol.bulk import BATCH_BYTES, BATCH_PAGES, CREDIT, Batch, Sending, land_pages
 from protocol.codec import WireError
 from protocol.core import Deadline, Effect, Event, Frames, Received, Report
 from protocol.messages import (
@@ -187,7 +187,12 @@ class Node:
     # ---- transfers -------------------------------------------------------------------------
 
     def on_copy_pages(self, question: Question, message: CopyPages) -> None:
-        sending = Sending(message.pfn, message.target_pfn, message.target_generation)
+        sending = Sending(
+            message.pfn,
+            message.target_pfn,
+            message.target_generation,
+            batch_pages=max(1, min(BATCH_PAGES, BATCH_BYTES // self._zone.page_size)),
+        )
         self._transfers.append(_Transfer(question, message, sending))
 
     def on_unlock_pages(self, _: Question, message: UnlockPages) -> Statuses:

@@ -69,9 +69,24 @@ class Envelope:
     epoch: int
 
 
-_ENVELOPE = tuple[
-    int, bytes, int, int, int, int, str, str, int, int, int, list[Any], list[tuple[int, int]]
-]
+class _Head(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What msgpack packs, in this order.  A class, because msgspec keeps what it found out of it."""
+
+    version: int
+    key: bytes
+    kind: int
+    opcode: int
+    xid: int
+    floor: int
+    source: str
+    target: str
+    boot: int
+    target_boot: int
+    epoch: int
+    scalars: list[Any]
+    sums: list[tuple[int, int]]
+
+
 _ENTRY = tuple[int, list[Any], list[bytes | list[int]]]
 #: So many elements a folded column of the journal has at most.
 FOLDED_MAX = 1 << 24
@@ -143,21 +158,28 @@ def _decode_head(head: memoryview, key: bytes) -> tuple[Envelope, list[Any], lis
         raise WireError("checksum", "the first frame is damaged")
     try:
         plain = msgpack.unpackb(body, raw=False, use_list=True, max_ext_len=0)
-        parts = msgspec.convert(plain, _ENVELOPE)
-        version, sender_key, kind, opcode, xid, floor, source, target = parts[:8]
-        boot, target_boot, epoch, scalars, sums = parts[8:]
+        got = msgspec.convert(plain, _Head)
         envelope = Envelope(
-            sender_key, Kind(kind), opcode, xid, floor, source, target, boot, target_boot, epoch
+            got.key,
+            Kind(got.kind),
+            got.opcode,
+            got.xid,
+            got.floor,
+            got.source,
+            got.target,
+            got.boot,
+            got.target_boot,
+            got.epoch,
         )
     except (ValueError, RecursionError, OverflowError) as error:
         raise WireError("envelope", str(error)) from None
-    if version != VERSION:
-        raise WireError("version", f"version {version} where {VERSION} is spoken")
-    if sender_key != key:
+    if got.version != VERSION:
+        raise WireError("version", f"version {got.version} where {VERSION} is spoken")
+    if got.key != key:
         raise WireError("key", "a message of another machine")
-    if min(xid, floor, boot, target_boot, epoch) < 0:
+    if min(got.xid, got.floor, got.boot, got.target_boot, got.epoch) < 0:
         raise WireError("envelope", "a negative number")
-    return envelope, scalars, sums
+    return envelope, got.scalars, got.sums
 
 
 def _join(row: Row, scalars: list[Any], buffers: list[memoryview]) -> Message:

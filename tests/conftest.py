@@ -1,4 +1,4 @@
-"""The fixture that tests of the coordinator share."""
+"""The fixtures that several files of tests share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.lab import Lab
+from tests.live import numalab, run_directory
+
+__all__ = ["lab", "make_lab", "numalab", "run_directory"]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.coordinator import Coordinator
+from coordinator.mem_map import PageFlag
 from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, Vma
 from nodes.node import Node
 from nodes.zone import Zone
@@ -84,7 +85,7 @@ class Lab:
         self._held: list[tuple[type[Message], str, Frames]] = []
         self._dropping: list[type[Message]] = []
         self._when: list[tuple[Note, Callable[[], Message], str]] = []
-        self._answers: dict[int, Message] = {}
+        self._answers: dict[int, Message | None] = {}
         self.coordinator = Coordinator(
             self.topology,
             boot_id=1,
@@ -96,6 +97,8 @@ class Lab:
         )
         self.memory = self.coordinator.memory
         self.client = Session(CLIENT, boot_id=1, key=KEY)
+        self._boot_id = 1
+        self._buffers: dict[int, bytearray] = {}
         self.cores: dict[str, Core] = {COORDINATOR: self.coordinator}
         for nid in self.topology.nids:
             self.cores[node_name(nid)] = self._node(nid)
@@ -105,8 +108,15 @@ class Lab:
         frames = self.topology.node(nid).frames
         buffer = bytearray(Zone.size_of(frames, self.topology.page_size))
         page_size = self.topology.page_size
-        zone = Zone.format(buffer, nid=nid, page_size=page_size, frames=frames, uuid=bytes(16))
-        return Node(nid, zone, boot_id=1, key=KEY)
+        Zone.format(buffer, nid=nid, page_size=page_size, frames=frames, uuid=bytes(16))
+        self._buffers[nid] = buffer
+        return Node(nid, Zone.open(buffer), boot_id=1, key=KEY)
+
+    def restart(self, nid: int) -> None:
+        """The process of a node dies and another one opens its zone."""
+        self._boot_id += 1
+        zone = Zone.open(self._buffers[nid])
+        self.cores[node_name(nid)] = Node(nid, zone, boot_id=self._boot_id, key=KEY)
 
     # ---- messages --------------------------------------------------------------------------
 
@@ -136,7 +146,7 @@ class Lab:
         self.delivered.append((envelope.source, target, type(message).__name__))
         if target == CLIENT:
             for answer in self.client.receive(frames, now=self.now):
-                assert isinstance(answer, Answer) and answer.message is not None
+                assert isinstance(answer, Answer)
                 self._answers[answer.ticket] = answer.message
             self._carry_out(self.client.take_effects())
         else:
@@ -223,7 +233,11 @@ class Lab:
         return self._answers.get(ticket)
 
     def ask(self, message: Message, expected: type[_M], peer: str = COORDINATOR) -> _M:
-        answer = self.answer_to(self.start(message, peer))
+        ticket = self.start(message, peer)
+        answer = self.answer_to(ticket)
+        if answer is None and ticket in self._answers:
+            # The node has been restarted since it was asked something: ask the new process.
+            answer = self.answer_to(self.start(message, peer))
         assert isinstance(answer, expected), f"{type(message).__name__} was answered {answer}"
         return answer
 
@@ -372,7 +386,7 @@ class Lab:
             zone, known = self.zone(nid), self.memory.mem_map[nid]
             assert not zone.isolated and not zone.locked, f"node {nid}: {zone}"
             assert zone.frames - zone.free == known.used, f"node {nid}: {zone}, {known.used} known"
-            assert not (known.flags & 6).any(), f"node {nid}: a frame is still held or unsettled"
+            assert (known.flags <= PageFlag.ALLOCATED).all(), f"node {nid}: a frame is still held"
 
 
 def pages_from(start: int, pages: int) -> npt.NDArray[np.uint64]:

@@ -168,6 +168,15 @@ def test_a_store_that_races_a_fork_is_in_the_child_or_not_but_for_good(machine: 
     assert machine.blamed != "", "the child was seen with 5, so the fork came before the store"
 
 
+def test_a_mapping_that_races_a_fork_may_be_in_the_child(machine: Machine) -> None:
+    machine.unmap(1)
+    mapping = machine.begin("map", 1, 0, length=PAGE, prot=PROT_READ)
+    machine.fork(1, 2)
+    machine.end(mapping, value=AT)
+    machine.load(2, 0)
+    assert machine.blamed == ""
+
+
 def test_after_munmap_nothing_may_be_read_and_during_it_either(machine: Machine) -> None:
     unmap = machine.begin("unmap", 1, length=PAGE)
     machine.load(1, 0)
@@ -179,6 +188,17 @@ def test_after_munmap_nothing_may_be_read_and_during_it_either(machine: Machine)
     assert "no value at all (not mapped)" in machine.blamed
     machine.store(1, 5)
     assert "succeeded where nothing was mapped" in machine.blamed
+
+
+def test_memory_may_be_used_as_soon_as_mmap_may_have_happened(machine: Machine) -> None:
+    machine.unmap(1)
+    operation = machine.begin("map", 1, 0, length=PAGE, prot=PROT_READ | PROT_WRITE)
+    machine.load(1, 0)
+    machine.end(operation, value=AT)
+    assert machine.blamed == ""
+    machine.unmap(1)
+    machine.load(1, 0)
+    assert machine.blamed != ""
 
 
 def test_memory_that_is_mapped_anew_is_zero(machine: Machine) -> None:

@@ -98,9 +98,7 @@ def test_a_final_state_ends_it_and_no_other_does(state: State) -> None:
 
 def test_every_page_can_end_from_wherever_it_is() -> None:
     ends = set(FINAL)
-    while more := {
-        row.state for row in TRANSITIONS if {row.goes_to, row.if_failed} & ends
-    } - ends:
+    while more := {row.state for row in TRANSITIONS if {row.goes_to, row.if_failed} & ends} - ends:
         ends |= more
     assert ends == set(State)
 

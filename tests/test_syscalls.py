@@ -17,6 +17,7 @@ from protocol.messages import (
     MovePages,
 )
 from protocol.profile import MODERN, PROFILES, SEED, Profile
+from protocol.topology import Topology, TopologyNode, uniform_distances
 from tests.lab import PAGE, READ, WRITE, Lab, pages_from
 
 MakeLab = Callable[..., Lab]
@@ -63,6 +64,17 @@ def test_a_source_that_the_machine_does_not_have_holds_nothing(lab: Lab) -> None
     assert lab.where(pid, start) == [1]
 
 
+def test_a_missing_source_keeps_its_place_in_the_mask(make_lab: MakeLab) -> None:
+    """There is no node 1: node 2 is still the third of 0-2, and goes to the third (K 1.7)."""
+    nids = (0, 2, 3, 4, 5)
+    nodes = tuple(TopologyNode(nid, 8, (nid,)) for nid in nids)
+    lab = make_lab(topology=Topology(nodes, uniform_distances(5), PAGE))
+    pid = lab.spawn()
+    start = lab.mapped(pid, 1, cpu=2)
+    assert lab.migrate(pid, (0, 1, 2), (3, 4, 5)) == 0
+    assert lab.where(pid, start) == [5]
+
+
 def test_an_empty_target_moves_nothing_at_the_seed(lab: Lab) -> None:
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
@@ -79,12 +91,12 @@ def test_a_swap_of_two_nodes_cannot_be_said(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "ends"), [(SEED, [1, 1, 2, 1]), (MODERN, [1, 1, 2, 2])], ids=["seed", "modern"]
+    ("profile", "ends"), [(SEED, [1, 2, 2, 2]), (MODERN, [1, 1, 2, 2])], ids=["seed", "modern"]
 )
-def test_three_moves_of_one_page_at_the_seed(
+def test_pages_of_node_1_and_3_move_again_at_the_seed(
     make_lab: MakeLab, profile: Profile, ends: list[int]
 ) -> None:
-    """0-3 -> 1,2: K 1.12."""
+    """0-3 -> 1,2: a page of node 3 moves three times, and one of node 1 leaves it (K 1.12)."""
     lab = make_lab(profile=profile)
     pid = lab.spawn()
     start = lab.mmap(pid, 4)

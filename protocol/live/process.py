@@ -22,6 +22,10 @@ from protocol.core import ConfigurationError
 from protocol.live.exposition import Exposition
 
 _PR_SET_PDEATHSIG = 1
+#: mallopt(3): from how many bytes on malloc maps memory anew for each request, and from how many
+#: free bytes at the end of a heap it gives them back.
+_M_MMAP_THRESHOLD, _MMAP_THRESHOLD = -3, 32 << 20
+_M_TRIM_THRESHOLD, _TRIM_THRESHOLD = -1, 64 << 20
 #: Unlike SIGTERM, which somebody sends who will clean up.
 _PARENT_DIED = signal.SIGHUP
 
@@ -78,6 +82,7 @@ def run_process(
     code = 0
     try:
         configuration = _read(arguments, kind)
+        _keep_freed_memory()
         if configuration.parent:
             _die_with_parent()
         # A parent that died before the request to be told of its death is not told of any more.
@@ -110,6 +115,14 @@ def _read(arguments: list[str], kind: type[_C]) -> _C:
             f"The configuration {path} is wrong ({error}): correct it, or have 'numalab up' make "
             "one."
         ) from None
+
+
+def _keep_freed_memory() -> None:
+    """Batches of pages come and go, and in fresh memory each page of them would cost a fault."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
 
 
 def _die_with_parent() -> None:
