@@ -94,9 +94,10 @@ def handle_mm_fault(
                 _translate(memory, vma, slot, rows, answer)
         if work:
             mm.mmap_sem.readers += 1
-            for vma, needs in work:
-                if not (yield from _serve(memory, task, vma, needs, node, access)):
-                    unfilled.add(vma.start)
+            # One need, and look again: what the others need may have changed meanwhile.
+            vma, needs = work[0]
+            if not (yield from _serve(memory, task, vma, needs, node, access)):
+                unfilled.add(vma.start)
             mm.mmap_sem.readers -= 1
             memory.woken = True
         elif blocked:
@@ -164,7 +165,7 @@ def _translate(memory: Memory, vma: Vma, slot: Rows, rows: Rows, answer: Answer)
 def _serve(
     memory: Memory, task: Task, vma: Vma, needs: Needs, node: int, access: Access
 ) -> Steps[bool]:
-    """Do what is needed; False if some page found no frame."""
+    """Do what needs no waiting, or else one thing that does; False if some page found no frame."""
     if needs.reuse.size:
         slot = needs.reuse
         grant = np.uint8(Pte.WRITE | Pte.DIRTY | Pte.ACCESSED | Pte.WRITTEN)
@@ -177,10 +178,10 @@ def _serve(
         bits = np.full(slot.size, _new_bits(vma, access), np.uint8)
         nid, pfn = vma.mapping.nid[index], vma.mapping.pfn[index]
         memory.map_existing(task, vma, slot, nid, pfn, bits)
-    if needs.allocate.size and not (
-        yield from _first_touch(memory, task, vma, needs.allocate, node, access)
-    ):
-        return False
+    if needs.reuse.size or needs.attach.size:
+        return True
+    if needs.allocate.size:
+        return (yield from _first_touch(memory, task, vma, needs.allocate, node, access))
     if needs.copy.size:
         return (yield from copy_on_write(memory, task, vma, needs.copy, node))
     return True

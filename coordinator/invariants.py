@@ -8,6 +8,10 @@ from coordinator.mem_map import FILLING, PageFlag
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Vma
 
+_LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
+_ENTRY = np.uint8(Pte.ENTRY)
+_ALLOCATED = np.uint8(PageFlag.ALLOCATED)
+
 
 def check_memory(memory: Memory) -> None:
     """Raise AssertionError with a sentence if page tables, mem_map and rmap disagree."""
@@ -25,7 +29,7 @@ def check_memory(memory: Memory) -> None:
             f"node {nid} frame {wrong[0]}: mapcount {frames.mapcount[wrong[0]]}, "
             f"but {counted[nid][wrong[0]]} entries map it"
         )
-        used = int(np.count_nonzero(frames.flags & PageFlag.ALLOCATED))
+        used = int(np.count_nonzero(frames.flags & _ALLOCATED))
         assert used == frames.used, f"node {nid}: {used} frames are used, {frames.used} counted"
     for mapping in memory.mappings.values():
         index = mapping.cached() if mapping.shared else np.zeros(0, np.intp)
@@ -39,15 +43,15 @@ def check_memory(memory: Memory) -> None:
 
 def _check_vma(memory: Memory, pid: int, vma: Vma, counted: dict[int, np.ndarray]) -> None:
     where = f"pid {pid}, vma at page {vma.start:#x}"
-    both = (vma.bits & Pte.PRESENT != 0) & (vma.bits & Pte.ENTRY != 0)
-    assert not both.any(), f"{where}: an entry is present and a migration entry"
-    slot = np.flatnonzero(vma.bits & (Pte.PRESENT | Pte.ENTRY))
-    entries = np.count_nonzero(vma.bits & Pte.ENTRY)
+    live = vma.bits & _LIVE
+    assert not (live == _LIVE).any(), f"{where}: an entry is present and a migration entry"
+    slot = np.flatnonzero(live)
+    entries = np.count_nonzero(live & _ENTRY)
     assert not entries or memory.page_lists, f"{where}: migration entries, but no migration"
     for nid, rows in memory.by_node(vma.nid[slot]):
         frames, pfn = memory.mem_map[nid], vma.pfn[slot[rows]]
         np.add.at(counted[nid], pfn, 1)
-        assert (frames.flags[pfn] & PageFlag.ALLOCATED).all(), f"{where}: maps a free frame"
+        assert (frames.flags[pfn] & _ALLOCATED).all(), f"{where}: maps a free frame"
         assert (frames.mapping[pfn] == vma.mapping.id).all(), f"{where}: maps another's frame"
         index = slot[rows] + vma.pgoff
         assert (frames.index[pfn] == index).all(), f"{where}: maps a frame of another index"

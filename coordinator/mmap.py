@@ -131,6 +131,8 @@ def do_munmap(memory: Memory, task: Task, address: int, length: int) -> Steps[in
     start = address // size
     yield from down_write(task.mm)
     try:
+        if task.pid not in memory.tasks:
+            return -ESRCH
         yield from _unmap(memory, task, start, start + pages)
     finally:
         up_write(memory, task.mm)
@@ -151,6 +153,8 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
     mm = task.mm
     yield from down_write(mm)
     try:
+        if task.pid not in memory.tasks:
+            return -ESRCH
         if sum(min(v.end, end) - max(v.start, start) for v in mm.overlapping(start, end)) < (
             end - start
         ):
