@@ -18,7 +18,12 @@ from protocol.core import ConfigurationError
 from protocol.labels import Role
 from protocol.live.driver import Driver
 from protocol.live.exposition import Exposition
-from protocol.live.process import Configuration, run_process, serve_metrics
+from protocol.live.process import (
+    Configuration,
+    keep_freed_memory,
+    run_process,
+    serve_metrics,
+)
 from protocol.live.transport import open_transport
 from protocol.messages import node_name
 
@@ -138,6 +143,7 @@ def _open(buffer: memoryview, configuration: NodeConfiguration, path: Path) -> Z
 
 async def serve(configuration: NodeConfiguration) -> None:
     """Be node ``nid`` until cancelled."""
+    keep_freed_memory()
     key = configuration.secret
     name = node_name(configuration.nid)
     with open_zone(configuration) as zone:

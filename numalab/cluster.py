@@ -40,6 +40,8 @@ LOCALHOST = "127.0.0.1"
 START_SECONDS = 30.0
 END_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+#: Below those that the host gives to outgoing connections, so that none of them comes in between.
+_PORTS = range(10_000, 32_768)
 _LOCAL = re.compile(r"local-(\d+)-[0-9a-f]+")
 
 
@@ -48,16 +50,18 @@ class Settings:
     """What a local machine shall be.
 
     ports, metrics_ports: by process name (``coordinator``, ``node0``); any free one where nothing
-    is said.  The others are those of ``coordinator.coordinator.Coordinator``.
+    is said.  metrics: whether the processes serve them.  The others are those of
+    ``coordinator.coordinator.Coordinator``.
     """
 
     topology: Topology
     migration: bool = True
     profile: str = "seed"
-    chunk_pages: int = 4096
+    chunk_pages: int = 8192
     lease: float = 10.0
     ports: Mapping[str, int] = field(default_factory=dict)
     metrics_ports: Mapping[str, int] = field(default_factory=dict)
+    metrics: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -79,6 +83,10 @@ class _Plan:
 
     def address(self, name: str) -> str:
         return f"tcp://{LOCALHOST}:{self.ports[name]}"
+
+    def metrics(self, name: str) -> str:
+        """Where the metrics page of this process is, or nothing."""
+        return f"{LOCALHOST}:{self.metrics_ports[name]}" if self.settings.metrics else ""
 
     def file(self, name: str, kind: str) -> Path:
         return self.run_directory / f"{name}.{kind}"
@@ -105,8 +113,8 @@ async def up(
     with rundirectory.locked(directory):
         _refuse_running(directory)
         rundirectory.remove(directory)
-        plan = _plan(settings, directory, parent)
         try:
+            plan = _plan(settings, directory, parent)
             _write_configurations(plan)
             plan.zones.mkdir(mode=0o700, exist_ok=True)
             started = {name: _start(directory, name) for name in settings.names}
@@ -177,7 +185,7 @@ async def local_cluster(
     """A machine for as long as the block runs: ``async with numalab.local_cluster() as machine:``.
 
     memory: of each node.  topology: instead of ``nodes`` and ``memory``.  The other settings are
-    those of ``Settings`` (migration, profile, chunk_pages, lease, ports, metrics_ports).
+    those of ``Settings`` (migration, profile, chunk_pages, lease, ports, metrics_ports, metrics).
     It ends with the block, however that ends, and with this process, even when it is killed.
     Raises ConfigurationError.
     """
@@ -243,11 +251,15 @@ def _plan(settings: Settings, directory: Path, parent: int) -> _Plan:
 
 def _free_ports(count: int) -> list[int]:
     """Ports that nobody listens at; all are held at once, so that no two are the same."""
+    ports: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOCALHOST, 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(ports) < count:
+            port = _PORTS[secrets.randbelow(len(_PORTS))]
+            candidate = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                candidate.bind((LOCALHOST, port))
+                ports.append(port)
+    return ports
 
 
 def _write_configurations(plan: _Plan) -> None:
@@ -260,7 +272,7 @@ def _write_configurations(plan: _Plan) -> None:
             "peers": {peer: address for peer, address in addresses.items() if peer != name},
             "key": plan.key,
             "nids": topology.nids,
-            "metrics": f"{LOCALHOST}:{plan.metrics_ports[name]}",
+            "metrics": plan.metrics(name),
             "parent": plan.parent,
         }
         if name == COORDINATOR:
@@ -298,7 +310,7 @@ def _describe(plan: _Plan, started: Mapping[str, Process]) -> MachineFile:
             process.pid,
             process.started,
             plan.address(name),
-            f"http://{LOCALHOST}:{plan.metrics_ports[name]}/metrics",
+            f"http://{where}/metrics" if (where := plan.metrics(name)) else "",
             str(plan.file(name, "log")),
             plan.zone(name),
         )

@@ -105,21 +105,23 @@ def explain(error: BaseException) -> tuple[Exit, str]:
         case CommandFailed():
             return error.code, str(error)
         case NodeListError():
-            return Exit.USAGE, _sentence(error)
+            return Exit.USAGE, _ended(str(error))
         case MachineUnreachable():
-            return Exit.UNREACHABLE, _sentence(error)
-        case IndefiniteError():
-            return Exit.UNREACHABLE, _sentence(error.strerror)
-        case ConfigurationError() | ImageError():
-            return Exit.FAILED, _sentence(error)
+            return Exit.UNREACHABLE, _ended(str(error))
+        case IndefiniteError(strerror=str(said)):
+            return Exit.UNREACHABLE, _ended(said)
+        case ConfigurationError():
+            return Exit.FAILED, _ended(str(error))
+        case ImageError():
+            text = str(error)
+            return Exit.FAILED, _ended(text[:1].upper() + text[1:])
         case OSError(strerror=str(said)):
-            return Exit.FAILED, _sentence(said)
+            return Exit.FAILED, _ended(said)
     raise error
 
 
-def _sentence(said: object) -> str:
-    text = str(said)
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 @contextmanager
@@ -131,7 +133,10 @@ def progress_bar() -> Iterator[Heed]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    # On a terminal the lines of stdout are to stand above the bar; in a file they stay its own.
+    redirected = sys.stdout.isatty()
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, redirect_stdout=redirected) as progress:
         bar = progress.add_task("", total=None)
 
         def heed(what: str, done: int, total: int) -> None:

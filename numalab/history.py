@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from numalab.checker import Finding, invalid
+from numalab.orders import IndefiniteError
+from protocol.messages import Done
 
 PROT_READ, PROT_WRITE = 1, 2
 #: A register with more writes than this is rid of those that nobody can see any more.
@@ -126,6 +128,21 @@ class Outcome:
     definite: bool = True
 
 
+def outcome_of(result: object) -> Outcome:
+    """The result of an order to a client (numalab/orders.py), as the history wants it."""
+    match result:
+        case IndefiniteError():
+            return Outcome(result.errno or errno.EIO, definite=False)
+        case OSError():
+            return Outcome(result.errno or errno.EIO)
+        case bytes():
+            return Outcome(value=int.from_bytes(result, "little"))
+        case Done(value=value):
+            return Outcome(-value) if value < 0 else Outcome(value=value)
+        case _:
+            return Outcome()
+
+
 @dataclass(slots=True, eq=False)
 class Operation:
     """Something a task asks for.  kind: load store map unmap protect fork exit.
@@ -218,6 +235,11 @@ class History:
         register = self.spaces[operation.pid].at(operation.address // self.page_size)
         return [write.value for write in register.possible(start, end)]
 
+    def _uncertain(self, pid: int) -> bool:
+        """Something may be mapped where nobody has told us yet."""
+        mapping = any(o.kind == "map" and o.pid == pid for o in self._running.values())
+        return mapping or self.spaces[pid].uncertain
+
     # ---- ended -----------------------------------------------------------------------------
 
     def ended(self, operation: Operation, outcome: Outcome, now: float) -> None:
@@ -277,7 +299,7 @@ class History:
                     found.append((register, write))
         if len(found) == 1:
             found[0][0].observe(found[0][1], now)
-        if not found and not (self.spaces[operation.pid].uncertain and None in rights):
+        if not found and not (None in rights and self._uncertain(operation.pid)):
             could = ", ".join(map(str, sorted(set(seen)))) or "no value at all (not mapped)"
             self._blame(operation, now, f"gave {outcome.value}, where it could be {could}")
 
@@ -290,7 +312,7 @@ class History:
         writable = _distinct(rights, PROT_WRITE)
         if len(writable) == 1:
             self._settle(operation, outcome, now)
-        if not writable and not (self.spaces[operation.pid].uncertain and None in rights):
+        if not writable and not (None in rights and self._uncertain(operation.pid)):
             self._blame(operation, now, "succeeded where nothing was mapped for writing")
 
     def _check_error(
@@ -323,7 +345,8 @@ class History:
 
     def _end_fork(self, operation: Operation, child: int, now: float) -> None:
         """Every page of the child: shared, or a copy as of some moment of the fork."""
-        space = self.spaces[child] = Space(uncertain=self.spaces[operation.pid].uncertain)
+        # What the parent is just mapping may be in the child, at an address yet unknown.
+        space = self.spaces[child] = Space(uncertain=self._uncertain(operation.pid))
         copies: dict[int, Words] = {}
         for page, register in self.spaces[operation.pid].rights.items():
             writes: list[Write[Rights]] = []

@@ -73,6 +73,12 @@ def digests_path(run_directory: Path, pid: int) -> Path:
     return run_directory / f"digests-{pid}.npy"
 
 
+def find_digests(run_directory: Path, pid: int) -> Digests | None:
+    """What was kept of the import of ``pid``, if it is one.  Raises ConfigurationError."""
+    path = digests_path(run_directory, pid)
+    return Digests.load(path) if path.exists() else None
+
+
 def page_digests(contents: memoryview, page_size: int = PAGE_SIZE) -> npt.NDArray[np.uint64]:
     """xxh3_64 of each page of ``contents``, whose length is a multiple of the page size."""
     # The one thing that is done page by page: a digest tells which page is wrong (0.3 us each).

@@ -70,7 +70,7 @@ class Envelope:
 
 
 class _Head(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """What msgpack packs, in this order.  A class, because msgspec keeps what it found out of it."""
+    """What msgpack packs, in this order; a class, so that msgspec looks at its types only once."""
 
     version: int
     key: bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -211,6 +212,20 @@ def test_programs_read_one_json_document(numalab: Numalab, command: str) -> None
     assert said.code == Exit.DONE, said.err
     assert said.document["schema"] == 1
     assert not numalab(command).out.startswith("{")
+
+
+def test_a_bar_on_the_terminal_keeps_out_of_the_data(run_directory: Path) -> None:
+    terminal, of_child = pty.openpty()
+    command = [sys.executable, "-m", "numalab.cli", "import", "--json"]
+    here = os.environ | {"NUMALAB_RUN_DIRECTORY": str(run_directory), "TERM": "xterm"}
+    with program() as child:
+        said = subprocess.run(
+            [*command, str(child)], stdout=subprocess.PIPE, stderr=of_child, env=here
+        )
+    os.close(of_child)
+    assert json.loads(said.stdout)["command"].startswith("python")
+    assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}".encode() in os.read(terminal, 1 << 16)
+    os.close(terminal)
 
 
 def test_status_never_shows_the_key(numalab: Numalab, run_directory: Path) -> None:

@@ -55,13 +55,14 @@ def wire() -> Wire:
 
 
 def test_pages_go_straight_from_one_node_to_the_other(wire: Wire) -> None:
-    source = touched(wire, 5 * BATCH_PAGES + 3)
+    pages = 5 * BATCH_PAGES + 3
+    source = touched(wire, pages)
     order = copying(wire, source)
     wire.passed.clear()
     assert not any(wire.statuses(0, order))
     assert wire.passed.count(LandPages) == 6
-    assert stamps(wire, 1, order.target_pfn, order.target_generation) == list(range(5 * BATCH_PAGES + 3))
-    assert sum(note.pages for note in wire.noted(PagesSent)) == 5 * BATCH_PAGES + 3  # type: ignore[attr-defined]
+    assert stamps(wire, 1, order.target_pfn, order.target_generation) == list(range(pages))
+    assert sum(note.pages for note in wire.noted(PagesSent)) == pages  # type: ignore[attr-defined]
     landed = wire.noted(PagesLanded)[0]
     assert landed == PagesLanded("node0", BATCH_PAGES, BATCH_PAGES * PAGE)
 
@@ -261,7 +262,8 @@ def test_a_node_says_what_it_is_and_what_it_holds(wire: Wire) -> None:
     pfn, generation = touched(wire, 3)
     told = wire.asked(0, Describe())
     assert isinstance(told, NodeDescription)
-    assert (told.nid, told.page_size, told.frames, told.free) == (0, PAGE, wire.frames, wire.frames - 3)
+    free = wire.frames - 3
+    assert (told.nid, told.page_size, told.frames, told.free) == (0, PAGE, wire.frames, free)
     assert told.uuid == "00" * 16
     held = wire.asked(0, Inventory())
     assert isinstance(held, FrameInventory)
@@ -270,7 +272,7 @@ def test_a_node_says_what_it_is_and_what_it_holds(wire: Wire) -> None:
     assert (held.owner.tolist(), held.index.tolist()) == ([0, 1, 2], [0, 1, 2])
     count = wire.asked(0, CountZone())
     assert isinstance(count, ZoneCount)
-    assert (count.frames, count.free, count.isolated, count.active) == (wire.frames, wire.frames - 3, 3, 0)
+    assert (count.frames, count.free, count.isolated, count.active) == (wire.frames, free, 3, 0)
 
 
 def test_rights_that_are_taken_away_are_gone_at_once(wire: Wire) -> None:

@@ -81,10 +81,11 @@ def draw_plan(seed: int) -> Plan:
     """A swarm: every seed has some kinds of load and of faults, few have all."""
     draw = random.Random(f"plan {seed}")
     nodes = draw.randint(2, 4)
-    roomy = draw.random() < 0.6
-    frames = tuple(draw.randint(40, 96) if roomy else draw.randint(6, 24) for _ in range(nodes))
+    least, most_frames = draw.choice(((40, 96), (40, 96), (6, 24), (3, 9)))
+    frames = tuple(draw.randint(least, most_frames) for _ in range(nodes))
     weights = {"store": 8, "load": 8, "map": 2}
     for name, most in (
+        ("touch", 4),
         ("unmap", 2),
         ("protect", 2),
         ("fork", 2),
@@ -102,8 +103,8 @@ def draw_plan(seed: int) -> Plan:
         frames=frames,
         clients=draw.randint(1, 3),
         lanes=draw.randint(1, 3),
-        operations=draw.randint(20, 70),
-        quiet=draw.randint(0, 2),
+        operations=draw.randint(15, 50),
+        quiet=draw.randint(0, 4),
         chunk_pages=draw.choice((1, 2, 3, 5, 8, 64)),
         profile=draw.choice(sorted(PROFILES)),
         heartbeat=draw.choice((None, None, 4.0)),

@@ -7,7 +7,6 @@ rest, and one system call runs alone: what it must do is known, and the oracle s
 
 from __future__ import annotations
 
-import errno
 import random
 from collections.abc import Callable
 
@@ -16,14 +15,13 @@ import numpy as np
 from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED
 from nodes.flags import HELD, PINNED
 from numalab.checker import WORD, Finding
-from numalab.history import PROT_READ, PROT_WRITE, History, Operation, Outcome
-from numalab.orders import Ask, Hold, IndefiniteError, Load, Order, Store
+from numalab.history import PROT_READ, PROT_WRITE, History, Operation, Outcome, outcome_of
+from numalab.orders import Ask, Hold, Load, Order, Store, StoreMany
 from numalab.simulation.cluster import FAULTS_END, PAGE_SIZE, Cluster
-from numalab.simulation.draws import Draws, Region, TaskModel
+from numalab.simulation.draws import WORDS, Draws, Region, TaskModel
 from numalab.simulation.quiet import QuietCall
 from protocol.messages import (
     COORDINATOR,
-    Done,
     Exit,
     Fork,
     HoldPages,
@@ -38,6 +36,8 @@ from protocol.messages import (
 from protocol.notes import Note, OperationEnded, TaskEnded
 
 HOLD_SECONDS = 2.0
+#: About as long as it takes to move a few pages.
+STORM_SECONDS = 0.03
 #: A call that takes longer may have met a node that gave up on a peer, which counts as -EAGAIN.
 UNDISTURBED_SECONDS = 4.0
 Ended = Callable[[object], None]
@@ -57,8 +57,9 @@ class Driver:
         self.compared = 0
         lanes = self.plan.clients * self.plan.lanes
         #: A lane thinks so long between two orders at most (seconds), to fill the time of faults.
-        self._think = 2 * FAULTS_END * lanes / self.plan.operations
-        self._holding = 0
+        self._think = 3 * FAULTS_END * lanes / self.plan.operations
+        #: Things that will happen by themselves: pages let go, accesses during a migration.
+        self._pending = 0
         self._resting: list[str] = []
         self._lanes = 0
         self._waiting: dict[int, Ended] = {}
@@ -84,7 +85,7 @@ class Driver:
     def done(self) -> bool:
         """Every lane has come to its end."""
         return (
-            not (self._waiting or self._holding or self.left)
+            not (self._waiting or self._pending or self.left)
             and self._lanes == len(self._resting) > 0
         )
 
@@ -120,7 +121,9 @@ class Driver:
                 self._all_rest()
             return
         self.left -= 1
-        self.world.call(self.random.uniform(0, self._think), lambda: self._act(client))
+        # Often it does not think at all, so that orders meet.
+        think = self.random.uniform(0, self.random.choice((0.005, self._think)))
+        self.world.call(think, lambda: self._act(client))
 
     def _act(self, client: str) -> None:
         names, weights = zip(*self.plan.mix, strict=True)
@@ -156,6 +159,34 @@ class Driver:
         end = self._tell(Operation("store", task.pid, address, WORD, value), ended)
         data = value.to_bytes(WORD, "little")
         self.give(client, lambda ticket: Store(ticket, task.pid, cpu, address, data), end)
+
+    def _touch(self, client: str, ended: Ended) -> None:
+        """One word of every page of a region, in one order."""
+        task = self.draws.task()
+        region = self.draws.region(task)
+        if region is None:
+            self._map(client, ended)
+            return
+        start = region.address + WORD * self.random.choice(WORDS)
+        addresses = start + PAGE_SIZE * np.arange(region.pages, dtype=np.uint64)
+        operations = []
+        for address in addresses.tolist():
+            self._values += 1
+            store = Operation("store", task.pid, address, WORD, self._values)
+            operations.append(self.history.began(store, self.world.now))
+
+        def end(result: object) -> None:
+            outcome = outcome_of(result)
+            if outcome.error:
+                # Some pages may have been stored to: nobody knows which.
+                outcome = Outcome(outcome.error, definite=False)
+            for operation in operations:
+                self.history.ended(operation, outcome, self.world.now)
+            ended(result)
+
+        data = np.array([operation.value for operation in operations], "<u8").tobytes()
+        what = (task.pid, self.draws.cpu(), addresses, WORD, data)
+        self.give(client, lambda ticket: StoreMany(ticket, *what), end)
 
     def _load(self, client: str, ended: Ended) -> None:
         task = self.draws.task()
@@ -247,9 +278,24 @@ class Driver:
 
     def _migrate(self, client: str, ended: Ended) -> None:
         self.ask(client, self.draws.migrate(), ended)
+        self._storm()
 
     def _move(self, client: str, ended: Ended) -> None:
         self.ask(client, self.draws.move(), ended)
+        self._storm()
+
+    def _storm(self) -> None:
+        """Tasks go on with their memory while it is moved under them."""
+        for _ in range(self.random.choice((0, 0, 4, 12))):
+            self._pending += 1
+            self.world.call(self.random.uniform(0, STORM_SECONDS), self._gust)
+
+    def _gust(self) -> None:
+        self._pending -= 1
+        client = self.random.choice(self.cluster.clients)
+        if self.draws.tasks:
+            act = self.random.choice((self._store, self._load))
+            act(client, lambda _: None)
 
     # ---- holding pages ---------------------------------------------------------------------
 
@@ -262,10 +308,10 @@ class Driver:
         locked = self.random.random() < 0.4
         page = address // PAGE_SIZE * PAGE_SIZE
         seconds = self.random.uniform(0, HOLD_SECONDS)
-        self._holding += 1
+        self._pending += 1
 
         def let_go() -> None:
-            self._holding -= 1
+            self._pending -= 1
             self.release_all(client)
 
         def held(result: object) -> None:
@@ -303,7 +349,7 @@ class Driver:
 
     def _all_rest(self) -> None:
         """Every lane rests: as soon as nothing at all is under way, one call runs alone."""
-        if self._waiting or self._holding or not self.cluster.idle():
+        if self._waiting or self._pending or not self.cluster.idle():
             self.world.call(0.05, self._all_rest)
             return
         self.quiet_left -= 1
@@ -346,18 +392,3 @@ class Driver:
         resting, self._resting = self._resting, []
         for client in resting:
             self._next(client)
-
-
-def outcome_of(result: object) -> Outcome:
-    """The result of an order, as the history wants it."""
-    match result:
-        case IndefiniteError():
-            return Outcome(result.errno or errno.EIO, definite=False)
-        case OSError():
-            return Outcome(result.errno or errno.EIO)
-        case bytes():
-            return Outcome(value=int.from_bytes(result, "little"))
-        case Done(value=value):
-            return Outcome(-value) if value < 0 else Outcome(value=value)
-        case _:
-            return Outcome()

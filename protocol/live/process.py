@@ -82,7 +82,6 @@ def run_process(
     code = 0
     try:
         configuration = _read(arguments, kind)
-        _keep_freed_memory()
         if configuration.parent:
             _die_with_parent()
         # A parent that died before the request to be told of its death is not told of any more.
@@ -117,8 +116,8 @@ def _read(arguments: list[str], kind: type[_C]) -> _C:
         ) from None
 
 
-def _keep_freed_memory() -> None:
-    """Batches of pages come and go, and in fresh memory each page of them would cost a fault."""
+def keep_freed_memory() -> None:
+    """For who receives batches of pages: in fresh memory each page of each would cost a fault."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
