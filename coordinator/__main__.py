@@ -11,7 +11,12 @@ from protocol.labels import Role
 from protocol.live.driver import Driver
 from protocol.live.exposition import Exposition
 from protocol.live.journal import Journal
-from protocol.live.process import Configuration, run_process, serve_metrics
+from protocol.live.process import (
+    Configuration,
+    give_back_freed_memory,
+    run_process,
+    serve_metrics,
+)
 from protocol.live.transport import open_transport
 from protocol.messages import COORDINATOR
 from protocol.profile import PROFILES
@@ -39,6 +44,7 @@ class CoordinatorConfiguration(
 
 async def serve(configuration: CoordinatorConfiguration) -> None:
     """Be the coordinator until cancelled."""
+    give_back_freed_memory()
     key = configuration.secret
     topology = parse_topology(configuration.topology)
     profile = PROFILES.get(configuration.profile)

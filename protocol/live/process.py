@@ -24,8 +24,8 @@ from protocol.live.exposition import Exposition
 _PR_SET_PDEATHSIG = 1
 #: mallopt(3): from how many bytes on malloc maps memory anew for each request, and from how many
 #: free bytes at the end of a heap it gives them back.
-_M_MMAP_THRESHOLD, _MMAP_THRESHOLD = -3, 32 << 20
-_M_TRIM_THRESHOLD, _TRIM_THRESHOLD = -1, 64 << 20
+_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD = -1
 #: Unlike SIGTERM, which somebody sends who will clean up.
 _PARENT_DIED = signal.SIGHUP
 
@@ -118,10 +118,20 @@ def _read(arguments: list[str], kind: type[_C]) -> _C:
 
 def keep_freed_memory() -> None:
     """For who receives batches of pages: in fresh memory each page of each would cost a fault."""
+    _mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    _mallopt(_M_TRIM_THRESHOLD, 64 << 20)
+
+
+def give_back_freed_memory() -> None:
+    """For who has large arrays for a while: left alone, malloc soon keeps those when they end."""
+    _mallopt(_M_MMAP_THRESHOLD, 128 << 10)
+
+
+def _mallopt(parameter: int, value: int) -> None:
+    """mallopt(3), where the C library has it."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
-        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        mallopt(parameter, value)
 
 
 def _die_with_parent() -> None:

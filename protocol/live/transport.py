@@ -37,6 +37,11 @@ ZERO_COPY_BYTES = 64 << 10
 #: Messages queued for each peer.  The windows of the session are far below it.
 HIGH_WATER = 512
 
+#: Plain numbers: combining the enumerations of zmq for every frame costs as much as sending it.
+_AT_ONCE = int(zmq.DONTWAIT)
+_AND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+_READABLE = int(zmq.POLLIN)
+
 _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.LINGER, 0),
     (zmq.IPV6, 1),
@@ -84,13 +89,13 @@ class _Line:
 
     def readable(self) -> bool:
         """Ask libzmq; swallows the edge, so a True must not be forgotten."""
-        return bool(cast(int, self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return bool(cast(int, self.socket.getsockopt(zmq.EVENTS)) & _READABLE)
 
     def take(self) -> Frames | None:
         """The next message, or None when there is none and an edge will announce the next."""
         while True:
             try:
-                first = self.socket.recv(zmq.DONTWAIT, copy=False)
+                first = self.socket.recv(_AT_ONCE, copy=False)
             except zmq.Again:
                 if not self.readable():
                     return None
@@ -103,7 +108,7 @@ class _Line:
         """The message that begins with ``frame``, None if too long.  All its frames are here."""
         frames = [frame]
         while frame.more:
-            frame = self.socket.recv(zmq.DONTWAIT, copy=False)
+            frame = self.socket.recv(_AT_ONCE, copy=False)
             if len(frames) <= FRAMES_MAX + self.strip:
                 frames.append(frame)
         if len(frames) > FRAMES_MAX + self.strip:
@@ -116,7 +121,7 @@ class _Line:
         last = len(frames) - 1
         failure: zmq.ZMQError | None = None
         for index, frame in enumerate(frames):
-            flags = zmq.DONTWAIT if index == last else zmq.DONTWAIT | zmq.SNDMORE
+            flags = _AT_ONCE if index == last else _AND_MORE
             try:
                 if memoryview(frame).nbytes < ZERO_COPY_BYTES:
                     self.socket.send(frame, flags)
