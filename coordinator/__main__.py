@@ -38,7 +38,7 @@ class CoordinatorConfiguration(
     addresses: dict[str, str]
     migration: bool = True
     profile: str = "seed"
-    chunk_pages: int = 8192
+    chunk_pages: int = 4096
     lease: float = 10.0
 
 

@@ -53,7 +53,7 @@ class Coordinator:
         epoch: int = 1,
         migration: bool = True,
         profile: Profile = SEED,
-        chunk_pages: int = 8192,
+        chunk_pages: int = 4096,
         lease: float = 10.0,
         heartbeat: float | None = 1.0,
         addresses: Mapping[str, str] | None = None,

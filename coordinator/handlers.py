@@ -222,7 +222,8 @@ def on_describe_hardware(desk: Desk, question: Question, asked: m.DescribeHardwa
 def on_progress(desk: Desk, question: Question, asked: m.Progress) -> Message:
     lists = [pages for pages in desk.memory.page_lists if pages.pid == asked.pid]
     settled = sum(int(np.isin(pages.state, FINAL).sum()) for pages in lists)
-    return m.ProgressMade(sum(pages.rows for pages in lists), settled)
+    listed = sum(pages.rows for pages in lists)
+    return m.ProgressMade(listed, settled, desk.memory.longest_entry)
 
 
 @handles(m.DescribeMm)

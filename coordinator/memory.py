@@ -73,6 +73,8 @@ class Memory:
         self.records: list[Message] = []
         self.notes: list[Note] = []
         self.now = 0.0
+        #: For how many seconds pages have been migration entries, at most.
+        self.longest_entry = 0.0
         #: Something changed that a parked fault or call may be waiting for.
         self.woken = False
         self._next_mapping = 1

@@ -26,7 +26,7 @@ class Settings:
     ``local``: node of the cpu that runs the call (numastat, K 6.7).
     """
 
-    chunk_pages: int = 8192
+    chunk_pages: int = 4096
     forced_chunk_pages: int = 16
     fallback: bool = True
     local: int = 0
@@ -61,6 +61,8 @@ class PageList:
         self.target = np.zeros(self.rows, np.uint8)
         self.target_pfn = np.zeros(self.rows, np.uint32)
         self.transfer = np.zeros(self.rows, np.int64)
+        #: When each row's entries became migration entries, in seconds.
+        self.unmapped = np.zeros(self.rows, np.float64)
 
     def apply(self, rows: Rows, status: Statuses32) -> list[tuple[State, Rows]]:
         """Rows that are all in one state take the step that the table has for it and their status.

@@ -28,7 +28,7 @@ from protocol.messages import (
     UnlockPages,
     node_name,
 )
-from protocol.notes import PagesMoved, PagesNotMoved
+from protocol.notes import EntriesGone, PagesMoved, PagesNotMoved
 
 ENOMEM = 12
 
@@ -82,6 +82,7 @@ class UnmapAndMove:
             settled = rows[self.list.state[rows] == State.RESTORING]
             for source, mine in self.memory.by_node(self.list.source[settled]):
                 self._entries_to_old(source, settled[mine])
+            self._note_entries_gone(settled)
         elif before == State.RESTORING:
             settled = rows[self.list.state[rows] != State.RESTORING]
             for target, mine in self.memory.by_node(self.list.target[settled]):
@@ -99,6 +100,7 @@ class UnmapAndMove:
             self.memory.release(
                 self.list.target[rows], self.list.target_pfn[rows], PageFlag.UNSETTLED
             )
+            self._note_entries_gone(rows)
             self._ask(state, rows)
         elif state == State.MOVED:
             self._moved(rows)
@@ -201,6 +203,7 @@ class UnmapAndMove:
     def _unmap_and_copy(self, rows: Rows) -> None:
         for source, mine in self.memory.by_node(self.list.source[rows]):
             self.memory.try_to_unmap(source, self.list.pfn[rows[mine]])
+        self.list.unmapped[rows] = self.memory.now
         verdict = self._migratepage(rows)
         self._each_pair(rows[verdict == 0], self._copy)
         self.step(rows[verdict != 0], verdict[verdict != 0])
@@ -245,6 +248,12 @@ class UnmapAndMove:
         generation = self.memory.mem_map[source].generation[pfn] + np.uint32(1)
         self.memory.set_generations(source, pfn, generation)
         self.memory.remove_migration_ptes(source, pfn, source, pfn)
+
+    def _note_entries_gone(self, rows: Rows) -> None:
+        if rows.size:
+            seconds = self.memory.now - float(self.list.unmapped[rows].min())
+            self.memory.longest_entry = max(self.memory.longest_entry, seconds)
+            self.memory.notes.append(EntriesGone(rows.size, seconds))
 
     def _moved(self, rows: Rows) -> None:
         for source, mine in self.memory.by_node(self.list.source[rows]):

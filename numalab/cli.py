@@ -6,6 +6,7 @@ Only click is loaded here: what a command needs is loaded when it runs, so that 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -136,7 +137,7 @@ def _run_with_bar(name: str, as_json: bool, *arguments: Any, **options: Any) -> 
 @click.option(
     "--chunk",
     type=click.IntRange(1),
-    default=8192,
+    default=4096,
     show_default=True,
     help="Pages that are copied together.",
 )
@@ -244,6 +245,24 @@ def ps(place: Place, as_json: bool) -> int:
 def numa_maps(place: Place, pid: int, as_json: bool) -> int:
     """Where the pages of a task are, as in /proc/PID/numa_maps."""
     return _run("numa_maps", as_json, place, pid)
+
+
+@cli.command()
+@_remote
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--watch", is_flag=True, help="Write it anew every second, until interrupted.")
+@_json
+def sysfs(place: Place, directory: Path, watch: bool, as_json: bool) -> int:
+    """Write the machine as files of /sys and /proc, as lstopo -i DIRECTORY --if fsroot reads."""
+    return _run("write_sysfs", as_json, place, directory.absolute(), watch=watch)
+
+
+@cli.command(context_settings={"allow_interspersed_args": False})
+@_remote
+@click.argument("command", nargs=-1)
+def shell(place: Place, command: tuple[str, ...]) -> int:
+    """Run COMMAND, or a shell, that sees this machine: numactl -H, numastat -m, lstopo."""
+    return _run("run_shell", False, place, command or (os.environ.get("SHELL", "sh"),))
 
 
 # ---- pages come and move -------------------------------------------------------------------

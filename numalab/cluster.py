@@ -57,7 +57,7 @@ class Settings:
     topology: Topology
     migration: bool = True
     profile: str = "seed"
-    chunk_pages: int = 8192
+    chunk_pages: int = 4096
     lease: float = 10.0
     ports: Mapping[str, int] = field(default_factory=dict)
     metrics_ports: Mapping[str, int] = field(default_factory=dict)

@@ -572,10 +572,14 @@ class Progress(Message):
 
 @message(0x65, "coordinator>client")
 class ProgressMade(Message):
-    """Pages on the page lists of the calls under way, and how many of them are settled."""
+    """Pages on the page lists of the calls under way, and how many of them are settled.
+
+    ``longest``: seconds for which some page of the machine was a migration entry, at most, so far.
+    """
 
     listed: Unsigned
     settled: Unsigned
+    longest: float
 
 
 @message(0x66, "client>coordinator", answer="AddressSpace", idempotent=True)

@@ -262,6 +262,12 @@ TABLE: tuple[Metric, ...] = (
         "Pages that a pass left to be tried again.",
     ),
     _seconds(
+        "migration_entry",
+        notes.EntriesGone,
+        lambda n: _many(n.seconds),
+        "How long the pages of a chunk were migration entries.",
+    ),
+    _seconds(
         "migration_duration",
         notes.MigrationEnded,
         lambda n: _many(n.seconds, n.reason),
@@ -326,9 +332,7 @@ TABLE: tuple[Metric, ...] = (
     ),
     _machine("tasks", lambda n: _many(n.tasks), "Tasks that live."),
     _machine("faults_parked", lambda n: _many(n.faults_parked), "Faults that wait."),
-    _machine(
-        "calls_under_way", lambda n: _many(n.calls), "System calls that are not answered yet."
-    ),
+    _machine("calls_under_way", lambda n: _many(n.calls), "System calls under way."),
     _seconds(
         "syscall_duration",
         notes.SyscallEnded,

@@ -133,6 +133,17 @@ class PagesNotMoved(Note):
 
 
 @dataclass(frozen=True, slots=True)
+class EntriesGone(Note):
+    """Pages are mapped again after they were migration entries for so many seconds, moved or not.
+
+    So long a fault on one of them had to wait at most (K 1.45).
+    """
+
+    pages: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class PassEnded(Note):
     """One pass of migrate_pages() is over (K 1.19)."""
 

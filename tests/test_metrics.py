@@ -46,6 +46,7 @@ NOTES: dict[type[Note], Note] = {
         notes.AccessRefused("store", 2),
         notes.PagesMoved(0, 1, 512),
         notes.PagesNotMoved(0, -11, 2),
+        notes.EntriesGone(5, 0.01),
         notes.PassEnded(0, 7, 1),
         notes.MigrationEnded(510, 2, "syscall_or_cpuset", 0.25),
         notes.PagesAllocated(1, 1, 1, 8),
@@ -61,6 +62,7 @@ NOTES: dict[type[Note], Note] = {
 
 #: Fields of notes that no metric has, and why.
 UNMEASURED = {
+    ("EntriesGone", "pages"): "pages moved and not moved are counted by other notes",
     ("PassEnded", "failed"): "numalab_pgmigrate_fail_total counts them once, at the end",
     ("MachineCounted", "nodes_up"): "sum(numalab_node_up)",
     ("TaskEnded", "pid"): "a label without end",
