@@ -8,7 +8,7 @@ INSTALLED_TEST := $(VENV)/installed-test
 PACKAGES := protocol nodes coordinator numalab
 CHECKED := $(PACKAGES) tests
 
-.PHONY: help demo test sim bench docs clean
+.PHONY: help demo test sim soak bench docs clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is to make
@@ -25,6 +25,10 @@ test: $(INSTALLED_TEST)  ## Style, types and tests
 
 sim: $(INSTALLED)  ## The same program on virtual time, with faults
 	$(BIN)/numalab sim
+
+soak: $(INSTALLED_TEST)  ## Writers during a minute of migrations, and 10,000 there and back
+	NUMALAB_SOAK_SECONDS=60 NUMALAB_SOAK_MIGRATIONS=10000 \
+	  $(BIN)/python -m pytest -s --timeout 1200 tests/test_soak.py
 
 bench: $(INSTALLED)  ## How fast pages move on this machine
 	$(BIN)/numalab bench
