@@ -1,8 +1,8 @@
 """The client: a Core that carries out orders of tasks against the coordinator and the nodes.
 
 It caches translations of small accesses and never has to be told that one is out of date: its node
-refuses the generation, and the page is faulted again (design 4).  Pure; ``numalab/machine.py`` and
-the simulator drive it.
+refuses the generation, and the page is faulted again (design 4).  Of the frames that it holds it
+keeps the names (``numalab/holds.py``).  Pure; ``numalab/machine.py`` and the simulator drive it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from numalab.access import Access, Translating, Translation, Working, access_of
+from numalab.holds import Holds
 from numalab.orders import (
     Ask,
     Fill,
@@ -37,6 +38,7 @@ from protocol.messages import (
     Exit,
     Fork,
     Message,
+    Mmap,
     Mprotect,
     Munmap,
     Renew,
@@ -137,6 +139,7 @@ class Client:
         self._node_seconds = node_seconds
         self._session = Session(name, boot_id=boot_id, key=key, **session_options)
         self._cache = _Cache()
+        self._holds = Holds()
         self._accesses: dict[int, Access] = {}
         self._questions: dict[int, _Asking | _Accessing] = {}
         self._tickets: dict[int, list[int]] = {}
@@ -194,7 +197,7 @@ class Client:
                 self._forget_translations(order.message)
                 self._ask(order, None if within is None else now + within, now)
             case Forget(ticket):
-                self._drop(ticket)
+                self._forget_order(ticket)
             case Load() | Store() | LoadMany() | StoreMany() | Fill() | Hold():
                 try:
                     access = access_of(order, self._page_size)
@@ -204,6 +207,8 @@ class Client:
                 self._accesses[order.ticket] = access
                 if access.page.size <= CACHED_PAGES:
                     self._preset(access)
+                if isinstance(order, Hold):
+                    self._holds.preset(access, order.locked, order.pinned)
                 self._advance(order.ticket, now)
             case _:
                 raise AssertionError(f"{self._name}: {order!r} is no order")
@@ -243,6 +248,13 @@ class Client:
         self._drop(ticket)
         self._reports.append(Report(OperationEnded(ticket, result)))
 
+    def _forget_order(self, ticket: int) -> None:
+        for question in self._tickets.get(ticket, []):
+            asking = self._questions[question]
+            if isinstance(asking, _Accessing) and isinstance(asking.step, Working):
+                self._holds.lost(self._accesses[ticket], asking.step)
+        self._drop(ticket)
+
     def _drop(self, ticket: int) -> None:
         for question in self._tickets.pop(ticket, []):
             del self._questions[question]
@@ -272,6 +284,10 @@ class Client:
             if access.page.size <= CACHED_PAGES:
                 for page in access.page[refused].tolist():
                     self._cache.drop(access.pid, page)
+            if answer.message is None:
+                self._holds.lost(access, question.step)
+            else:
+                self._holds.answered(access, question.step, refused)
         self._advance(ticket, now)
 
     def _asked(self, question: _Asking, answer: Answer, now: float) -> None:
@@ -287,6 +303,8 @@ class Client:
             self._end(order.ticket, IndefiniteError(-answer.status, said))
             return
         self._forget_translations(order.message)
+        if isinstance(answer.message, Done) and answer.message.value >= 0:
+            self._forget_holds(order.message, answer.message.value)
         if isinstance(answer.message, Attached):
             self._lease = answer.message.lease
             self._page_size = answer.message.page_size
@@ -313,6 +331,19 @@ class Client:
         """Calls that take rights away make all of the task's translations stale, or most."""
         if isinstance(message, Munmap | Mprotect | Fork | Exit):
             self._cache.drop_task(message.pid)
+
+    def _forget_holds(self, message: Message, value: int) -> None:
+        """Of what was held at these addresses before the call, none is mapped there any more."""
+        match message:
+            case Exit(pid=pid):
+                self._holds.drop(pid)
+            case Munmap(pid=pid, address=start, length=length):
+                self._holds.drop(pid, self._pages(start, length))
+            case Mmap(pid=pid, length=length):
+                self._holds.drop(pid, self._pages(value, length))
+
+    def _pages(self, address: int, length: int) -> range:
+        return range(address // self._page_size, -(-(address + length) // self._page_size))
 
     # ---- time ------------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import trio
 
 from coordinator.syscalls import OPERATOR
-from numalab import cluster
+from numalab import cluster, shell, sysfs
 from numalab.checker import Verdict
 from numalab.console import Answer, CommandFailed, Exit, Heed
 from numalab.constants import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
@@ -58,6 +59,11 @@ class Place:
         """The machine there.  Raises MachineUnreachable."""
         async with connect(self.address or self.run_directory) as machine:
             yield machine
+
+    def environment(self) -> dict[str, str]:
+        """What tells a command where this machine is, whoever it runs as."""
+        address = {"NUMALAB_ADDRESS": self.address} if self.address else {}
+        return {"NUMALAB_RUN_DIRECTORY": str(self.run_directory), **address}
 
 
 @contextmanager
@@ -212,6 +218,24 @@ async def ps(place: Place) -> Answer:
     ]
     document = {"tasks": [dict(zip((*names, "command"), row, strict=True)) for row in rows]}
     return Answer("\n".join(lines) + "\n", document)
+
+
+async def write_sysfs(place: Place, directory: Path, *, watch: bool) -> Answer:
+    """The machine as plain files; until this is cancelled if ``watch``."""
+    with closing(sysfs.Tree(directory)) as files:
+        async with place.connected() as machine:
+            files.write(await sysfs.describe(machine))
+            if watch:
+                await sysfs.refresh(machine, files)
+    return Answer("", {"directory": str(directory)})
+
+
+async def run_shell(place: Place, command: Sequence[str]) -> Answer:
+    """A command that sees the machine in place of the nodes of this host; its exit code."""
+    with tempfile.TemporaryDirectory(prefix="numalab-shell-") as directory:
+        async with place.connected() as machine:
+            code, sentence = await shell.run(machine, Path(directory), command, place.environment())
+    return Answer("", code=code, sentence=sentence)
 
 
 # ---- an image comes ------------------------------------------------------------------------

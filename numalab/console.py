@@ -44,24 +44,25 @@ class Exit(IntEnum):
 class Answer:
     """What a command says: ``text`` to a person, ``document`` to a program (--json).
 
-    sentence: for stderr, where ``code`` is not DONE.
+    code: an ``Exit``, or that of a program which was run.  sentence: for stderr, where that is not
+    DONE.
     """
 
     text: str
     document: Mapping[str, Any] = field(default_factory=dict)
-    code: Exit = Exit.DONE
+    code: int = Exit.DONE
     sentence: str = ""
 
 
 class CommandFailed(Exception):
     """The command did not do what it was told: one sentence."""
 
-    def __init__(self, sentence: str, code: Exit = Exit.FAILED) -> None:
+    def __init__(self, sentence: str, code: int = Exit.FAILED) -> None:
         super().__init__(sentence)
         self.code = code
 
 
-def execute(command: Callable[[], Awaitable[Answer]], *, as_json: bool = False) -> Exit:
+def execute(command: Callable[[], Awaitable[Answer]], *, as_json: bool = False) -> int:
     """Run a command to its end, or until SIGINT or SIGTERM, and say its answer."""
     try:
         answer = trio.run(_until_signalled, command)
@@ -97,7 +98,7 @@ async def _until_signalled(command: Callable[[], Awaitable[Answer]]) -> Answer:
     return answers[0]
 
 
-def explain(error: BaseException) -> tuple[Exit, str]:
+def explain(error: BaseException) -> tuple[int, str]:
     """Exit code and sentence for what a user can have caused; raises anything else again."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
