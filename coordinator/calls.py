@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.memory import Memory
 from coordinator.mm import Mm
 from protocol.messages import Message, Statuses
 
@@ -31,7 +32,6 @@ class Ask:
     peer: str
     message: Message
     context: object = None
-    within: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,3 +93,13 @@ def down_write(mm: Mm) -> Steps[None]:
     ticket = mm.mmap_sem.ask(write=True)
     while not mm.mmap_sem.granted(ticket):
         yield PARKED
+
+
+def up_read(memory: Memory, mm: Mm) -> None:
+    mm.mmap_sem.readers -= 1
+    memory.woken = True
+
+
+def up_write(memory: Memory, mm: Mm) -> None:
+    mm.mmap_sem.writer = False
+    memory.woken = True

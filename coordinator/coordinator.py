@@ -17,7 +17,7 @@ from coordinator.syscalls import Kernel
 from coordinator.vm_operations import register
 from protocol.codec import WireError, encode_entry
 from protocol.core import Deadline, Effect, Event, Received, Record, Report
-from protocol.messages import COORDINATOR, Done, Message
+from protocol.messages import COORDINATOR, Done, Message, snake_case
 from protocol.notes import FrameDropped, MachineCounted, SyscallEnded
 from protocol.profile import SEED, Profile
 from protocol.session import Answer, Question, Session
@@ -130,7 +130,7 @@ class Coordinator:
         if isinstance(result, Message):
             self.session.answer(question, result)
         else:
-            self._start(result, question, type(question.message).__name__)
+            self._start(result, question, snake_case(type(question.message).__name__))
 
     def _answered(self, answer: Answer) -> None:
         if self.members.answered(answer, self.memory.now):
@@ -144,7 +144,7 @@ class Coordinator:
             ticket = self.session.ask(peer, message, now=now, within=within)
             self.members.asked(peer, ticket)
         for task in self.members.orphans(now):
-            self._start(_exit(self.memory, task.pid), None, "lease")
+            self._start(_exit(self.memory, task.pid), None, "exit")
 
     # ---- calls -----------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class Coordinator:
             self._parked.append(call)
             return
         for ask in step:
-            ticket = self.session.ask(ask.peer, ask.message, now=self.memory.now, within=ask.within)
+            ticket = self.session.ask(ask.peer, ask.message, now=self.memory.now)
             self._tickets[ticket] = (call, ask)
 
     def _finish(self, call: Call, result: Message) -> None:

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from coordinator.calls import PARKED, Steps
+from coordinator.calls import PARKED, Steps, up_read
 from coordinator.cow import copy_on_write
 from coordinator.frames import allocate_frames
 from coordinator.mem_map import FILLING, NO_NODE, PageFlag, Rows
@@ -98,8 +98,7 @@ def handle_mm_fault(
             vma, needs = work[0]
             if not (yield from _serve(memory, task, vma, needs, node, access)):
                 unfilled.add(vma.start)
-            mm.mmap_sem.readers -= 1
-            memory.woken = True
+            up_read(memory, mm)
         elif blocked:
             yield PARKED
         else:
@@ -128,17 +127,15 @@ def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
     absent = slot[~present & ~busy]
     attach = none
     if vma.mapping.shared:
-        cache = vma.mapping.nid[absent + vma.pgoff]
-        attach, absent, filling = (
-            absent[cache < FILLING],
-            absent[cache == NO_NODE],
-            absent[cache == FILLING],
-        )
+        index = absent + vma.pgoff
+        cached = vma.mapping.nid[index] != NO_NODE
+        filling = ~cached & (vma.mapping.pfn[index] == FILLING)
+        attach, absent = absent[cached], absent[~cached & ~filling]
         # As a lookup in the page cache that finds the page locked: it may be on its way (K 1.49).
         index = attach + vma.pgoff
         held = memory.flagged(vma.mapping.nid[index], vma.mapping.pfn[index], PageFlag.HELD)
         attach = attach[~held]
-        blocked = blocked or bool(filling.size or held.any())
+        blocked = blocked or bool(filling.any() or held.any())
     elif access == Access.READ:
         absent = none
     if access != Access.WRITE:
@@ -193,12 +190,8 @@ def _new_bits(vma: Vma, access: Access) -> int:
         bits |= Pte.WRITE | Pte.DIRTY | Pte.WRITTEN
     elif access == Access.POPULATE_ANON and not vma.shared:
         bits |= Pte.DIRTY
-    elif access == Access.READ and vma.shared and vma.prot & PROT_WRITE:
-        bits |= Pte.WRITE | Pte.WRITTEN
-    # A populated page is not writable yet: the first store faults, and that marks it as written.
-    if access != Access.POPULATE_FILE and vma.anonymous:
-        bits |= Pte.ANON
-    elif access in (Access.WRITE, Access.POPULATE_ANON) and not vma.shared:
+    # A page that was not written to is not writable yet: the first store faults and makes it dirty.
+    if access in (Access.WRITE, Access.POPULATE_ANON) and not vma.shared:
         bits |= Pte.ANON
     return int(bits)
 
@@ -214,10 +207,10 @@ def _first_touch(
     vma.bits[slot] |= np.uint8(Pte.BUSY)
     index = slot + vma.pgoff
     if vma.mapping.shared:
-        vma.mapping.nid[index] = FILLING
+        vma.mapping.pfn[index] = FILLING
     parts = yield from allocate_frames(memory, vma, slot, node, mapped=True, local=node)
     if vma.mapping.shared:
-        vma.mapping.nid[index] = NO_NODE
+        vma.mapping.pfn[index] = 0
     vma.bits[slot] &= ~np.uint8(Pte.BUSY)
     bits = _new_bits(vma, access)
     for nid, rows, pfn in parts:

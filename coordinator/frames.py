@@ -47,7 +47,7 @@ def put_unused(memory: Memory, nid: int, pfn: Pfns) -> Steps[None]:
     memory.put(nid, pfn)
 
 
-def wait_until_free_to_take(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
+def _wait_until_free_to_take(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
     """Wait until nobody holds any of these frames."""
     while memory.flagged(nid, pfn, PageFlag.HELD).any():
         yield PARKED
@@ -56,13 +56,15 @@ def wait_until_free_to_take(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]
 def revoke(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
     """No translation handed out so far is served any more when this returns (design 4).
 
-    Waits while somebody else holds one of them.
+    A frame that only the cache of a dying object has may be in somebody else's revocation still:
+    it comes last, as what is free to take must be taken before anybody else moves it away.
     """
     nid, pfn = _distinct(nid, pfn)
-    # A frame that only the cache of a dying object has may be in somebody else's revocation still.
-    yield from wait_until_free_to_take(memory, nid, pfn)
-    memory.hold(nid, pfn)
-    yield from revoke_held(memory, nid, pfn)
+    held = memory.flagged(nid, pfn, PageFlag.HELD)
+    for rows in (~held, held):
+        yield from _wait_until_free_to_take(memory, nid[rows], pfn[rows])
+        memory.hold(nid[rows], pfn[rows])
+        yield from revoke_held(memory, nid[rows], pfn[rows])
 
 
 def revoke_held(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:

@@ -23,6 +23,7 @@ from protocol.messages import Done, Message
 from protocol.session import Question
 
 ESRCH, EINVAL = 3, 22
+UID_MAX = (1 << 32) - 1
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ def _leaseholder(desk: Desk, question: Question, leased: int) -> str | None:
 @handles(m.Spawn)
 def on_spawn(desk: Desk, question: Question, asked: m.Spawn) -> Message:
     memory = desk.memory
-    if asked.cpu not in memory.topology.cpus:
+    if asked.cpu not in memory.topology.cpus or asked.uid > UID_MAX:
         return Done(-EINVAL)
     pid = memory.new_pid()
     client = _leaseholder(desk, question, asked.leased)

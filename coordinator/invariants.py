@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.mem_map import FILLING, PageFlag
+from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Vma
 
@@ -34,7 +34,6 @@ def check_memory(memory: Memory) -> None:
     for mapping in memory.mappings.values():
         index = mapping.cached() if mapping.shared else np.zeros(0, np.intp)
         for nid, rows in memory.by_node(mapping.nid[index]):
-            assert nid < FILLING
             pfn = mapping.pfn[index[rows]]
             assert (memory.mem_map[nid].mapping[pfn] == mapping.id).all(), (
                 f"object {mapping.id} caches a frame of another object"

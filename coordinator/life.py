@@ -39,7 +39,6 @@ class State(IntEnum):
     MOVED = 11
     FAILED = 12
     SKIPPED = 13
-    LOST = 14
 
 
 class Place(NamedTuple):
@@ -66,7 +65,6 @@ PLACES: dict[State, Place] = {
     State.MOVED: Place("", "final: on the target"),
     State.FAILED: Place("", "final: on the source, counted as not migrated"),
     State.SKIPPED: Place("", "final: was not on the LRU; not counted (K 1.15)"),
-    State.LOST: Place("", "final: the zone that held it is gone"),
 }
 
 
@@ -115,8 +113,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(_S.PUTTING_BACK, _C.NODEV, _S.PUTTING_BACK, "ask again", resolves=True),
 )
 
-#: Where a page can be lost: its zone is replaced by another (design 4), whatever was asked.
-FINAL = (State.MOVED, State.FAILED, State.SKIPPED, State.LOST)
+FINAL = (State.MOVED, State.FAILED, State.SKIPPED)
 
 
 def _as_array() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:

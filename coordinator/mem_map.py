@@ -18,9 +18,9 @@ Rows = npt.NDArray[np.intp]
 Pfns = npt.NDArray[np.uint32]
 Nids = npt.NDArray[np.uint8]
 
-#: In the cache of a shared object: no frame yet; one is being asked for.
+#: Nid of a page that a shared object's cache has not; its pfn is FILLING while one is asked for.
 NO_NODE = 255
-FILLING = 254
+FILLING = 1
 
 
 class PageFlag(IntFlag):

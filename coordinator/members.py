@@ -20,8 +20,6 @@ class _Node:
     nid: int
     up: bool = False
     due: float | None = 0.0
-    ticket: int | None = None
-    uuid: str = ""
 
 
 class Members:
@@ -78,7 +76,6 @@ class Members:
     def _fits(self, node: _Node, description: NodeDescription) -> bool:
         """The node is the one that the topology has."""
         known = self.memory.topology.node(node.nid)
-        node.uuid = description.uuid
         return (
             description.nid == node.nid
             and description.frames == known.frames

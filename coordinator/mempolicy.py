@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.calls import Ask, Steps, ask_all, down_read
+from coordinator.calls import Ask, Steps, ask_all, down_read, up_read
 from coordinator.mem_map import PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.migrate import migrate_pages, migrate_vmas
@@ -18,7 +18,7 @@ from protocol.messages import MigratePrep, node_name
 from protocol.nodemask import node_remap
 from protocol.profile import Profile
 
-MPOL_MF_STRICT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 1, 2, 4
+MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 4
 
 
 def next_pair(
@@ -144,5 +144,4 @@ def do_migrate_pages(
             busy += result
         return busy
     finally:
-        mm.mmap_sem.readers -= 1
-        memory.woken = True
+        up_read(memory, mm)

@@ -93,7 +93,7 @@ class Migration:
     def run(self) -> Steps[int]:
         self.list.seal()
         self.memory.page_lists.append(self.list)
-        started, moved, retry = self.memory.now, 0, 0
+        started, retry, failed = self.memory.now, 0, 0
         try:
             yield from self._isolate_all()
             for number in range(PASSES):
@@ -104,16 +104,15 @@ class Migration:
                 self.memory.notes.append(PassEnded(number, retry, failed))
                 if self.work.nomem_row is not None or not retry:
                     break
-            permanent = int(np.count_nonzero(self.list.failed))
             yield from self._put_back_rest()
         finally:
             self.memory.page_lists.remove(self.list)
         moved = self.list.count(State.MOVED)
         seconds = self.memory.now - started
         self.memory.notes.append(
-            MigrationEnded(moved, permanent + retry, self.settings.reason, seconds)
+            MigrationEnded(moved, failed + retry, self.settings.reason, seconds)
         )
-        return -ENOMEM if self.work.nomem_row is not None else permanent + retry
+        return -ENOMEM if self.work.nomem_row is not None else failed + retry
 
     def _isolate_all(self) -> Steps[None]:
         for rows in chunks(np.arange(self.list.rows), self.settings.chunk_pages):
@@ -147,6 +146,8 @@ class Migration:
         """putback_lru_pages of what is left; its status stays that of its last attempt (K 1.34)."""
         rest = np.flatnonzero(self.list.state == State.ISOLATED)
         self.list.failed[rest] = 1
+        # Only a full target ends the call before every page was attempted.
+        self.list.status[rest[self.list.status[rest] == 0]] = -ENOMEM
         for rows in chunks(rest, self.settings.chunk_pages):
             self.work.step_ok(rows)
             yield from self._wait_until(lambda: self.work.outstanding <= 1)

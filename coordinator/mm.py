@@ -15,7 +15,7 @@ from enum import IntFlag
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.mem_map import FILLING
+from coordinator.mem_map import NO_NODE
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x01, 0x02, 0x10, 0x20
@@ -86,7 +86,7 @@ class Mapping:
 
     def cached(self) -> npt.NDArray[np.intp]:
         """Indexes that have a frame."""
-        return np.flatnonzero(self.nid < FILLING)
+        return np.flatnonzero(self.nid != NO_NODE)
 
 
 class Vma:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.calls import PARKED, Steps, down_write
+from coordinator.calls import PARKED, Steps, down_write, up_write
 from coordinator.fault import Access, handle_mm_fault
 from coordinator.frames import revoke
 from coordinator.mem_map import Nids, PageFlag, Pfns
@@ -38,12 +38,8 @@ from protocol.messages import Mmap
 from protocol.notes import TaskEnded
 
 ESRCH, EINVAL, ENOMEM, EEXIST = 3, 22, 12, 17
+FLAGS_MAX = (1 << 32) - 1
 POPULATE_STEP = 4096
-
-
-def up_write(memory: Memory, mm: Mm) -> None:
-    mm.mmap_sem.writer = False
-    memory.woken = True
 
 
 def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
@@ -54,9 +50,9 @@ def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
     fixed = asked.flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)
     if not pages or sharing not in (MAP_SHARED, MAP_PRIVATE) or asked.prot & ~7:
         return -EINVAL
-    if asked.address % size or asked.offset % size:
+    if asked.address % size or asked.offset % size or asked.flags > FLAGS_MAX:
         return -EINVAL
-    if pages > TASK_SIZE or asked.address // size + pages > TASK_SIZE:
+    if asked.address // size + pages > TASK_SIZE:
         return -ENOMEM
     mm, start = task.mm, asked.address // size
     yield from down_write(mm)
@@ -72,7 +68,8 @@ def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
             start = mm.unmapped_area(pages)
             if start < 0:
                 return -ENOMEM
-        _enter_vma(memory, task, start, pages, asked)
+        if not _enter_vma(memory, task, start, pages, asked):
+            return -ENOMEM
     finally:
         up_write(memory, mm)
     if asked.flags & MAP_POPULATE:
@@ -80,16 +77,23 @@ def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
     return start * size
 
 
-def _enter_vma(memory: Memory, task: Task, start: int, pages: int, asked: Mmap) -> None:
-    shared = bool(asked.flags & MAP_SHARED)
-    mapping = memory.new_mapping(shared=shared, pages=pages)
-    vma = Vma(start, start + pages, asked.prot, asked.flags, asked.name, 0, mapping)
+def _enter_vma(memory: Memory, task: Task, start: int, pages: int, asked: Mmap) -> bool:
+    """A vma of a new object; False if this host has no memory for its page table."""
+    mapping = None
+    try:
+        mapping = memory.new_mapping(shared=bool(asked.flags & MAP_SHARED), pages=pages)
+        vma = Vma(start, start + pages, asked.prot, asked.flags, asked.name, 0, mapping)
+    except MemoryError:
+        if mapping is not None:
+            del memory.mappings[mapping.id]
+        return False
     vma.vm_ops = memory.vm_operations.get(asked.name)
     mapping.migratepage = memory.address_space_operations.get(asked.name)
     task.mm.insert(vma)
     memory.records.append(
         VmaMapped(task.pid, start, vma.end, vma.prot, vma.flags, vma.name, vma.pgoff, mapping.id)
     )
+    return True
 
 
 def _populate(memory: Memory, task: Task, start: int, pages: int, prot: int) -> Steps[None]:

@@ -44,7 +44,7 @@ def _line(memory: Memory, vma: Vma, page_size: int) -> str:
 
 
 def _escape(path: str) -> str:
-    """As seq_path does it: blanks, tabs, newlines and backslashes in octal."""
-    for character in "\\ \t\n":
+    """As seq_path does it here: newlines, tabs, blanks and equals signs in octal, no backslash."""
+    for character in "\n\t =":
         path = path.replace(character, f"\\{ord(character):03o}")
     return path

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator import migrate_off
-from coordinator.calls import Ask, Steps, ask_all, down_read
+from coordinator.calls import Ask, Steps, ask_all, down_read, up_read
 from coordinator.life import State
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
@@ -100,7 +100,7 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
 def sys_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> Steps[MovedPages]:
     """move_pages(2): value and status array (K 4.11 - 4.21)."""
     error, task = _check_move_pages(memory, kernel, asked)
-    status = np.full(asked.address.size, 0, np.int32)
+    status = np.zeros(asked.address.size, np.int32)
     if task is None:
         return MovedPages(error, status)
     page = asked.address // np.uint64(memory.topology.page_size)
@@ -113,8 +113,7 @@ def sys_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> Steps[Mo
         value = yield from _move(memory, kernel, task, asked, page, status)
         return MovedPages(value, status)
     finally:
-        task.mm.mmap_sem.readers -= 1
-        memory.woken = True
+        up_read(memory, task.mm)
 
 
 def _check_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> tuple[int, Task | None]:

@@ -67,15 +67,21 @@ class UnmapAndMove:
     def step_ok(self, rows: Rows) -> None:
         self.step(rows, np.zeros(rows.size, np.int32))
 
-    def step(self, rows: Rows, status: Statuses32) -> None:
-        """Apply the table to rows that are in one state, then do what their new states ask for."""
+    def step(self, rows: Rows, status: Statuses32, ask: Ask | None = None) -> None:
+        """Apply the table to rows that are in one state, then do what their new states ask for.
+
+        ``ask`` is the question that this is the answer to, for states that put it again.
+        """
         if not rows.size:
             return
         before = State(self.list.state[rows[0]])
         groups = self.list.apply(rows, status)
         self._leave(before, rows)
         for state, mine in groups:
-            self._enter(state, mine)
+            if state == before:
+                self._put_again(ask)
+            else:
+                self._enter(state, mine)
 
     def _leave(self, before: State, rows: Rows) -> None:
         if before == State.UNLOCKING:
@@ -116,12 +122,18 @@ class UnmapAndMove:
         if asked.state == State.ALLOCATING and reply.message is not None:
             self._got_frames(asked, reply)
         else:
-            self.step(asked.rows, statuses_of(reply, asked.rows.size))
+            self.step(asked.rows, statuses_of(reply, asked.rows.size), reply.ask)
 
     # ---- questions -------------------------------------------------------------------------
 
     def _put(self, nid: int, message: Message, asked: Asked) -> None:
         self.queue.append(Ask(node_name(nid), message, asked))
+        self.outstanding += 1
+
+    def _put_again(self, ask: Ask | None) -> None:
+        """To the node's next incarnation, word for word: a frame may be somebody else's by now."""
+        assert ask is not None, "a page waits for a question that was not put"
+        self.queue.append(ask)
         self.outstanding += 1
 
     def _ask(self, state: State, rows: Rows) -> None:

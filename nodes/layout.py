@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from nodes.generation import next_incarnation
 from protocol.core import Buffer
 
 U16 = npt.NDArray[np.uint16]
@@ -70,8 +71,9 @@ def size_of(frames: int, page_size: int) -> int:
 def write(buffer: Buffer, *, nid: int, page_size: int, frames: int, uuid: bytes) -> None:
     """A header and columns of free frames; the pages are left as they are.
 
-    Generations start at a number drawn from the uuid: a translation into a zone that was lost does
-    not fit the one that replaces it.  ValueError, and nothing written, if it cannot be done.
+    Generations start with an incarnation drawn from the uuid: a translation into a zone that was
+    lost does not fit the one that replaces it.  ValueError, and nothing written, if it cannot be
+    done.
     """
     if not 0 <= nid <= NID_MAX:
         raise ValueError(f"the id of a node is 0 to {NID_MAX}, not {nid}")
@@ -81,7 +83,8 @@ def write(buffer: Buffer, *, nid: int, page_size: int, frames: int, uuid: bytes)
     whole = np.frombuffer(buffer, dtype=np.uint8)
     whole[: HEADER_BYTES + FRAME_BYTES * frames] = 0
     generation = whole[HEADER_BYTES : HEADER_BYTES + 4 * frames].view("<u4")
-    generation[:] = 1 + (xxhash.xxh3_64_intdigest(uuid) >> 33)
+    drawn = np.array([xxhash.xxh3_64_intdigest(uuid) >> 33], np.uint32)
+    generation[:] = next_incarnation(drawn)
     head = _header.pack(MAGIC, LAYOUT, nid, page_size, frames, uuid)
     head += _digest.pack(xxhash.xxh3_64_intdigest(head))
     # The magic last: if this is cut in the middle, there is no zone.

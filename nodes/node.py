@@ -8,7 +8,6 @@ page of it has ended.
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +44,7 @@ from protocol.messages import (
     UnlockPages,
     ZoneCount,
     node_name,
+    snake_case,
 )
 from protocol.notes import (
     AccessRefused,
@@ -57,6 +57,8 @@ from protocol.notes import (
 )
 from protocol.session import Answer, Question, Session
 
+#: A load has no more bytes: a transport ends the connection that brings a longer frame.
+LOAD_BYTES_MAX = 8 << 20
 #: So long (seconds) a batch may be on its way; then its pages are -EAGAIN.
 LAND_SECONDS = 5.0
 
@@ -306,6 +308,8 @@ class Node:
     # ---- tasks -----------------------------------------------------------------------------
 
     def on_load_bytes(self, _: Question, message: LoadBytes) -> LoadedBytes:
+        if message.size * message.pfn.size > LOAD_BYTES_MAX:
+            return LoadedBytes(np.full(message.pfn.size, -errno.EINVAL, np.int32), b"")
         status, data = self._zone.load(message.size, message.pfn, message.generation, message.start)
         self._report_access("load", status)
         return LoadedBytes(status, data)
@@ -340,14 +344,9 @@ class Node:
             self._report(ZoneCounted(**counted))
 
 
-def _handler_name(message: str) -> str:
-    """``on_copy_pages`` for ``CopyPages``."""
-    return "on" + re.sub("([A-Z])", r"_\1", message).lower()
-
-
 _Handler = Callable[[Node, Question, Any], Message | None]
 _HANDLERS: dict[type[Message], _Handler] = {
-    row.cls: getattr(Node, _handler_name(row.name))
+    row.cls: getattr(Node, f"on_{snake_case(row.name)}")
     for row in MESSAGES.values()
     if row.answerer == "node" and row.answer is not None
 }

@@ -35,6 +35,7 @@ from nodes.flags import (
     REFCOUNT,
 )
 from nodes.free_area import Frames, FreeArea
+from nodes.generation import next_incarnation, same_incarnation
 from nodes.layout import U16, U32
 from protocol.core import Buffer
 
@@ -100,7 +101,7 @@ class Zone:
                 f"{flags[damaged[0]]:#x}; format a new zone, its pages are lost"
             )
         cut = np.flatnonzero(flags == FREEING)
-        self._generation[cut] += np.uint32(1)
+        self._generation[cut] = next_incarnation(self._generation[cut])
         flags[cut] = 0
         self._refcount[:] = REFCOUNT[flags]
         self._histogram = np.bincount(flags, minlength=FREEING)
@@ -147,7 +148,7 @@ class Zone:
         freed = _distinct(frame[status == 0])
         before = self._flags[freed]
         self._flags[freed] = FREEING
-        self._generation[freed] += np.uint32(1)
+        self._generation[freed] = next_incarnation(self._generation[freed])
         self._count(before, np.zeros_like(before))
         self._refcount[freed] = 0
         self._flags[freed] = 0
@@ -217,13 +218,18 @@ class Zone:
     def hold(self, pfn: U32, generation: U32, locked: U8, pinned: U8) -> Statuses:
         """Another user's page lock and references, 1 or 0 each.
 
-        -EAGAIN if migration has the page lock, or no page maps the frame.
+        -EAGAIN if migration has the page lock, or no page maps the frame.  Who takes nothing that
+        is not held already may name any generation of the same incarnation: polite passes that
+        fail change the generation, and a forced one waits for just this (K 1.28).
         """
-        frame, flags, status = self._find(pfn, generation)
+        now = self._generation[np.minimum(pfn, self.frames - 1)]
+        known = np.where(same_incarnation(now, generation), now, generation)
+        frame, flags, status = self._find(pfn, known)
+        wanted = (np.where(locked, HELD, 0) | np.where(pinned, PINNED, 0)).astype(np.uint16)
+        _refuse(status, (wanted & ~flags != 0) & (known != generation), errno.ESTALE)
         _refuse(status, flags & (MAPPED | LOCKED) != MAPPED, errno.EAGAIN)
         done = status == 0
-        wanted = np.where(locked != 0, HELD, 0) | np.where(pinned != 0, PINNED, 0)
-        after = flags & np.uint16(0xFFFF ^ (HELD | PINNED)) | wanted.astype(np.uint16)
+        after = flags & np.uint16(0xFFFF ^ (HELD | PINNED)) | wanted
         self._write(frame[done], after[done])
         return status
 

@@ -46,18 +46,16 @@ class Holds:
                 access.preset(row, held.frame)
 
     def answered(self, access: Access, asked: Working, refused: Rows) -> None:
-        """The node did what it was asked, but for the rows that it ``refused``.
-
-        Nothing is left to let go of in a frame where that was refused.
-        """
+        """The node did what it was asked, but for the rows that it ``refused``."""
         if not isinstance(asked.message, HoldPages):
             return
         wrong = frozenset(refused.tolist())
         for row, page, shall in _rows(access, asked, asked.message):
-            held = self._held.get(page)
-            if row not in wrong and (shall.locked or shall.pinned):
+            if row in wrong:
+                continue
+            if shall.locked or shall.pinned:
                 self._held[page] = shall
-            elif row not in wrong or (held and held.covers(shall.locked, shall.pinned)):
+            else:
                 self._held.pop(page, None)
 
     def lost(self, access: Access, asked: Working) -> None:

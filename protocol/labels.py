@@ -89,6 +89,9 @@ ERRNO = _fixed("errno", *(row.name for row in STATUSES if row.number < 0))
 ERRNO_OF_CALL = _fixed("errno")
 PASS = _fixed("pass", *(str(number) for number in range(10)))
 MIGRATE_REASON = _fixed("reason", "syscall_or_cpuset", "mempolicy_mbind", "memory_hotplug")
-CALL = _fixed("call", "migrate_pages", "move_pages", "mbind", "set_mempolicy", "get_mempolicy")
+CALL = _fixed(
+    "call",
+    *("mmap", "munmap", "mprotect", "fork", "exit", "fault", "migrate_pages", "move_pages"),
+)
 END = _fixed("reason", "exit", "lease")
 LOSS = _fixed("reason", "full", "unknown", "closed")

@@ -11,6 +11,7 @@ The generated table in ``docs/messages.md`` is this file's.
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -138,6 +139,11 @@ def message(
 def node_name(nid: int) -> str:
     """The session name of node ``nid``."""
     return f"node{nid}"
+
+
+def snake_case(name: str) -> str:
+    """``migrate_pages`` for ``MigratePages``: the kernel's spelling of a message's name."""
+    return re.sub("(?<!^)([A-Z])", r"_\1", name).lower()
 
 
 COORDINATOR = "coordinator"
@@ -357,7 +363,11 @@ class StoreBytes(Message):
 
 @message(0x43, "client>node", answer="Statuses")
 class HoldPages(Message):
-    """Play another user of the frame: absolute: page lock held, extra references (1 or 0 each)."""
+    """Play another user of the frame: absolute: page lock held, extra references (1 or 0 each).
+
+    Whoever takes nothing that is not held already may name any generation of the frame's
+    incarnation (nodes/generation.py).
+    """
 
     pfn: U32
     generation: U32

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 NodeSet = tuple[int, ...]
 
-_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+#: Of more digits than these Python makes no number.
+_RANGE = re.compile(r"(\d{1,4000})(?:-(\d{1,4000}))?")
 
 
 class NodeListError(ValueError):

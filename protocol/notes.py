@@ -196,7 +196,7 @@ class MachineCounted(Note):
 
 @dataclass(frozen=True, slots=True)
 class SyscallEnded(Note):
-    """A system call was answered."""
+    """A system call (or a fault) was answered.  call: the kernel's name of it."""
 
     call: str
     result: int

@@ -1,7 +1,6 @@
 """TABLE: what can be the answer for one page, as in move_pages(2): a node id >= 0 or -errno.
 
-A status is part of the protocol and expected.  ``definite`` means that the thing asked for did not
-happen and never will; an indefinite status has to be resolved before anything is done about it.
+A status is part of the protocol and expected.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 
 class StatusClass(IntEnum):
-    """The columns of the table of a page's life (coordinator/migrate.py)."""
+    """The columns of the table of a page's life (coordinator/life.py)."""
 
     OK = 0
     AGAIN = 1
@@ -28,33 +27,30 @@ class StatusRow(NamedTuple):
     number: int
     name: str
     column: StatusClass
-    definite: bool
     meaning: str
 
 
-def _row(name: str, column: StatusClass, definite: bool, meaning: str) -> StatusRow:
-    return StatusRow(-getattr(errno, name), name, column, definite, meaning)
+def _row(name: str, column: StatusClass, meaning: str) -> StatusRow:
+    return StatusRow(-getattr(errno, name), name, column, meaning)
 
 
 OK = 0
 
 STATUSES: tuple[StatusRow, ...] = (
-    StatusRow(OK, "OK", StatusClass.OK, True, "done (or: the node that holds the page)"),
-    _row("EAGAIN", StatusClass.AGAIN, True, "not now: locked, pinned, or the peer did not answer"),
-    _row("EBUSY", StatusClass.AGAIN, True, "not on the LRU, or already isolated (K 1.16)"),
-    _row("ESTALE", StatusClass.AGAIN, True, "the frame has another generation by now"),
-    _row("ENOMEM", StatusClass.NOMEM, True, "no free frame"),
-    _row("EIO", StatusClass.PERMANENT, True, "the mapping's migratepage refuses (K 1.54)"),
-    _row("EPERM", StatusClass.PERMANENT, True, "not allowed (K 1.31)"),
-    _row("EINVAL", StatusClass.PERMANENT, True, "an argument is wrong"),
-    _row(
-        "EACCES", StatusClass.PERMANENT, True, "mapped more than once and no MOVE_ALL; protection"
-    ),
-    _row("EFAULT", StatusClass.PERMANENT, True, "no mapping at that address"),
-    _row("ENOENT", StatusClass.PERMANENT, True, "no page present"),
-    _row("ENOSYS", StatusClass.PERMANENT, True, "built without it"),
-    _row("ESRCH", StatusClass.PERMANENT, True, "no such process"),
-    _row("ENODEV", StatusClass.NODEV, False, "the node went away with the question unanswered"),
+    StatusRow(OK, "OK", StatusClass.OK, "done (or: the node that holds the page)"),
+    _row("EAGAIN", StatusClass.AGAIN, "not now: locked, pinned, or the peer did not answer"),
+    _row("EBUSY", StatusClass.AGAIN, "not on the LRU, or already isolated (K 1.16)"),
+    _row("ESTALE", StatusClass.AGAIN, "the frame has another generation by now"),
+    _row("ENOMEM", StatusClass.NOMEM, "no free frame"),
+    _row("EIO", StatusClass.PERMANENT, "the mapping's migratepage refuses (K 1.54)"),
+    _row("EPERM", StatusClass.PERMANENT, "not allowed (K 1.31)"),
+    _row("EINVAL", StatusClass.PERMANENT, "an argument is wrong"),
+    _row("EACCES", StatusClass.PERMANENT, "mapped more than once and no MOVE_ALL; protection"),
+    _row("EFAULT", StatusClass.PERMANENT, "no mapping at that address"),
+    _row("ENOENT", StatusClass.PERMANENT, "no page present"),
+    _row("ENOSYS", StatusClass.PERMANENT, "built without it"),
+    _row("ESRCH", StatusClass.PERMANENT, "no such process"),
+    _row("ENODEV", StatusClass.NODEV, "the node went away with the question unanswered"),
 )
 
 BY_NUMBER = {row.number: row for row in STATUSES}

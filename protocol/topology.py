@@ -32,10 +32,11 @@ from protocol.core import ConfigurationError
 from protocol.nodemask import NodeListError, format_nodes, parse_list
 
 PAGE_SIZE = 4096
-PAGE_SIZE_MIN, PAGE_SIZE_MAX = 8, 1 << 21
+PAGE_SIZE_MIN, PAGE_SIZE_MAX = 64, 1 << 21
 NID_MAX = 254
+NODES_MAX = NID_MAX
 CPU_MAX = 8191
-FRAMES_MAX = 1 << 32
+FRAMES_MAX = (1 << 32) - 1
 LOCAL_DISTANCE, REMOTE_DISTANCE = 10, 20
 DISTANCE_MAX = 254
 
@@ -103,11 +104,17 @@ class Topology:
         Raises ConfigurationError.
         """
         _check_page_size(page_size)
+        # Before anything is built that grows with the square of their number.
+        if not 1 <= nodes <= NODES_MAX:
+            raise ConfigurationError(
+                f"A machine of {nodes} nodes cannot be: it has from 1 to {NODES_MAX}."
+            )
+        frames = _frames(memory, page_size, "each node")
         return cls(
             tuple(
                 TopologyNode(
                     nid,
-                    _frames(memory, page_size, f"node {nid}"),
+                    frames,
                     tuple(range(nid * cpus_per_node, (nid + 1) * cpus_per_node)),
                 )
                 for nid in range(nodes)

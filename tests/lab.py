@@ -203,12 +203,14 @@ class Lab:
         del self._held_back[cls]
         self.let_pass(cls)
 
-    def let_pass(self, cls: type[Message]) -> None:
-        """What was held back of this type arrives now; what follows is held back again."""
-        passing = [item for item in self._held if item[0] is cls]
-        self._held = [item for item in self._held if item[0] is not cls]
-        for _, target, frames in passing:
-            self._deliver(*decode(frames, KEY), target, frames)
+    def let_pass(self, cls: type[Message], *, answered: bool = True) -> None:
+        """What was held back of this type arrives now; or it does, but the answers are lost."""
+        held, self._held = self._held, [item for item in self._held if item[0] is not cls]
+        for _, target, frames in (item for item in held if item[0] is cls):
+            if answered:
+                self._deliver(*decode(frames, KEY), target, frames)
+            else:
+                self.cores[target].handle(Received(frames), now=self.now)
         self.run()
 
     def drop(self, cls: type[Message]) -> None:

@@ -165,7 +165,7 @@ def test_every_call_that_takes_steps_reports_its_end(lab: Lab) -> None:
     pid = lab.spawn()
     lab.mapped(pid, 1)
     lab.migrate(pid, 0, 1)
-    assert [note.call for note in lab.noted(SyscallEnded)] == ["Mmap", "Fault", "MigratePages"]
+    assert [note.call for note in lab.noted(SyscallEnded)] == ["mmap", "fault", "migrate_pages"]
 
 
 # ---- calls side by side --------------------------------------------------------------------

@@ -40,7 +40,7 @@ def test_the_address_has_eight_digits_at_least(lab: Lab) -> None:
         ("[stack]", "default stack"),
         ("[anything else]", "default"),
         ("/usr/lib/libm.so", "default file=/usr/lib/libm.so"),
-        ("/a b\tc\nd\\e", "default file=/a\\040b\\011c\\012d\\134e"),
+        ("/a b\tc\nd\\e=f", "default file=/a\\040b\\011c\\012d\\e\\075f"),
     ],
 )
 def test_what_a_vma_is(lab: Lab, name: str, token: str) -> None:

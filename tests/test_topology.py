@@ -65,7 +65,7 @@ def test_a_machine_survives_being_written_and_read() -> None:
     ("old", "new", "says"),
     [
         ("page_size = 4096", "page_size = 4095", "page_size is 4095: it must be a power of two"),
-        ("page_size = 4096", "page_size = 4", "power of two from 8"),
+        ("page_size = 4096", "page_size = 4", "power of two from 64"),
         ("page_size = 4096", 'page_size = "4K"', "page_size of the topology is '4K'"),
         ("page_size = 4096", "pagesize = 4096", "the key 'pagesize'"),
         ("[[node]]\nid = 0", "[[node]\nid = 0", "not TOML"),

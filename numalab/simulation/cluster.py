@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.coordinator import Coordinator
-from coordinator.mem_map import FILLING
+from coordinator.mem_map import NO_NODE
 from coordinator.memory import Memory
 from coordinator.mm import Mm, Pte
 from nodes.flags import HELD, ISOLATED, MAPPED, PINNED
@@ -255,7 +255,7 @@ class Cluster:
         if vma.bits[slot] & _LIVE:
             return int(vma.nid[slot]), int(vma.pfn[slot])
         index = slot + vma.pgoff
-        if vma.shared and vma.mapping.nid[index] < FILLING:
+        if vma.shared and vma.mapping.nid[index] != NO_NODE:
             return int(vma.mapping.nid[index]), int(vma.mapping.pfn[index])
         return None
 
