@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.calls import Ask, Parked, Reply, Steps
+from coordinator.calls import Ask, Parked, Reply, Steps, ask_all
 from coordinator.handlers import HANDLERS, Desk
 from coordinator.invariants import check_memory
 from coordinator.members import Members
@@ -17,7 +17,7 @@ from coordinator.syscalls import Kernel
 from coordinator.vm_operations import register
 from protocol.codec import WireError, encode_entry
 from protocol.core import Deadline, Effect, Event, Received, Record, Report
-from protocol.messages import COORDINATOR, Done, Message, snake_case
+from protocol.messages import COORDINATOR, Done, DropHolds, Message, node_name, snake_case
 from protocol.notes import FrameDropped, MachineCounted, SyscallEnded
 from protocol.profile import SEED, Profile
 from protocol.session import Answer, Question, Session
@@ -139,12 +139,15 @@ class Coordinator:
         self._resume(call, Reply(ask, answer.message, answer.status))
 
     def _attend(self, now: float) -> None:
-        """Ask nodes whether they are there; end the tasks of clients that are not."""
+        """Ask nodes whether they are there; a client that is not has its holds and tasks ended."""
         for peer, message, within in self.members.due(now):
             ticket = self.session.ask(peer, message, now=now, within=within)
             self.members.asked(peer, ticket)
-        for task in self.members.orphans(now):
-            self._start(_exit(self.memory, task.pid), None, "exit")
+        for client in self.members.bury(now):
+            # First the page locks: a migration may wait for one, and an exit for the migration.
+            self._start(_drop_holds(self.memory, client), None, "exit")
+            for task in [task for task in self.memory.tasks.values() if task.client == client]:
+                self._start(_exit(self.memory, task.pid), None, "exit")
 
     # ---- calls -----------------------------------------------------------------------------
 
@@ -196,6 +199,11 @@ class Coordinator:
         memory.records.clear()
         memory.notes.clear()
         return effects
+
+
+def _drop_holds(memory: Memory, client: str) -> Steps[Message]:
+    yield from ask_all([Ask(node_name(nid), DropHolds(client)) for nid in memory.nids])
+    return Done(0)
 
 
 def _exit(memory: Memory, pid: int) -> Steps[Message]:

@@ -21,7 +21,7 @@ def allocate_frames(
     """
     parts: list[tuple[int, Rows, Pfns]] = []
     rest = np.arange(slot.size)
-    for nid in memory.topology.zonelist(node):
+    for nid in memory.zonelist(node):
         owner = np.full(rest.size, vma.mapping.id, np.uint32)
         index = (slot[rest] + vma.pgoff).astype(np.uint32)
         asked = NewPages(int(mapped), owner, index)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coordinator.memory import Memory
-from coordinator.mm import Task
 from protocol.messages import Describe, Message, NodeDescription, node_name
 from protocol.notes import NodeLost, NodeUp
 from protocol.session import Answer
 
+ENODEV = 19
 #: A node that has not answered for so many heartbeats is called lost.
 PATIENCE = 3
 
@@ -62,6 +62,10 @@ class Members:
         if name is None:
             return False
         node = self._nodes[name]
+        if answer.status == -ENODEV:
+            # It restarted: what it is now, its next answer tells.
+            node.due = now
+            return True
         description = answer.message
         fits = isinstance(description, NodeDescription) and self._fits(node, description)
         if fits and not node.up:
@@ -69,6 +73,7 @@ class Members:
         elif not fits and node.up:
             self.memory.notes.append(NodeLost(node.nid))
         node.up = fits
+        self.memory.lost = (self.memory.lost | {node.nid}) - ({node.nid} if fits else set())
         if self.heartbeat is not None or not fits:
             node.due = now + (self.heartbeat or 1.0)
         return True
@@ -91,9 +96,9 @@ class Members:
         if peer in self._clients:
             self._clients[peer] = now
 
-    def orphans(self, now: float) -> list[Task]:
-        """Tasks whose client has been silent for longer than the lease; it is forgotten."""
+    def bury(self, now: float) -> list[str]:
+        """The clients that have been silent for longer than the lease; they are forgotten."""
         silent = [name for name, heard in self._clients.items() if heard + self.lease <= now]
         for name in silent:
             del self._clients[name]
-        return [task for task in self.memory.tasks.values() if task.client in silent]
+        return silent

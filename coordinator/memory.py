@@ -73,6 +73,8 @@ class Memory:
         self.records: list[Message] = []
         self.notes: list[Note] = []
         self.now = 0.0
+        #: Nodes that do not answer: nothing is asked of them that somebody would wait for.
+        self.lost: frozenset[int] = frozenset()
         #: For how many seconds pages have been migration entries, at most.
         self.longest_entry = 0.0
         #: Something changed that a parked fault or call may be waiting for.
@@ -87,6 +89,10 @@ class Memory:
         pid = self._next_pid
         self._next_pid += 1
         return pid
+
+    def zonelist(self, nid: int) -> tuple[int, ...]:
+        """Where to look for a frame that is wanted on ``nid``: nodes that answer (K 5.10)."""
+        return tuple(node for node in self.topology.zonelist(nid) if node not in self.lost)
 
     def new_transfer(self) -> int:
         transfer = self._next_transfer

@@ -97,11 +97,17 @@ def check_range(memory: Memory, mm: Mm, source: int, flags: int, pagelist: PageL
             frames.set(pfn, PageFlag.HELD)
 
 
+def migrate_prep(memory: Memory) -> Steps[None]:
+    """Drain the pending LRU adds of every node that answers (K 1.13)."""
+    nids = [nid for nid in memory.nids if nid not in memory.lost]
+    yield from ask_all([Ask(node_name(nid), MigratePrep()) for nid in nids])
+
+
 def migrate_to_node(
     memory: Memory, mm: Mm, source: int, dest: int, flags: int, settings: Settings
 ) -> Steps[int]:
     """Move what ``mm`` has on ``source`` to ``dest``; pages not moved, or -errno (K 1.13)."""
-    yield from ask_all([Ask(node_name(nid), MigratePrep()) for nid in memory.nids])
+    yield from migrate_prep(memory)
     pagelist = PageList(mm.pid)
     check_range(memory, mm, source, flags, pagelist)
     if not pagelist.rows:

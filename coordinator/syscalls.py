@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator import migrate_off
-from coordinator.calls import Ask, Steps, ask_all, down_read, up_read
+from coordinator.calls import Steps, down_read, up_read
 from coordinator.life import State
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
@@ -17,12 +17,13 @@ from coordinator.mempolicy import (
     MPOL_MF_MOVE,
     MPOL_MF_MOVE_ALL,
     do_migrate_pages,
+    migrate_prep,
     new_page_node,
 )
 from coordinator.migrate import migrate_pages
 from coordinator.mm import Mm, Pages, Pte, Task
 from coordinator.pagelist import PageList, Settings
-from protocol.messages import MigratePages, MigratePrep, MovedPages, MovePages, node_name
+from protocol.messages import MigratePages, MovedPages, MovePages
 from protocol.profile import Profile
 
 EPERM, ENOENT, ESRCH, EACCES, EFAULT = 1, 2, 3, 13, 14
@@ -63,7 +64,8 @@ def cpu_node(memory: Memory, caller: int) -> int:
 def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> Steps[int]:
     """migrate_pages(2): pages not moved, or -errno (K 1.1, 1.3, 4.6).
 
-    A node that the machine does not have is -EINVAL, as since 2.6.23 (K 1.4).
+    A node that the machine does not have is -EINVAL, as since 2.6.23 (K 1.4); one that is lost is
+    -ENODEV, which no kernel answers here.
     """
     task = memory.tasks.get(asked.pid or asked.caller)
     if task is None:
@@ -79,6 +81,8 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
         return migrate_off.migrate_vmas(
             task.mm, from_nodes=from_nodes, to_nodes=to_nodes, flags=flags
         )
+    if memory.lost & (from_nodes | to_nodes):
+        return -ENODEV
     settings = Settings(
         chunk_pages=kernel.chunk_pages,
         fallback=kernel.profile.allocation_falls_back,
@@ -109,7 +113,7 @@ def sys_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> Steps[Mo
         if asked.query:
             _find_pages(memory, kernel.profile, task.mm, page, status)
             return MovedPages(0, status)
-        yield from ask_all([Ask(node_name(nid), MigratePrep()) for nid in memory.nids])
+        yield from migrate_prep(memory)
         value = yield from _move(memory, kernel, task, asked, page, status)
         return MovedPages(value, status)
     finally:
@@ -129,7 +133,8 @@ def _check_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> tuple
         return -ESRCH, None
     if not may_move(memory, asked.caller, task):
         return -EPERM, None
-    if not asked.query and not np.isin(asked.node, _ids(memory.nids)).all():
+    online = [nid for nid in memory.nids if nid not in memory.lost]
+    if not asked.query and not np.isin(asked.node, _ids(online)).all():
         return -ENODEV, None
     return 0, task
 
@@ -177,6 +182,7 @@ def _move(
     first = np.zeros(todo.size, np.bool_)
     first[np.unique(frame[todo], return_index=True)[1]] = True
     first &= ~memory.flagged(nid[todo], pfn[todo], PageFlag.HELD)
+    first &= ~np.isin(nid[todo], _ids(sorted(memory.lost)))
     status[todo[~first]] = -EBUSY
     todo = todo[first]
     status[todo] = 0

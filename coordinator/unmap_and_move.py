@@ -165,9 +165,12 @@ class UnmapAndMove:
             if nid < 0:
                 self._no_frames(mine)
                 continue
-            zonelist = self.memory.topology.zonelist(int(nid))
+            zonelist = self.memory.zonelist(int(nid))
             if not self.settings.fallback:
-                zonelist = zonelist[:1]
+                zonelist = tuple(node for node in zonelist if node == nid)
+            if not zonelist:
+                self._no_frames(mine)
+                continue
             self._ask_zone(Asked(State.ALLOCATING, mine, zonelist, int(nid)))
 
     def _ask_zone(self, asked: Asked) -> None:

@@ -24,6 +24,7 @@ from protocol.messages import (
     CountZone,
     Describe,
     Done,
+    DropHolds,
     FrameInventory,
     HoldPages,
     Inventory,
@@ -57,7 +58,7 @@ from protocol.notes import (
 )
 from protocol.session import Answer, Question, Session
 
-#: A load has no more bytes: a transport ends the connection that brings a longer frame.
+#: A load has no more bytes, whoever asks: the answer is made in memory.
 LOAD_BYTES_MAX = 8 << 20
 #: So long (seconds) a batch may be on its way; then its pages are -EAGAIN.
 LAND_SECONDS = 5.0
@@ -102,6 +103,8 @@ class Node:
         # First come, first sent; at most CREDIT batches are in flight for all of them together.
         self._transfers: list[_Transfer] = []
         self._flights: dict[int, tuple[_Transfer, Batch]] = {}
+        # What each client holds, (pfn: generation): few, as only tests and tools play this part.
+        self._holds: dict[str, dict[int, int]] = {}
         self._counted: dict[str, int] = {}
         self._reports: list[Effect] = []
 
@@ -321,9 +324,23 @@ class Node:
         self._report_access("store", status)
         return Statuses(status)
 
-    def on_hold_pages(self, _: Question, message: HoldPages) -> Statuses:
+    def on_hold_pages(self, question: Question, message: HoldPages) -> Statuses:
         status = self._zone.hold(message.pfn, message.generation, message.locked, message.pinned)
+        held = self._holds.setdefault(question.peer, {})
+        taken = (message.locked | message.pinned) != 0
+        for row in np.flatnonzero(status == 0):
+            held.pop(int(message.pfn[row]), None)
+            if taken[row]:
+                held[int(message.pfn[row])] = int(message.generation[row])
         return Statuses(status)
+
+    def on_drop_holds(self, _: Question, message: DropHolds) -> Done:
+        held = self._holds.pop(message.client, {})
+        pfn = np.array(list(held), np.uint32)
+        generation = np.array(list(held.values()), np.uint32)
+        nothing = np.zeros(pfn.size, np.uint8)
+        self._zone.hold(pfn, generation, nothing, nothing)
+        return Done(0)
 
     # ---- notes -----------------------------------------------------------------------------
 

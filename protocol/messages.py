@@ -316,6 +316,13 @@ class ZoneCount(Message):
     locked: Unsigned
 
 
+@message(0x1F, "coordinator>node", answer="Done")
+class DropHolds(Message):
+    """A client died: the page locks and extra references that it took are let go."""
+
+    client: Text
+
+
 # ---- a node asks a node --------------------------------------------------------------------
 
 

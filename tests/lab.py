@@ -90,10 +90,9 @@ class Lab:
             self.topology,
             boot_id=1,
             key=KEY,
-            heartbeat=None,
             lease=lease,
             vm_operations=vm_operations,
-            **coordinator,
+            **{"heartbeat": None, **coordinator},
         )
         self.memory = self.coordinator.memory
         self.client = Session(CLIENT, boot_id=1, key=KEY)

@@ -31,7 +31,7 @@ from protocol.codec import FRAMES_MAX
 from protocol.core import Buffer, ConfigurationError, Frames
 
 #: A longer frame ends its connection: libzmq does that before the frame is read in full.
-FRAME_BYTES_MAX = 8 << 20
+FRAME_BYTES_MAX = 64 << 20
 #: From here on a copy costs more than the bookkeeping that avoids it.
 ZERO_COPY_BYTES = 64 << 10
 #: Messages queued for each peer.  The windows of the session are far below it.
