@@ -68,7 +68,7 @@ class Coordinator:
             follows_epoch=False,
             **session_options,
         )
-        self.memory = Memory(topology)
+        self.memory = Memory(topology, profile)
         register(self.memory, vm_operations or {})
         self.members = Members(self.memory, lease=lease, heartbeat=heartbeat)
         kernel = Kernel(profile, migration, chunk_pages)

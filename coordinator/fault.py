@@ -208,7 +208,7 @@ def _first_touch(
     index = slot + vma.pgoff
     if vma.mapping.shared:
         vma.mapping.pfn[index] = FILLING
-    parts = yield from allocate_frames(memory, vma, slot, node, mapped=True, local=node)
+    parts = yield from allocate_frames(memory, task, vma, slot, mapped=True, local=node)
     if vma.mapping.shared:
         vma.mapping.pfn[index] = 0
     vma.bits[slot] &= ~np.uint8(Pte.BUSY)

@@ -8,20 +8,46 @@ import numpy.typing as npt
 from coordinator.calls import PARKED, Ask, Steps, ask_all
 from coordinator.mem_map import Nids, PageFlag, Pfns, Rows
 from coordinator.memory import Memory
-from coordinator.mm import Vma
+from coordinator.mm import Mempolicy, Mode, Task, Vma
+from coordinator.policy import effective_policy, policy_zonelist, wanted_nodes
 from protocol.messages import NewPageFrames, NewPages, PutPages, SetGeneration, node_name
+
+Parts = list[tuple[int, Rows, Pfns]]
 
 
 def allocate_frames(
-    memory: Memory, vma: Vma, slot: Rows, node: int, *, mapped: bool, local: int
-) -> Steps[list[tuple[int, Rows, Pfns]]]:
-    """Frames for these slots from the zonelist of ``node``: (nid, rows of ``slot``, pfn) parts.
+    memory: Memory, task: Task, vma: Vma, slot: Rows, *, mapped: bool, local: int
+) -> Steps[Parts]:
+    """Frames for these slots where the policy wants them: (nid, rows of ``slot``, pfn) parts.
 
-    Fewer rows than asked come back when every node of the zonelist is full.
+    ``local``: node of the cpu that faults.  Fewer rows than asked come back when every node that
+    the policy allows is full.
     """
-    parts: list[tuple[int, Rows, Pfns]] = []
-    rest = np.arange(slot.size)
-    for nid in memory.zonelist(node):
+    policy = effective_policy(task, vma)
+    wanted = wanted_nodes(policy, vma, slot, local, memory)
+    parts: Parts = []
+    for node in np.unique(wanted):
+        rows = np.flatnonzero(wanted == node)
+        parts += yield from _from_zonelist(
+            memory, vma, slot, rows, policy, int(node), mapped, local
+        )
+    return parts
+
+
+def _from_zonelist(
+    memory: Memory,
+    vma: Vma,
+    slot: Rows,
+    rest: Rows,
+    policy: Mempolicy | None,
+    node: int,
+    mapped: bool,
+    local: int,
+) -> Steps[Parts]:
+    """Frames for the rows ``rest`` of ``slot``, all wanted on ``node``."""
+    parts: Parts = []
+    interleave = policy is not None and policy.mode == Mode.INTERLEAVE
+    for nid in policy_zonelist(policy, node, memory):
         owner = np.full(rest.size, vma.mapping.id, np.uint32)
         index = (slot[rest] + vma.pgoff).astype(np.uint32)
         asked = NewPages(int(mapped), owner, index)
@@ -31,7 +57,7 @@ def allocate_frames(
         if given.size:
             flags = PageFlag.ALLOCATED if mapped else PageFlag.HELD
             pfn = memory.given(nid, answer, given, asked, flags)
-            memory.count_allocation(nid, node, local, given.size)
+            memory.count_allocation(nid, node, local, given.size, interleave=interleave)
             parts.append((nid, rest[given], pfn))
         rest = rest[answer.status != 0]
         if not rest.size:

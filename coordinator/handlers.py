@@ -16,6 +16,7 @@ from coordinator.memory import Memory
 from coordinator.mm import Mm, Pte, Task
 from coordinator.mmap import do_exit, do_fork, do_mmap, do_mprotect, do_munmap
 from coordinator.numa_maps import numa_maps
+from coordinator.policy_calls import sys_get_mempolicy, sys_mbind, sys_set_mempolicy
 from coordinator.records import TaskSpawned
 from coordinator.syscalls import Kernel, sys_migrate_pages, sys_move_pages
 from protocol import messages as m
@@ -159,6 +160,31 @@ def on_migrate_pages(
 @handles(m.MovePages)
 def on_move_pages(desk: Desk, question: Question, asked: m.MovePages) -> Message | Steps[Message]:
     return sys_move_pages(desk.memory, desk.kernel, asked)
+
+
+@handles(m.SetMempolicy)
+def on_set_mempolicy(desk: Desk, question: Question, asked: m.SetMempolicy) -> Message:
+    task = desk.memory.tasks.get(asked.pid)
+    if task is None:
+        return Done(-ESRCH)
+    return Done(sys_set_mempolicy(desk.memory, task, asked.mode, asked.nodes))
+
+
+@handles(m.GetMempolicy)
+def on_get_mempolicy(
+    desk: Desk, question: Question, asked: m.GetMempolicy
+) -> Message | Steps[Message]:
+    task = desk.memory.tasks.get(asked.pid)
+    if task is None:
+        return m.PolicyTold(-ESRCH, 0, ())
+    return sys_get_mempolicy(desk.memory, task, asked.address, asked.flags)
+
+
+@handles(m.Mbind)
+def on_mbind(desk: Desk, question: Question, asked: m.Mbind) -> Message | Steps[Message]:
+    return _task_call(
+        desk, asked.pid, lambda task: sys_mbind(desk.memory, desk.kernel, task, asked)
+    )
 
 
 # ---- what one reads --------------------------------------------------------------------------

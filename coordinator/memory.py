@@ -24,6 +24,7 @@ from coordinator.records import (
 )
 from protocol.messages import Message, NewPageFrames, NewPages
 from protocol.notes import Note, PagesAllocated
+from protocol.profile import SEED, Profile
 from protocol.topology import Topology
 
 _LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
@@ -58,8 +59,9 @@ class NumaStat:
 class Memory:
     """Tasks, mappings and mem_map; arrays of frames are (nid, pfn) pairs of equal length."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, profile: Profile = SEED) -> None:
         self.topology = topology
+        self.profile = profile
         self.nids = tuple(node.nid for node in topology.nodes)
         self.mem_map = {node.nid: MemMap(node.frames) for node in topology.nodes}
         self.numastat = NumaStat(max(self.nids) + 1)
@@ -152,11 +154,15 @@ class Memory:
         self.mem_map[nid].generation[pfn] = generation
         self.records.append(GenerationsSet(nid, pfn, generation))
 
-    def count_allocation(self, node: int, preferred: int, local: int, pages: int) -> None:
+    def count_allocation(
+        self, node: int, preferred: int, local: int, pages: int, *, interleave: bool = False
+    ) -> None:
         """``pages`` frames came from ``node``; ``local``: node of the cpu that asked (K 6.6)."""
         if pages:
             self.numastat.count(node=node, preferred=preferred, local=local, pages=pages)
-            self.notes.append(PagesAllocated(node, preferred, local, pages))
+            if interleave and node == preferred:
+                self.numastat.interleave_hit[node] += np.uint64(pages)
+            self.notes.append(PagesAllocated(node, preferred, local, pages, interleave))
 
     def given(
         self, nid: int, answer: NewPageFrames, rows: Rows, asked: NewPages, flags: PageFlag

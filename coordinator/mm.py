@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,24 @@ class VmFlag(IntFlag):
 
 
 NOT_MIGRATABLE = VmFlag.LOCKED | VmFlag.IO | VmFlag.PFNMAP | VmFlag.RESERVED
+
+
+class Mode(IntEnum):
+    """MPOL_* with the kernel's values (K 5.1)."""
+
+    DEFAULT = 0
+    PREFERRED = 1
+    BIND = 2
+    INTERLEAVE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Mempolicy:
+    """struct mempolicy; ``nodes`` ascending.  DEFAULT is never stored: it means none (K 5.2)."""
+
+    mode: Mode
+    nodes: tuple[int, ...]
+
 
 #: vm_ops->migrate(vma, from, to, flags) -> 0, -errno, or positive (K 2.2, 2.5).
 MigrateHook = Callable[["Vma", frozenset[int], frozenset[int], int], int]
@@ -101,6 +119,7 @@ class Vma:
         "nid",
         "pfn",
         "pgoff",
+        "policy",
         "prot",
         "start",
         "vm_flags",
@@ -114,6 +133,7 @@ class Vma:
         self.name, self.pgoff, self.mapping = name, pgoff, mapping
         self.vm_flags = VmFlag(0)
         self.vm_ops: VmOperations | None = None
+        self.policy: Mempolicy | None = None
         self.nid = np.zeros(end - start, np.uint8)
         self.pfn = np.zeros(end - start, np.uint32)
         self.bits = np.zeros(end - start, np.uint8)
@@ -146,7 +166,7 @@ class Vma:
         upper = Vma.__new__(Vma)
         upper.start, upper.end, upper.prot, upper.flags = page, self.end, self.prot, self.flags
         upper.name, upper.pgoff, upper.mapping = self.name, self.pgoff + offset, self.mapping
-        upper.vm_flags, upper.vm_ops = self.vm_flags, self.vm_ops
+        upper.vm_flags, upper.vm_ops, upper.policy = self.vm_flags, self.vm_ops, self.policy
         upper.nid, self.nid = self.nid[offset:], self.nid[:offset]
         upper.pfn, self.pfn = self.pfn[offset:], self.pfn[:offset]
         upper.bits, self.bits = self.bits[offset:], self.bits[:offset]
@@ -261,3 +281,4 @@ class Task:
     comm: str
     mm: Mm
     client: str | None
+    policy: Mempolicy | None = None

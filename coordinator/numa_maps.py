@@ -6,16 +6,20 @@ import numpy as np
 
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Task, Vma
+from coordinator.policy import effective_policy, policy_text
 
 
 def numa_maps(memory: Memory, task: Task) -> str:
     """One line for each vma, in address order."""
     size = memory.topology.page_size
-    return "".join(_line(memory, vma, size) + "\n" for vma in task.mm.vmas)
+    return "".join(_line(memory, task, vma, size) + "\n" for vma in task.mm.vmas)
 
 
-def _line(memory: Memory, vma: Vma, page_size: int) -> str:
-    tokens = [f"{vma.start * page_size:08x}", "default"]
+def _line(memory: Memory, task: Task, vma: Vma, page_size: int) -> str:
+    tokens = [
+        f"{vma.start * page_size:08x}",
+        policy_text(effective_policy(task, vma), memory.profile),
+    ]
     if vma.name.startswith("/"):
         tokens.append(f"file={_escape(vma.name)}")
     elif vma.name in ("[heap]", "[stack]"):

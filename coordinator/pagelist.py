@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from coordinator.life import EMPTY, FAILS, NEXT, InvalidTransition, State
 from coordinator.mem_map import Nids, Pfns, Rows
+from coordinator.mm import Mempolicy
 from protocol.status import StatusClass, status_class
 
 Nodes = npt.NDArray[np.int32]
@@ -23,6 +24,7 @@ class Settings:
     """How one call of migrate_pages() goes about it; sizes in pages.
 
     ``fallback``: the allocation may use the zonelist of the wanted node (K 1.18).
+    ``policy``: what the destinations follow, if they follow one: BIND is never left.
     ``local``: node of the cpu that runs the call (numastat, K 6.7).
     """
 
@@ -31,6 +33,7 @@ class Settings:
     fallback: bool = True
     local: int = 0
     reason: str = "syscall_or_cpuset"
+    policy: Mempolicy | None = None
 
 
 class PageList:

@@ -6,7 +6,7 @@ Entries are declared like messages (in a table of their own) and never cross a w
 
 from __future__ import annotations
 
-from protocol.messages import U8, U32, U64, Message, Text, Unsigned, Word, message
+from protocol.messages import U8, U32, U64, Message, Nodes, Text, Unsigned, Word, message
 
 
 @message(0x80, "journal")
@@ -131,3 +131,23 @@ class FramesFreed(Message):
 
     nid: Unsigned
     pfn: U32
+
+
+@message(0x8C, "journal")
+class PolicySet(Message):
+    """mbind: the vmas of these pages have this policy (mode 0: none)."""
+
+    pid: Word
+    start: Unsigned
+    end: Unsigned
+    mode: Unsigned
+    nodes: Nodes
+
+
+@message(0x8D, "journal")
+class TaskPolicySet(Message):
+    """set_mempolicy: the task has this policy (mode 0: none)."""
+
+    pid: Word
+    mode: Unsigned
+    nodes: Nodes

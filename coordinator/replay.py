@@ -12,7 +12,7 @@ import numpy as np
 
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
-from coordinator.mm import MAP_SHARED, PROT_WRITE, Mm, Pte, Task, Vma
+from coordinator.mm import MAP_SHARED, PROT_WRITE, Mempolicy, Mm, Mode, Pte, Task, Vma
 from coordinator.mmap import copy_mm
 from coordinator.records import (
     EntriesChanged,
@@ -21,10 +21,12 @@ from coordinator.records import (
     PagesCommitted,
     PagesCopied,
     PagesMapped,
+    PolicySet,
     RangeProtected,
     RangeUnmapped,
     TaskExited,
     TaskForked,
+    TaskPolicySet,
     TaskSpawned,
     VmaMapped,
 )
@@ -149,6 +151,19 @@ def _committed(memory: Memory, entry: PagesCommitted) -> None:
     memory.commit(entry.source, entry.pfn, entry.target, entry.target_pfn)
 
 
+def _policy(mode: int, nodes: tuple[int, ...]) -> Mempolicy | None:
+    return Mempolicy(Mode(mode), nodes) if mode else None
+
+
+def _policy_set(memory: Memory, entry: PolicySet) -> None:
+    for vma in memory.tasks[entry.pid].mm.isolate_range(entry.start, entry.end):
+        vma.policy = _policy(entry.mode, entry.nodes)
+
+
+def _task_policy_set(memory: Memory, entry: TaskPolicySet) -> None:
+    memory.tasks[entry.pid].policy = _policy(entry.mode, entry.nodes)
+
+
 def _generations_set(memory: Memory, entry: GenerationsSet) -> None:
     memory.mem_map[entry.nid].generation[entry.pfn] = entry.generation
 
@@ -172,6 +187,8 @@ _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
     PagesCommitted: _committed,
     GenerationsSet: _generations_set,
     FramesFreed: _frames_freed,
+    PolicySet: _policy_set,
+    TaskPolicySet: _task_policy_set,
 }
 
 
@@ -181,6 +198,8 @@ def differences(told: Memory, seen: Memory) -> Iterator[str]:
         yield f"the journal has the tasks {sorted(told.tasks)}, memory {sorted(seen.tasks)}"
         return
     for pid in sorted(told.tasks):
+        if told.tasks[pid].policy != seen.tasks[pid].policy:
+            yield f"pid {pid}: the journal has another policy of the task than memory"
         yield from _mm_differences(pid, told.tasks[pid].mm, seen.tasks[pid].mm)
     for nid in told.nids:
         ours, theirs = told.mem_map[nid], seen.mem_map[nid]
@@ -194,9 +213,12 @@ def differences(told: Memory, seen: Memory) -> Iterator[str]:
             yield f"node {nid} frame {wrong[0]}: the journal has another generation"
 
 
+def _vmas_of(mm: Mm) -> list[tuple[object, ...]]:
+    return [(vma.start, vma.end, vma.prot, vma.flags, vma.name, vma.policy) for vma in mm.vmas]
+
+
 def _mm_differences(pid: int, told: Mm, seen: Mm) -> Iterator[str]:
-    ours = [(vma.start, vma.end, vma.prot, vma.flags, vma.name) for vma in told.vmas]
-    theirs = [(vma.start, vma.end, vma.prot, vma.flags, vma.name) for vma in seen.vmas]
+    ours, theirs = map(_vmas_of, (told, seen))
     if ours != theirs:
         yield f"pid {pid}: the journal has other vmas than memory"
         return

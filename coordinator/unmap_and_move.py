@@ -17,6 +17,7 @@ from coordinator.life import State
 from coordinator.mem_map import PageFlag, Rows, grouped
 from coordinator.memory import Memory
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
+from coordinator.policy import policy_zonelist
 from protocol.messages import (
     CopyPages,
     IsolateLruPage,
@@ -165,7 +166,7 @@ class UnmapAndMove:
             if nid < 0:
                 self._no_frames(mine)
                 continue
-            zonelist = self.memory.zonelist(int(nid))
+            zonelist = policy_zonelist(self.settings.policy, int(nid), self.memory)
             if not self.settings.fallback:
                 zonelist = tuple(node for node in zonelist if node == nid)
             if not zonelist:

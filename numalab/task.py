@@ -21,12 +21,16 @@ from protocol.core import Buffer
 from protocol.messages import (
     Exit,
     Fork,
+    GetMempolicy,
+    Mbind,
     MigratePages,
     Mmap,
     MovedPages,
     MovePages,
     Mprotect,
     Munmap,
+    PolicyTold,
+    SetMempolicy,
 )
 
 if TYPE_CHECKING:
@@ -151,6 +155,33 @@ class Task:
         """
         source, target = self._machine.nodes(from_nodes), self._machine.nodes(to_nodes)
         return await self._machine.call(MigratePages(self.pid, pid, source, target))
+
+    async def set_mempolicy(self, mode: int, nodes: str | Iterable[int] = ()) -> None:
+        """set_mempolicy(2): where new pages of this task go.  Errors: EINVAL (K 4.33)."""
+        await self._machine.call(SetMempolicy(self.pid, mode, self._machine.nodes(nodes)))
+
+    async def get_mempolicy(self, address: int = 0, flags: int = 0) -> tuple[int, tuple[int, ...]]:
+        """get_mempolicy(2): (mode, nodes); with MPOL_F_NODE a node in the place of the mode.
+
+        Errors: EINVAL, EFAULT (K 4.35).
+        """
+        told = await self._machine.expect(GetMempolicy(self.pid, address, flags), PolicyTold)
+        return told.mode, told.nodes
+
+    async def mbind(
+        self,
+        address: int,
+        length: int,
+        mode: int,
+        nodes: str | Iterable[int] = (),
+        flags: int = 0,
+    ) -> None:
+        """mbind(2): the policy of a range; with MPOL_MF_MOVE its pages follow.
+
+        Errors: EINVAL, EPERM, EFAULT, EIO, ENOSYS (K 4.22 - 4.27).
+        """
+        wanted = self._machine.nodes(nodes)
+        await self._machine.call(Mbind(self.pid, address, length, mode, wanted, flags))
 
     async def move_pages(
         self,

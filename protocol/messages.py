@@ -622,3 +622,42 @@ class AddressSpace(Message):
     page: PlainU64
     page_node: PlainI32
     written: PlainU32
+
+
+@message(0x68, "client>coordinator", answer="Done")
+class SetMempolicy(Message):
+    """set_mempolicy(2) of a task: MPOL_* and its nodes (K 4.33)."""
+
+    pid: Word
+    mode: Unsigned
+    nodes: Nodes
+
+
+@message(0x69, "client>coordinator", answer="PolicyTold")
+class GetMempolicy(Message):
+    """get_mempolicy(2) of a task: byte address and MPOL_F_* (K 4.35)."""
+
+    pid: Word
+    address: Unsigned
+    flags: Unsigned
+
+
+@message(0x6A, "coordinator>client")
+class PolicyTold(Message):
+    """0 or -errno; the mode, or with MPOL_F_NODE a node; the nodes of the policy."""
+
+    value: Word
+    mode: Unsigned
+    nodes: Nodes
+
+
+@message(0x6B, "client>coordinator", answer="Done")
+class Mbind(Message):
+    """mbind(2) of a task: bytes, MPOL_*, its nodes, MPOL_MF_* (K 4.22)."""
+
+    pid: Word
+    address: Unsigned
+    length: Unsigned
+    mode: Unsigned
+    nodes: Nodes
+    flags: Unsigned

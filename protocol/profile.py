@@ -18,6 +18,10 @@ class Profile:
     allocation_falls_back: bool
     hole_below_vma_is_enoent: bool
     nothing_to_move_is_enoent: bool
+    bind_in_node_order: bool
+    policy_separator: str
+    mbind_holes_at_edges_pass: bool
+    mbind_blocks_faults: bool
     last_vma_skipped: bool = False
 
 
@@ -49,6 +53,26 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "move_pages(2) fails with ENOENT when no page had to be moved",
     ),
     Behaviour(
+        "bind_in_node_order",
+        "K 5.4",
+        "BIND tries its nodes in ascending order, not the nearest first",
+    ),
+    Behaviour(
+        "policy_separator",
+        "K 6.2",
+        "what stands between a policy and its nodes in numa_maps",
+    ),
+    Behaviour(
+        "mbind_holes_at_edges_pass",
+        "K 4.23",
+        "mbind(2) notices a hole only between two vmas of the range, or after the last of the mm",
+    ),
+    Behaviour(
+        "mbind_blocks_faults",
+        "K 4.29",
+        "mbind(2) holds mmap_sem for write while pages move, so that faults wait for all of it",
+    ),
+    Behaviour(
         "last_vma_skipped",
         "K 2.4",
         "migrate_vmas never offers the last vma (a bug until 2.6.29; a switch, off by default)",
@@ -61,6 +85,10 @@ SEED = Profile(
     allocation_falls_back=True,
     hole_below_vma_is_enoent=True,
     nothing_to_move_is_enoent=True,
+    bind_in_node_order=True,
+    policy_separator="=",
+    mbind_holes_at_edges_pass=True,
+    mbind_blocks_faults=True,
 )
 MODERN = Profile(
     name="modern",
@@ -68,5 +96,9 @@ MODERN = Profile(
     allocation_falls_back=False,
     hole_below_vma_is_enoent=False,
     nothing_to_move_is_enoent=False,
+    bind_in_node_order=False,
+    policy_separator=":",
+    mbind_holes_at_edges_pass=False,
+    mbind_blocks_faults=False,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}
