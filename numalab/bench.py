@@ -12,16 +12,14 @@ ratios of what was measured side by side, and their spread.
 
 from __future__ import annotations
 
-import argparse
-import json
 import mmap
 import multiprocessing
 import re
+import signal
 import statistics
-import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -34,12 +32,12 @@ import numpy.typing as npt
 import trio
 import zmq
 
-from numalab.bench_memory import BOOKKEEPING, measure_memory
+from numalab.bench_memory import BOOKKEEPING
 from numalab.cluster import local_cluster
-from numalab.locate import MachineUnreachable, read_machine
+from numalab.console import CommandFailed
+from numalab.locate import read_machine
 from numalab.machine import Machine
 from numalab.task import Task
-from protocol.core import ConfigurationError
 from protocol.messages import COORDINATOR, Progress, ProgressMade
 
 PAGE_SIZE = 4096
@@ -134,6 +132,8 @@ def _frames(arena: memoryview) -> Iterator[memoryview]:
 
 
 def _push(orders: Connection[Any, Any], pages: int) -> None:
+    # An interrupt is for the parent, who then says that it is over.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     arena = _arena(pages)
     with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
         socket.sndhwm = HIGH_WATER
@@ -144,6 +144,7 @@ def _push(orders: Connection[Any, Any], pages: int) -> None:
 
 
 def _pull(orders: Connection[Any, Any], pages: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     arena = _arena(pages)
     with zmq.Context() as context, context.socket(zmq.PULL) as socket:
         socket.rcvhwm = HIGH_WATER
@@ -231,14 +232,16 @@ class Bench:
         left = await task.migrate_pages(task.pid, [source], [1 - source])
         seconds = time.perf_counter() - started
         if left:
-            raise RuntimeError(f"{left} of {self._pages} pages did not move from node {source}")
+            raise CommandFailed(
+                f"{left} of {self._pages} pages did not move from node {source}: measure again."
+            )
         return self._pages / seconds
 
     async def _check(self, task: Task, address: int) -> None:
         loaded = np.frombuffer(await task.load(address, self._contents.nbytes), np.uint64)
         if not np.array_equal(loaded, self._contents):
             page = int(np.argmax(loaded != self._contents)) * 8 // PAGE_SIZE
-            raise RuntimeError(f"page {page} has other contents than before it was moved")
+            raise CommandFailed(f"Page {page} has other contents than before it was moved.")
 
     async def _messages(self) -> float:
         """Messages that the coordinator has sent and received."""
@@ -275,7 +278,7 @@ async def measure_moves(pages: int, rounds: int) -> dict[str, Any]:
 # ---- what is printed -----------------------------------------------------------------------
 
 
-def _describe_moves(result: dict[str, Any]) -> Iterator[str]:
+def describe_moves(result: dict[str, Any]) -> Iterator[str]:
     for name, title in (
         ("neighbours", "neighbouring pages"),
         ("scattered_at_the_source", "scattered at the source"),
@@ -299,7 +302,7 @@ def _describe_moves(result: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _describe_memory(result: dict[str, Any]) -> Iterator[str]:
+def describe_memory(result: dict[str, Any]) -> Iterator[str]:
     for name, goal in BOOKKEEPING.items():
         row = result[name]
         yield (
@@ -314,36 +317,3 @@ def _describe_memory(result: dict[str, Any]) -> Iterator[str]:
         f"{'one vma':<24} {result['move_seconds']:>9} s for {result['pages']:,} pages from node 0"
         " to node 1, contents checked"
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what the arguments say and print it; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="numalab bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--pages", type=int, default=65_536, help="default: 65536")
-    parser.add_argument("--rounds", type=int, default=7, help="default: 7")
-    parser.add_argument("--memory", action="store_true", help="measure memory instead")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    chosen = parser.parse_args(arguments)
-    if chosen.pages < FRAME_PAGES or chosen.rounds < 1:
-        parser.error(f"--pages must be {FRAME_PAGES} or more, and --rounds 1 or more")
-    try:
-        if chosen.memory:
-            result = trio.run(measure_memory)
-        else:
-            result = trio.run(measure_moves, chosen.pages, chosen.rounds)
-    except (ConfigurationError, MachineUnreachable, OSError, RuntimeError) as error:
-        print(f"numalab bench: {error}", file=sys.stderr)
-        return 1
-    if chosen.json:
-        print(json.dumps({"schema": 1} | result))
-    else:
-        print("\n".join((_describe_memory if chosen.memory else _describe_moves)(result)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

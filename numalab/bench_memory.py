@@ -20,6 +20,7 @@ from coordinator.mm import Mapping, Vma
 from nodes.free_area import BLOCK
 from nodes.layout import FRAME_BYTES
 from numalab.cluster import local_cluster
+from numalab.console import CommandFailed
 from numalab.locate import read_machine
 from numalab.task import Task
 from protocol.messages import COORDINATOR, node_name
@@ -74,7 +75,7 @@ async def measure_memory() -> dict[str, Any]:
 async def _measure(pages: int) -> _Measured:
     """Start two nodes of ``pages`` frames each, fill the first, and move it all to the second.
 
-    Raises RuntimeError if the contents are not what they were.
+    Raises CommandFailed if the contents are not what they were.
     """
     started = time.perf_counter()
     with TemporaryDirectory(prefix="numalab-bench-") as directory:
@@ -89,7 +90,9 @@ async def _measure(pages: int) -> _Measured:
             left = await task.migrate_pages(task.pid, [0], [1])
             move = time.perf_counter() - asked
             if left:
-                raise RuntimeError(f"{left} of {pages} pages did not move from node 0")
+                raise CommandFailed(
+                    f"{left} of {pages} pages did not move from node 0: measure again."
+                )
             await _check(task, address, pages)
             pids = {row.name: row.pid for row in read_machine(Path(directory)).processes}
             names = {"coordinator": COORDINATOR, "node": node_name(1)}
@@ -109,7 +112,9 @@ async def _check(task: Task, address: int, pages: int) -> None:
         wanted = _contents(first, min(PIECE, pages - first))
         loaded = await task.load(address + first * PAGE_SIZE, wanted.nbytes)
         if not np.array_equal(np.frombuffer(loaded, np.uint64), wanted):
-            raise RuntimeError(f"a page from {first} on has other contents than before it moved")
+            raise CommandFailed(
+                f"A page from {first} on has other contents than before it was moved."
+            )
 
 
 def _coordinator_arrays() -> float:

@@ -296,10 +296,8 @@ class Client:
             self._ask(order, question.until, now)
             return
         if answer.message is None:
-            what = "has restarted" if answer.status == -errno.ENODEV else "does not answer"
-            said = (
-                f"{order.peer} {what}: nobody knows what became of {type(order.message).__name__}"
-            )
+            what = "has restarted" if answer.status == -errno.ENODEV else "did not answer"
+            said = f"{order.peer} {what}: 'numalab status' tells which processes live"
             self._end(order.ticket, IndefiniteError(-answer.status, said))
             return
         self._forget_translations(order.message)

@@ -241,7 +241,7 @@ def _plan(settings: Settings, directory: Path, parent: int) -> _Plan:
     return _Plan(
         settings,
         directory,
-        rundirectory.zone_directory(directory, needed),
+        rundirectory.zone_directory(directory, needed, len(names)),
         secrets.token_hex(KEY_BYTES),
         dict(zip(names, free[::2], strict=True)) | dict(settings.ports),
         dict(zip(names, free[1::2], strict=True)) | dict(settings.metrics_ports),

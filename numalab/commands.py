@@ -1,4 +1,4 @@
-"""The commands of the console program, as functions that know nothing of a command line.
+"""The commands about tasks and their memory, as functions that know nothing of a command line.
 
 Each gives an ``Answer``, or raises what ``console.explain`` makes a sentence of.
 """
@@ -6,27 +6,22 @@ Each gives an ``Answer``, or raises what ``console.explain`` makes a sentence of
 from __future__ import annotations
 
 import errno
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import trio
 
 from coordinator.syscalls import OPERATOR
-from numalab import cluster, shell, sysfs
 from numalab.checker import Verdict
 from numalab.console import Answer, CommandFailed, Exit, Heed
 from numalab.constants import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
-from numalab.demo import Options, Screen
-from numalab.demo import demo as play
 from numalab.hardware import (
     COUNTERS,
+    KINDS,
     hardware_text,
     numastat_text,
     process_numastat_text,
@@ -34,8 +29,8 @@ from numalab.hardware import (
 )
 from numalab.image import Source, open_core, open_process
 from numalab.importer import digests_path, find_digests, import_image
-from numalab.locate import MachineFile, MachineUnreachable, read_machine
 from numalab.machine import Machine, connect
+from numalab.orders import IndefiniteError
 from numalab.task import Task
 from numalab.verify import verify_task
 from protocol.messages import TaskList
@@ -43,8 +38,6 @@ from protocol.nodemask import format_nodes
 from protocol.status import describe
 
 POLL_SECONDS = 0.05
-#: How long the coordinator may take to answer ``status``.
-STATUS_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,91 +59,38 @@ class Place:
         return {"NUMALAB_RUN_DIRECTORY": str(self.run_directory), **address}
 
 
-@contextmanager
-def _about(pid: int) -> Iterator[None]:
+@asynccontextmanager
+async def _about(machine: Machine, pid: int) -> AsyncIterator[None]:
     """Say what an errno of a call about task ``pid`` means."""
     try:
         yield
+    except IndefiniteError:
+        raise
     except OSError as error:
-        if error.errno == errno.ESRCH:
-            raise CommandFailed(
+        raise CommandFailed(await _meaning(machine, pid, error)) from None
+
+
+async def _meaning(machine: Machine, pid: int, error: OSError) -> str:
+    match error.errno:
+        case errno.ESRCH:
+            return (
                 f"There is no task {pid} in this machine: 'numalab ps' lists those that there are."
-            ) from None
-        if error.errno == errno.ENOSYS:
-            raise CommandFailed(
+            )
+        case errno.ENOSYS:
+            return (
                 "This machine moves no pages: it was started with --migration off, so take it "
                 "down and start it without that."
-            ) from None
-        raise
-
-
-# ---- a machine comes and goes --------------------------------------------------------------
-
-
-async def up(settings: cluster.Settings, run_directory: Path, within: float) -> Answer:
-    """Start a machine that outlives this program."""
-    machine = await cluster.up(settings, run_directory, within=within)
-    nodes = format_nodes(settings.topology.nids)
-    text = (
-        f"The machine is up, with nodes {nodes}: {machine.coordinator}\n"
-        f"Its files are in {run_directory}\n"
-    )
-    return Answer(text, _machine_document(run_directory, machine))
-
-
-async def down(run_directory: Path) -> Answer:
-    """Stop a machine and remove all that it left."""
-    if not await cluster.down(run_directory):
-        raise MachineUnreachable(f"No machine runs in {run_directory}: there is nothing to stop.")
-    return Answer(
-        f"The machine in {run_directory} is down.\n", {"run_directory": str(run_directory)}
-    )
-
-
-async def status(run_directory: Path) -> Answer:
-    """The processes of a local machine, its epoch, and which nodes answer."""
-    machine = read_machine(run_directory)
-    alive = cluster.running(run_directory)
-    document = _machine_document(run_directory, machine)
-    epoch, answering = 0, set[str]()
-    sentence = f"The coordinator of the machine in {run_directory} does not answer."
-    try:
-        with trio.move_on_after(STATUS_SECONDS):
-            async with connect(run_directory, within=STATUS_SECONDS) as connection:
-                hardware = await connection.hardware()
-                epoch = hardware.epoch
-                answering = {f"node{nid}" for nid in hardware.nid[hardware.up != 0].tolist()}
-                answering.add("coordinator")
-                sentence = ""
-    except MachineUnreachable:
-        pass
-    lines = [f"{'PROCESS':<12} {'PID':>8} {'STATE':<14} {'ADDRESS':<24} METRICS"]
-    for row, entry in zip(machine.processes, document["processes"], strict=True):
-        state = "up" if row.name in answering else "silent" if row.name in alive else "down"
-        entry["state"] = state
-        lines.append(f"{row.name:<12} {row.pid:>8} {state:<14} {row.address:<24} {row.metrics}")
-    document["epoch"] = epoch
-    lines.append(f"epoch {epoch}" if epoch else "epoch unknown")
-    code = Exit.UNREACHABLE if sentence else Exit.DONE
-    return Answer("\n".join(lines) + "\n", document, code, sentence)
-
-
-def _machine_document(run_directory: Path, machine: MachineFile) -> dict[str, Any]:
-    """Without the key: what is printed is often kept."""
-    return {
-        "run_directory": str(run_directory),
-        "coordinator": machine.coordinator,
-        "processes": [
-            {
-                "name": row.name,
-                "pid": row.pid,
-                "address": row.address,
-                "metrics": row.metrics,
-                "log": row.log,
-            }
-            for row in machine.processes
-        ],
-    }
+            )
+        case errno.ENODEV:
+            found = await machine.hardware()
+            down = [f"node{nid}" for nid in found.nid[found.up == 0].tolist()]
+            if down:
+                return (
+                    f"{' and '.join(down)} {'are' if len(down) > 1 else 'is'} down: use other "
+                    "nodes, or start it again with numalab.cluster.restart() of Python; 'numalab "
+                    "status' tells which processes live."
+                )
+    return f"The machine refuses that for task {pid}: {error.strerror}."
 
 
 # ---- what one reads ------------------------------------------------------------------------
@@ -183,13 +123,15 @@ async def numastat(place: Place, pid: int | None) -> Answer:
             found = await machine.hardware()
             counters = {name: getattr(found, name).tolist() for name in COUNTERS}
             return Answer(numastat_text(found), {"nodes": found.nid.tolist(), **counters})
-        with _about(pid):
+        async with _about(machine, pid):
             maps = await machine.numa_maps(pid)
         tasks = await machine.tasks()
         nids, size = machine.nids, machine.page_size
-    pages = process_pages(maps, nids).sum(axis=0).tolist()
+    pages = process_pages(maps, nids)
+    by_kind = {kind.lower(): row for kind, row in zip(KINDS, pages.tolist(), strict=True)}
     text = process_numastat_text(pid, _name_of(tasks, pid), maps, nids, size)
-    return Answer(text, {"pid": pid, "nodes": list(nids), "pages": pages})
+    document = {"pid": pid, "nodes": list(nids), "pages": pages.sum(axis=0).tolist()}
+    return Answer(text, document | by_kind)
 
 
 def _name_of(tasks: TaskList, pid: int) -> str:
@@ -200,7 +142,7 @@ def _name_of(tasks: TaskList, pid: int) -> str:
 async def numa_maps(place: Place, pid: int) -> Answer:
     """/proc/PID/numa_maps."""
     async with place.connected() as machine:
-        with _about(pid):
+        async with _about(machine, pid):
             text = await machine.numa_maps(pid)
     return Answer(text, {"pid": pid, "lines": text.splitlines()})
 
@@ -218,24 +160,6 @@ async def ps(place: Place) -> Answer:
     ]
     document = {"tasks": [dict(zip((*names, "command"), row, strict=True)) for row in rows]}
     return Answer("\n".join(lines) + "\n", document)
-
-
-async def write_sysfs(place: Place, directory: Path, *, watch: bool) -> Answer:
-    """The machine as plain files; until this is cancelled if ``watch``."""
-    with closing(sysfs.Tree(directory)) as files:
-        async with place.connected() as machine:
-            files.write(await sysfs.describe(machine))
-            if watch:
-                await sysfs.refresh(machine, files)
-    return Answer("", {"directory": str(directory)})
-
-
-async def run_shell(place: Place, command: Sequence[str]) -> Answer:
-    """A command that sees the machine in place of the nodes of this host; its exit code."""
-    with tempfile.TemporaryDirectory(prefix="numalab-shell-") as directory:
-        async with place.connected() as machine:
-            code, sentence = await shell.run(machine, Path(directory), command, place.environment())
-    return Answer("", code=code, sentence=sentence)
 
 
 # ---- an image comes ------------------------------------------------------------------------
@@ -275,16 +199,18 @@ async def verify(place: Place, pid: int) -> Answer:
     """Read everything back: is every page in one frame, and as it was imported?"""
     digests = None if place.address else find_digests(place.run_directory, pid)
     async with place.connected() as machine:
-        with _about(pid):
+        async with _about(machine, pid):
             found = await verify_task(machine, pid, digests)
     compared = f"{found.compared:10} compared with the import: the same"
     if digests is None:
         compared = f"{0:10} compared: no digests of an import of this task are kept here"
     lines = [f"{found.read:10} pages read back", compared]
     if found.written:
-        lines.append(f"{found.written:10} not compared: a task has written to them since")
+        them = "it" if found.written == 1 else "them"
+        lines.append(f"{found.written:10} not compared: a task has written to {them} since")
     if found.unmapped:
-        lines.append(f"{found.unmapped:10} not compared: their mapping is gone")
+        their = "its" if found.unmapped == 1 else "their"
+        lines.append(f"{found.unmapped:10} not compared: {their} mapping is gone")
     lines += [finding.sentence for finding in found.findings[:1]]
     result = found.verdict.name.lower()
     document = {
@@ -312,7 +238,7 @@ async def migratepages(
         source, target = machine.nodes(from_nodes), machine.nodes(to_nodes)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, machine, pid, heed)
-            with _about(pid):
+            async with _about(machine, pid):
                 not_moved = await operator.migrate_pages(pid, source, target)
             nursery.cancel_scope.cancel()
     document = {"pid": pid, "not_moved": not_moved}
@@ -349,13 +275,13 @@ async def move_pages(
             if len(nids) != 1:
                 raise CommandFailed(f"--to {to} names {len(nids)} nodes: name one.", Exit.USAGE)
             nodes = [nids[0]] * len(addresses)
-        with _about(pid):
+        async with _about(machine, pid):
             status = await _moved(operator, pid, places, nodes, flags)
     rows = list(zip(addresses, status, strict=True))
     text = "".join(f"{address:x} {describe(each)}\n" for address, each in rows)
     document = {
         "pid": pid,
-        "pages": [{"address": address, "status": each} for address, each in rows],
+        "pages": [{"address": f"{address:x}", "status": each} for address, each in rows],
     }
     stayed = sum(each != wanted for each, wanted in zip(status, nodes or status, strict=True))
     if stayed:
@@ -371,26 +297,19 @@ async def _moved(
     nodes: Sequence[int] | None,
     flags: int,
 ) -> list[int]:
-    """move_pages(2); a query if it says that nothing had to move (K 4.15)."""
+    """move_pages(2), and where the pages are after it if it did not say that all have moved.
+
+    It may say that nothing had to move (K 4.15), and of an address that is there twice it finds the
+    page isolated already the second time.
+    """
+    if nodes is None:
+        return await operator.move_pages(pid, addresses, None, flags)
     try:
-        return await operator.move_pages(pid, addresses, nodes, flags)
+        status = await operator.move_pages(pid, addresses, nodes, flags)
     except FileNotFoundError:
         return await operator.move_pages(pid, addresses, None, flags)
-
-
-# ---- the demonstration ---------------------------------------------------------------------
-
-
-async def demo(options: Options, heed: Heed, *, quiet: bool) -> Answer:
-    """The demonstration; it says what it does as it goes, unless ``quiet``."""
-    said: list[str] = []
-
-    def say(line: str) -> None:
-        said.append(line)
-        if not quiet:
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
-
-    result = await play(options, Screen(say, heed))
-    code = Exit.DONE if result == Verdict.VALID else Exit.FAILED
-    return Answer("", {"verdict": result.name.lower(), "lines": said}, code)
+    if status == list(nodes):
+        return status
+    there = await operator.move_pages(pid, addresses, None, flags)
+    rows = zip(there, nodes, status, strict=True)
+    return [wanted if at == wanted else said for at, wanted, said in rows]

@@ -7,10 +7,11 @@ Data go to stdout, sentences and progress to stderr.  Exit codes: 0 done, 1 fail
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -62,22 +63,58 @@ class CommandFailed(Exception):
         self.code = code
 
 
+class OutputFailed(Exception):
+    """What stdout was given does not arrive: one sentence, or nothing if nobody reads it."""
+
+
 def execute(command: Callable[[], Awaitable[Answer]], *, as_json: bool = False) -> int:
     """Run a command to its end, or until SIGINT or SIGTERM, and say its answer."""
+    return conclude(lambda: trio.run(_until_signalled, command), as_json=as_json)
+
+
+def conclude(command: Callable[[], Answer], *, as_json: bool = False) -> int:
+    """The same for a command that does not wait for anything."""
     try:
-        answer = trio.run(_until_signalled, command)
+        answer = command()
+        say(_json_text(answer.document) if as_json else answer.text)
     except BaseException as error:
-        code, sentence = explain(error)
-        sys.stderr.write(f"{sentence}\n")
-        return code
-    if as_json:
-        sys.stdout.write(json.dumps({"schema": SCHEMA, **answer.document}) + "\n")
-    else:
-        sys.stdout.write(answer.text)
-    sys.stdout.flush()
+        return fail(*explain(error), as_json=as_json)
     if answer.sentence:
         sys.stderr.write(f"{answer.sentence}\n")
     return answer.code
+
+
+def fail(code: int, sentence: str, *, as_json: bool = False) -> int:
+    """Say why the command failed, to a person and to a program; gives the code."""
+    if sentence:
+        sys.stderr.write(f"{sentence}\n")
+        if as_json:
+            # There is nothing more to say about a stdout that takes nothing.
+            with suppress(OutputFailed):
+                say(_json_text({"error": sentence}))
+    return code
+
+
+def say(text: str) -> None:
+    """Write to stdout, now.  Raises OutputFailed."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        discard_output()
+        gone = isinstance(error, BrokenPipeError)
+        raise OutputFailed("" if gone else f"stdout takes no data: {error.strerror}.") from None
+
+
+def discard_output() -> None:
+    """Whatever is not written yet need not be tried again at the end of the program."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _json_text(document: Mapping[str, Any]) -> str:
+    return json.dumps({"schema": SCHEMA, **document}) + "\n"
 
 
 async def _until_signalled(command: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -103,6 +140,10 @@ def explain(error: BaseException) -> tuple[int, str]:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     match error:
+        case KeyboardInterrupt():
+            return Exit.INTERRUPTED, "Interrupted."
+        case OutputFailed():
+            return Exit.FAILED, str(error)
         case CommandFailed():
             return error.code, str(error)
         case NodeListError():

@@ -21,7 +21,7 @@ import trio
 from coordinator.syscalls import OPERATOR
 from numalab.address_space import PAGE_SHIFT, PAGE_SIZE, Area, ImageError, Source
 from numalab.checker import Finding, Verdict, invalid, verdict
-from numalab.child import child_process, next_line
+from numalab.child import child_process
 from numalab.cluster import local_cluster
 from numalab.constants import (
     MAP_ANONYMOUS,
@@ -128,7 +128,7 @@ async def _program(options: Options, screen: Screen) -> AsyncIterator[tuple[int,
         return
     arguments = ["numalab.program", str(options.seed), str(PROGRAM_MEBIBYTES)]
     async with child_process(arguments) as child:
-        place = msgspec.json.decode(await next_line(child), type=dict[str, int])
+        place = msgspec.json.decode(await child.next_line(), type=dict[str, int])
         screen.say(
             f"program: process {place['pid']} with {PROGRAM_MEBIBYTES} MiB of data at "
             f"{place['address']:#x}, from seed {options.seed}"
@@ -211,12 +211,11 @@ async def _writers(scene: _Scene, run_directory: Path) -> AsyncIterator[StopWrit
     ):
         children = (first, second)
         for writer, child in enumerate(children):
-            assert child.stdin is not None
             addresses = tuple(_addresses(scene, writer).tolist())
             work = Assignment(str(run_directory), scene.pid, cpus[writer], addresses)
             await child.stdin.send_all(msgspec.json.encode(work) + b"\n")
         for child in children:
-            said = await next_line(child)
+            said = await child.next_line()
             assert said == READY, f"a writer says {said!r}"
         scene.screen.say(
             f"writers: {WRITERS} processes, each counting in words of its own in "
@@ -225,9 +224,8 @@ async def _writers(scene: _Scene, run_directory: Path) -> AsyncIterator[StopWrit
 
         async def stop() -> list[Report]:
             for child in children:
-                assert child.stdin is not None
                 await child.stdin.send_all(b"stop\n")
-            return [msgspec.json.decode(await next_line(child), type=Report) for child in children]
+            return [msgspec.json.decode(await child.next_line(), type=Report) for child in children]
 
         yield stop
 

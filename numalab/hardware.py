@@ -25,7 +25,7 @@ COUNTERS = (
     "other_node",
 )
 #: The rows of ``numastat -p``; a vma is in the first one that it matches, else private.
-_KINDS = ("Huge", "Heap", "Stack", "Private")
+KINDS = ("Huge", "Heap", "Stack", "Private")
 _NODE_PAGES = re.compile(r" N(\d+)=(\d+)")
 
 
@@ -57,10 +57,10 @@ def numastat_text(hardware: Hardware) -> str:
 def process_pages(numa_maps: str, nids: Sequence[int]) -> npt.NDArray[np.int64]:
     """Pages of a task by kind (huge, heap, stack, private) and node: shape (4, len(nids))."""
     column = {nid: place for place, nid in enumerate(nids)}
-    pages = np.zeros((len(_KINDS), len(nids)), np.int64)
+    pages = np.zeros((len(KINDS), len(nids)), np.int64)
     for line in numa_maps.splitlines():
         words = line.split()
-        kind = next((row for row, name in enumerate(_KINDS) if name.lower() in words), 3)
+        kind = next((row for row, name in enumerate(KINDS) if name.lower() in words), 3)
         for nid, count in _NODE_PAGES.findall(line):
             pages[kind, column[int(nid)]] += int(count)
     return pages
@@ -80,7 +80,7 @@ def process_numastat_text(
         " " * 17 + "".join(f"{head:>16}" for head in heads),
         " " * 17 + dashes,
     ]
-    lines += [_megabytes(name, row) for name, row in zip(_KINDS, table.tolist(), strict=True)]
+    lines += [_megabytes(name, row) for name, row in zip(KINDS, table.tolist(), strict=True)]
     lines.append(f"{'-' * 16} " + dashes)
     lines.append(_megabytes("Total", table.sum(axis=0).tolist()))
     return "\n".join(lines) + "\n"

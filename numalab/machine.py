@@ -57,6 +57,7 @@ from protocol.messages import (
     TaskList,
     ZoneCount,
     node_name,
+    snake_case,
 )
 from protocol.nodemask import parse_nodes
 from protocol.notes import Note, OperationEnded
@@ -177,7 +178,8 @@ class Machine:
         assert isinstance(answer, Message), f"{message!r} was answered with {answer!r}"
         if isinstance(answer, Done | Description | AddressSpace | MovedPages) and answer.value < 0:
             number = -answer.value
-            raise OSError(number, f"{type(message).__name__}: {os.strerror(number)}")
+            name = snake_case(type(message).__name__)
+            raise OSError(number, f"{name}: {os.strerror(number)}")
         return answer
 
     async def expect(

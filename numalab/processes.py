@@ -60,7 +60,8 @@ def start(module: str, configuration: Path, log: Path) -> Process:
     Call it in the thread that will live longest: a process that shall not outlive its parent
     means that thread.
     """
-    environment = dict(os.environ)
+    # Nothing here multiplies matrices: numpy's threads for that would only cost memory.
+    environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ}
     path = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND

@@ -1,7 +1,7 @@
 """The real program whose memory the demonstration moves: it holds data that a seed determines.
 
 ``python -m numalab.program SEED MEBIBYTES`` says on stdout, as one JSON line, where its data are,
-and lives until its stdin is closed.
+and lives until its stdin is closed or its parent dies.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import mmap
 import os
 import random
 import sys
+
+from numalab.parent import die_with_parent
 
 MIB = 1 << 20
 
@@ -34,4 +36,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     main()

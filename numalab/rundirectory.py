@@ -1,6 +1,7 @@
 """The directory of a local machine: its owner's alone, locked while it changes, emptied at the end.
 
 Beside the files of the processes it holds a mark; nothing is removed from a directory without it.
+The mark says whether the directory was made for the machine, and so goes with it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from numalab.locate import DESCRIPTION
 from protocol.core import ConfigurationError
 
 MARK = ".numalab"
+_MADE = b"made\n"
 JOURNAL = "journal"
 SHARED_MEMORY = Path("/dev/shm")
+#: What a process takes beside its zone: an interpreter and its libraries, not shared.
+PROCESS_BYTES = 40 << 20
 MEMORY_INFORMATION = Path("/proc/meminfo")
 
 _OURS = re.compile(
@@ -40,6 +44,7 @@ def claim(directory: Path) -> None:
         # Not by parents=True, which makes the parents with another mode.
         for missing in reversed([path for path in directory.parents if not path.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
+        made = not directory.exists()
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(
@@ -53,6 +58,8 @@ def claim(directory: Path) -> None:
                 f"{directory} is not a run directory and has files in it: give an empty one."
             )
         (directory / MARK).touch(mode=0o600)
+        if made:
+            (directory / MARK).write_bytes(_MADE)
 
 
 def _check_private(directory: Path) -> None:
@@ -95,16 +102,17 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def zone_directory(run_directory: Path, needed: int) -> Path:
+def zone_directory(run_directory: Path, needed: int, processes: int) -> Path:
     """Where zones of ``needed`` bytes in all have room; the directory is not made yet.
 
-    Raises ConfigurationError if they fit nowhere, or into no memory.
+    Raises ConfigurationError if they fit nowhere, or, with so many processes, into no memory.
     """
-    available = _available()
-    if needed > available:
+    available, of_processes = _available(), processes * PROCESS_BYTES
+    if needed + of_processes > available:
         raise ConfigurationError(
             f"The nodes need {needed >> 20} MiB of memory and this host has {available >> 20} MiB "
-            "available: give them less, or take another machine down."
+            f"available, of which {processes} processes take {of_processes >> 20} MiB: give the "
+            "nodes less, have fewer of them, or take another machine down."
         )
     shared = _free(SHARED_MEMORY) if os.access(SHARED_MEMORY, os.W_OK) else 0
     if needed <= shared:
@@ -142,10 +150,15 @@ def remove(directory: Path) -> None:
 
 
 def remove_mark(directory: Path) -> None:
-    """The last step: it is no run directory any more, and goes unless others have files in it."""
-    (directory / MARK).unlink(missing_ok=True)
-    with suppress(OSError):
-        directory.rmdir()
+    """The last step: it is no run directory any more.
+
+    It goes itself if it was made for the machine, and if nobody else has files in it.
+    """
+    made = (directory / MARK).read_bytes() == _MADE
+    (directory / MARK).unlink()
+    if made:
+        with suppress(OSError):
+            directory.rmdir()
 
 
 def _remove_zone(zone: Path) -> None:

@@ -1,8 +1,8 @@
 """A process that counts in the memory of a task while somebody moves its pages.
 
 ``python -m numalab.writer`` reads one JSON line from stdin (``Assignment``), says on stdout that it
-is ready, and counts until another line comes or stdin is closed.  Then it says what it did
-(``Report``), in one JSON line.  Each of its counters is a word of 8 bytes: load, add one, store.
+is ready, and counts until another line comes.  Then it says what it did (``Report``), in one JSON
+line.  Each of its counters is a word of 8 bytes: load, add one, store.  It ends with its parent.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import trio
 
 from numalab.machine import connect
 from numalab.orders import IndefiniteError
+from numalab.parent import die_with_parent
 from numalab.task import Task
 
 WORD = 8
@@ -141,16 +142,20 @@ async def _main() -> None:
             await ready.wait()
             _say(READY)
 
-        async def heed() -> None:
-            await orders.receive_some()
-            stop.set()
-
         async with trio.open_nursery() as nursery:
+
+            async def heed() -> None:
+                if await orders.receive_some():
+                    stop.set()
+                else:
+                    # Nobody is left to report to, nor, perhaps, a machine that would answer.
+                    nursery.cancel_scope.cancel()
+
             nursery.start_soon(tell_ready)
             nursery.start_soon(heed)
             report = await write(assignment, ready, stop)
+            _say(msgspec.json.encode(report) + b"\n")
             nursery.cancel_scope.cancel()
-    _say(msgspec.json.encode(report) + b"\n")
 
 
 def _say(line: bytes) -> None:
@@ -159,4 +164,5 @@ def _say(line: bytes) -> None:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     trio.run(_main)

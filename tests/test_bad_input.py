@@ -168,11 +168,15 @@ def test_a_topology_with_a_typing_error(up: Up, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory", "words"),
-    [("1.5M", "is not a size"), ("1000", "multiple of the page size"), ("4T", "this host has")],
+    ("memory", "code", "words"),
+    [
+        ("1.5M", Exit.USAGE, "is not a size"),
+        ("1000", Exit.USAGE, "multiple of the page size"),
+        ("4T", Exit.FAILED, "this host has"),
+    ],
 )
-def test_memory_that_cannot_be(up: Up, memory: str, words: str) -> None:
-    assert_one_sentence(up("--memory", memory), Exit.FAILED, words)
+def test_memory_that_cannot_be(up: Up, memory: str, code: Exit, words: str) -> None:
+    assert_one_sentence(up("--memory", memory), code, words)
 
 
 def test_a_port_that_is_in_use(up: Up) -> None:

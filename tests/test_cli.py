@@ -216,7 +216,7 @@ def test_programs_read_one_json_document(numalab: Numalab, command: str) -> None
 
 def test_a_bar_on_the_terminal_keeps_out_of_the_data(run_directory: Path) -> None:
     terminal, of_child = pty.openpty()
-    command = [sys.executable, "-m", "numalab.cli", "import", "--json"]
+    command = [sys.executable, "-m", "numalab.cli", "import", "--json", "--node", "1"]
     here = os.environ | {"NUMALAB_RUN_DIRECTORY": str(run_directory), "TERM": "xterm"}
     with program() as child:
         said = subprocess.run(

@@ -9,7 +9,8 @@ import pytest
 
 from coordinator.memory import Memory
 from nodes.arena import Arena
-from numalab.simulation.__main__ import describe, main, parse_seeds
+from numalab import cli
+from numalab.simulation.campaign import describe
 from numalab.simulation.cluster import draw_plan
 from numalab.simulation.seeds import draw_diagram, run_seed, tell_page
 
@@ -60,7 +61,7 @@ def test_a_failing_seed_says_what_who_when_and_how_to_see_it_again(
 ) -> None:
     monkeypatch.setattr(Arena, "zero", lambda self, frame: None)
     seed = next(seed for seed in range(40) if "could be" in run_seed(seed).sentence)
-    assert main(["--seed", str(seed)]) == 1
+    assert cli.run(["sim", "--seed", str(seed)]) == 1
     printed = capsys.readouterr().out
     for part in (
         f"seed {seed}: load at 0x",
@@ -102,9 +103,5 @@ def test_the_diagram_shows_the_last_messages() -> None:
 
 
 def test_many_seeds_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seeds", "0-3", "--processes", "2"]) == 0
+    assert cli.run(["sim", "--seeds", "0-3", "--processes", "2"]) == 0
     assert capsys.readouterr().out.startswith("4 seeds, ")
-
-
-def test_a_range_of_seeds_is_read_as_it_is_written() -> None:
-    assert parse_seeds("0-2000") == (0, 2000) and parse_seeds("7") == (7, 7)

@@ -110,7 +110,7 @@ def test_a_topology_that_no_text_describes_is_checked_as_well() -> None:
         Topology((), ())
     with pytest.raises(ConfigurationError, match="Node 0 has 0 frames"):
         Topology((TopologyNode(0, 0, (0,)),), ((10,),))
-    with pytest.raises(ConfigurationError, match="id of a node is 255"):
+    with pytest.raises(ConfigurationError, match="256 nodes cannot be"):
         Topology.uniform(nodes=256)
     with pytest.raises(ConfigurationError, match="No node has a cpu"):
         Topology.uniform(cpus_per_node=0)

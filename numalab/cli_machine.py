@@ -1,0 +1,156 @@
+"""Commands about a machine as a whole: it comes, is shown, and goes."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from numalab import options
+from numalab.options import json_option, local, remote, run
+
+if TYPE_CHECKING:
+    from numalab.cluster import Settings
+    from numalab.commands import Place
+    from numalab.console import Answer
+    from protocol.topology import Topology
+
+#: protocol.topology.NODES_MAX, which is not worth loading for --help.
+NODES_MAX = 254
+
+
+@click.command()
+@local
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, NODES_MAX),
+    default=4,
+    show_default=True,
+    help="How many nodes.",
+)
+@click.option(
+    "--memory",
+    type=options.memory,
+    metavar="SIZE",
+    default="256M",
+    show_default=True,
+    help="Memory of each node.",
+)
+@click.option("--topology", type=click.Path(path_type=Path), help="A machine described in TOML.")
+@click.option("--migration", type=click.Choice(["on", "off"]), default="on", show_default=True)
+@click.option("--profile", type=click.Choice(["seed", "modern"]), default="seed", show_default=True)
+@click.option(
+    "--chunk",
+    type=click.IntRange(1),
+    default=4096,
+    show_default=True,
+    help="Pages that are copied together.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the coordinator.")
+@click.option("--metrics/--no-metrics", default=True, help="Serve metrics for Prometheus.")
+@click.option(
+    "--within",
+    type=options.positive_seconds,
+    metavar="SECONDS",
+    default=30.0,
+    show_default=True,
+    help="Seconds until it has to be up.",
+)
+@json_option
+def up(run_directory: Path, as_json: bool, within: float, **settings: Any) -> int:
+    """Start a machine; it runs until 'numalab down'."""
+    from numalab import machine_commands
+
+    async def start() -> Answer:
+        return await machine_commands.up(_settings(**settings), run_directory, within)
+
+    return run(start, as_json)
+
+
+def _settings(
+    nodes: int,
+    memory: str,
+    topology: Path | None,
+    migration: str,
+    profile: str,
+    chunk: int,
+    port: int | None,
+    metrics: bool,
+) -> Settings:
+    from numalab.cluster import Settings
+    from protocol.messages import COORDINATOR
+
+    return Settings(
+        _topology(nodes, memory, topology),
+        migration=migration == "on",
+        profile=profile,
+        chunk_pages=chunk,
+        ports={} if port is None else {COORDINATOR: port},
+        metrics=metrics,
+    )
+
+
+def _topology(nodes: int, memory: str, path: Path | None) -> Topology:
+    from protocol.core import ConfigurationError
+    from protocol.topology import Topology, parse_topology
+
+    if path is None:
+        return Topology.uniform(nodes, memory)
+    try:
+        return parse_topology(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise ConfigurationError(
+            f"The topology {path} cannot be read ({reason}): give the path of a TOML file."
+        ) from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+@click.command()
+@local
+@json_option
+def down(run_directory: Path, as_json: bool) -> int:
+    """Stop the machine and remove all that it left."""
+    from numalab import machine_commands
+
+    return run(machine_commands.down, as_json, run_directory)
+
+
+@click.command()
+@local
+@json_option
+def status(run_directory: Path, as_json: bool) -> int:
+    """The processes of the machine: which are up, and where their metrics are."""
+    from numalab import machine_commands
+
+    return run(machine_commands.status, as_json, run_directory)
+
+
+@click.command()
+@remote
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--watch", is_flag=True, help="Write it anew every second, until interrupted.")
+@json_option
+def sysfs(place: Place, directory: Path, watch: bool, as_json: bool) -> int:
+    """Write the machine as files of /sys and /proc, as lstopo -i DIRECTORY --if fsroot reads."""
+    from numalab import machine_commands
+
+    return run(machine_commands.write_sysfs, as_json, place, directory.absolute(), watch=watch)
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@remote
+@click.argument("command", nargs=-1)
+def shell(place: Place, command: tuple[str, ...]) -> int:
+    """Run COMMAND, or a shell, that sees this machine: numactl -H, numastat -m, lstopo."""
+    from numalab import machine_commands
+
+    arguments = command or (os.environ.get("SHELL", "sh"),)
+    return run(functools.partial(machine_commands.run_shell, place, arguments), False)
+
+
+COMMANDS = (up, down, status, sysfs, shell)

@@ -1,0 +1,123 @@
+"""Commands about memory: what one reads, and how pages come and move."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from numalab import options
+from numalab.options import AboutTasks, json_option, remote, run, run_with_bar
+
+if TYPE_CHECKING:
+    from numalab.commands import Place
+
+
+@click.command()
+@remote
+@json_option
+def hardware(place: Place, as_json: bool) -> int:
+    """Nodes, cpus, memory and distances, as 'numactl --hardware' shows them."""
+    from numalab import commands
+
+    return run(commands.hardware, as_json, place)
+
+
+@click.command()
+@remote
+@click.option("-p", "pid", type=options.task, metavar="PID", help="Memory of this task, in MB.")
+@json_option
+def numastat(place: Place, pid: int | None, as_json: bool) -> int:
+    """Allocations of each node, as numastat shows them."""
+    from numalab import commands
+
+    return run(commands.numastat, as_json, place, pid)
+
+
+@click.command()
+@remote
+@json_option
+def ps(place: Place, as_json: bool) -> int:
+    """The tasks of the machine; PRESENT and MAPPED are pages."""
+    from numalab import commands
+
+    return run(commands.ps, as_json, place)
+
+
+@click.command("numa-maps", cls=AboutTasks)
+@remote
+@click.argument("pid", type=options.task, metavar="PID")
+@json_option
+def numa_maps(place: Place, pid: int, as_json: bool) -> int:
+    """Where the pages of a task are, as in /proc/PID/numa_maps."""
+    from numalab import commands
+
+    return run(commands.numa_maps, as_json, place, pid)
+
+
+@click.command("import", cls=AboutTasks)
+@remote
+@click.argument("image", type=options.image, metavar="PID|CORE")
+@click.option("--node", help="Where its pages go first.  [default: the first node with a cpu]")
+@json_option
+def import_(place: Place, image: str, node: str | None, as_json: bool) -> int:
+    """Bring a snapshot of a process of this host, or a core file, into the machine.
+
+    The process is stopped while it is read, and then goes on undisturbed.  Prints the pid that the
+    snapshot has in the machine.
+    """
+    from numalab import commands
+
+    return run_with_bar(commands.import_, as_json, place, image, node)
+
+
+@click.command(cls=AboutTasks)
+@remote
+@click.argument("pid", type=options.task, metavar="PID")
+@json_option
+def verify(place: Place, pid: int, as_json: bool) -> int:
+    """Read all pages of a task back, and compare them with what was imported."""
+    from numalab import commands
+
+    return run(commands.verify, as_json, place, pid)
+
+
+@click.command(cls=AboutTasks)
+@remote
+@click.argument("pid", type=options.task, metavar="PID")
+@click.argument("from_nodes", metavar="FROM-NODES")
+@click.argument("to_nodes", metavar="TO-NODES")
+@json_option
+def migratepages(place: Place, pid: int, from_nodes: str, to_nodes: str, as_json: bool) -> int:
+    """Move all pages of a task from some nodes to others, as migratepages(8) does."""
+    from numalab import commands
+
+    return run_with_bar(commands.migratepages, as_json, place, pid, from_nodes, to_nodes)
+
+
+@click.command("move-pages", cls=AboutTasks)
+@remote
+@click.argument("pid", type=options.task, metavar="PID")
+@click.argument("addresses", type=options.address, metavar="ADDRESS...", nargs=-1, required=True)
+@click.option("--to", help="The node to move them to.  [default: only say where they are]")
+@click.option("--all", "move_all", is_flag=True, help="Also pages that other tasks map.")
+@json_option
+def move_pages(
+    place: Place,
+    pid: int,
+    addresses: tuple[int, ...],
+    to: str | None,
+    move_all: bool,
+    as_json: bool,
+) -> int:
+    """Move single pages of a task as move_pages(2) does, or say where they are.
+
+    Addresses are hexadecimal, as numa-maps prints them.  Prints the status of each page: its node,
+    or an error.
+    """
+    from numalab import commands
+
+    return run(commands.move_pages, as_json, place, pid, addresses, to, move_all=move_all)
+
+
+COMMANDS = (hardware, numastat, ps, numa_maps, import_, verify, migratepages, move_pages)
