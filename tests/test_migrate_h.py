@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from coordinator.mm import MAP_PRIVATE, Mapping, Mm, Vma, VmOperations
 from coordinator.pagelist import Nodes, PageList
 from nodes.flags import Flag
 from protocol.messages import IsolateLruPage, MigratePages, MovedPages, MovePages, NewPages
-from protocol.profile import SEED, Profile
+from protocol.profile import SEED
 from tests.lab import Lab, pages_from
 from tests.zones import flags_of, make, ones, touch, u32
 
@@ -238,7 +239,7 @@ def test_a_positive_answer_stops_it_all_and_the_call_says_zero(make_lab: MakeLab
 
 def test_the_last_vma_is_left_out_where_the_profile_says_so(make_lab: MakeLab) -> None:
     hooks = Hooks()
-    quirk = Profile("quirk", False, True, True, True, last_vma_skipped=True)
+    quirk = replace(SEED, name="quirk", last_vma_skipped=True)
     lab = make_lab(vm_operations=hooks.of("a", "b"), profile=quirk)
     pid = lab.spawn()
     lab.mmap(pid, 1, name="a")
