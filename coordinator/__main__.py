@@ -18,8 +18,8 @@ from protocol.live.process import (
     serve_metrics,
 )
 from protocol.live.transport import open_transport
-from protocol.messages import COORDINATOR
 from protocol.profile import PROFILES
+from protocol.schema import COORDINATOR
 from protocol.topology import parse_topology
 
 

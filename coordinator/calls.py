@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from coordinator.memory import Memory
 from coordinator.mm import Mm
-from protocol.messages import Message, Statuses
+from protocol.messages import Statuses
+from protocol.schema import Message
 
 
 @dataclass(frozen=True, slots=True, eq=False)

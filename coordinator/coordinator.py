@@ -17,9 +17,10 @@ from coordinator.syscalls import Kernel
 from coordinator.vm_operations import register
 from protocol.codec import WireError, encode_entry
 from protocol.core import Deadline, Effect, Event, Received, Record, Report
-from protocol.messages import COORDINATOR, Done, DropHolds, Message, node_name, snake_case
+from protocol.messages import Done, DropHolds
 from protocol.notes import FrameDropped, MachineCounted, SyscallEnded
 from protocol.profile import SEED, Profile
+from protocol.schema import COORDINATOR, Message, node_name, snake_case
 from protocol.session import Answer, Question, Session
 from protocol.topology import Topology
 

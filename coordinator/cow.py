@@ -10,7 +10,8 @@ from coordinator.frames import allocate_frames, put_unused, revoke_held
 from coordinator.mem_map import Nids, PageFlag, Pfns, Rows
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Task, Vma
-from protocol.messages import CopyPages, PutbackLruPages, node_name
+from protocol.messages import CopyPages, PutbackLruPages
+from protocol.schema import node_name
 
 
 def copy_on_write(memory: Memory, task: Task, vma: Vma, slot: Rows, node: int) -> Steps[bool]:

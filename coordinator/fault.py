@@ -18,8 +18,8 @@ from coordinator.frames import allocate_frames
 from coordinator.mem_map import FILLING, NO_NODE, PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.mm import PROT_READ, PROT_WRITE, Pages, Pte, Task, Vma
-from protocol.messages import Translations
 from protocol.notes import FaultServed
+from protocol.syscalls import Translations
 
 EFAULT, EACCES, ENOMEM = 14, 13, 12
 ZERO_PAGE = -1

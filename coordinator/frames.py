@@ -10,7 +10,8 @@ from coordinator.mem_map import Nids, PageFlag, Pfns, Rows
 from coordinator.memory import Memory
 from coordinator.mm import Mempolicy, Mode, Task, Vma
 from coordinator.policy import effective_policy, policy_zonelist, wanted_nodes
-from protocol.messages import NewPageFrames, NewPages, PutPages, SetGeneration, node_name
+from protocol.messages import NewPageFrames, NewPages, PutPages, SetGeneration
+from protocol.schema import node_name
 
 Parts = list[tuple[int, Rows, Pfns]]
 

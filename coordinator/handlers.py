@@ -19,8 +19,9 @@ from coordinator.numa_maps import numa_maps
 from coordinator.policy_calls import sys_get_mempolicy, sys_mbind, sys_set_mempolicy
 from coordinator.records import TaskSpawned
 from coordinator.syscalls import Kernel, sys_migrate_pages, sys_move_pages
-from protocol import messages as m
-from protocol.messages import Done, Message
+from protocol import syscalls as m
+from protocol.messages import Done
+from protocol.schema import Message
 from protocol.session import Question
 
 ESRCH, EINVAL = 3, 22

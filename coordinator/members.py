@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coordinator.memory import Memory
-from protocol.messages import Describe, Message, NodeDescription, node_name
+from protocol.messages import Describe, NodeDescription
 from protocol.notes import NodeLost, NodeUp
+from protocol.schema import Message, node_name
 from protocol.session import Answer
 
 ENODEV = 19

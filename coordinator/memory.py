@@ -22,9 +22,10 @@ from coordinator.records import (
     PagesCopied,
     PagesMapped,
 )
-from protocol.messages import Message, NewPageFrames, NewPages
+from protocol.messages import NewPageFrames, NewPages
 from protocol.notes import Note, PagesAllocated
 from protocol.profile import SEED, Profile
+from protocol.schema import Message
 from protocol.topology import Topology
 
 _LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)

@@ -14,9 +14,10 @@ from coordinator.memory import Memory
 from coordinator.migrate import migrate_pages, migrate_vmas
 from coordinator.mm import NOT_MIGRATABLE, Mm, Vma
 from coordinator.pagelist import Nodes, PageList, Settings
-from protocol.messages import MigratePrep, node_name
+from protocol.messages import MigratePrep
 from protocol.nodemask import node_remap
 from protocol.profile import Profile
+from protocol.schema import node_name
 
 MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 4
 

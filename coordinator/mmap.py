@@ -34,8 +34,8 @@ from coordinator.records import (
     TaskForked,
     VmaMapped,
 )
-from protocol.messages import Mmap
 from protocol.notes import TaskEnded
+from protocol.syscalls import Mmap
 
 ESRCH, EINVAL, ENOMEM, EEXIST = 3, 22, 12, 17
 FLAGS_MAX = (1 << 32) - 1

@@ -22,7 +22,7 @@ from coordinator.pagelist import Nodes, PageList, Settings
 from coordinator.policy import effective_policy, new_policy, wanted_nodes
 from coordinator.records import PolicySet, TaskPolicySet
 from coordinator.syscalls import Kernel, is_capable
-from protocol.messages import Mbind, PolicyTold
+from protocol.syscalls import Mbind, PolicyTold
 
 EPERM, ESRCH, EIO, EFAULT, EINVAL, ENOSYS = 1, 3, 5, 14, 22, 38
 MPOL_MF_STRICT = 1

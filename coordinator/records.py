@@ -6,7 +6,7 @@ Entries are declared like messages (in a table of their own) and never cross a w
 
 from __future__ import annotations
 
-from protocol.messages import U8, U32, U64, Message, Nodes, Text, Unsigned, Word, message
+from protocol.schema import U8, U32, U64, Message, Nodes, Text, Unsigned, Word, message
 
 
 @message(0x80, "journal")

@@ -31,7 +31,7 @@ from coordinator.records import (
     VmaMapped,
 )
 from protocol.codec import decode_entry
-from protocol.messages import Message
+from protocol.schema import Message
 from protocol.topology import Topology
 
 #: What no entry tells, as it is no change of a mapping.

@@ -23,8 +23,8 @@ from coordinator.mempolicy import (
 from coordinator.migrate import migrate_pages
 from coordinator.mm import Mm, Pages, Pte, Task
 from coordinator.pagelist import PageList, Settings
-from protocol.messages import MigratePages, MovedPages, MovePages
 from protocol.profile import Profile
+from protocol.syscalls import MigratePages, MovedPages, MovePages
 
 EPERM, ENOENT, ESRCH, EACCES, EFAULT = 1, 2, 3, 13, 14
 EBUSY, ENODEV, EINVAL, ENOSYS = 16, 19, 22, 38

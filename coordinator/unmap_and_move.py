@@ -21,15 +21,14 @@ from coordinator.policy import policy_zonelist
 from protocol.messages import (
     CopyPages,
     IsolateLruPage,
-    Message,
     NewPageFrames,
     NewPages,
     PutbackLruPages,
     PutPages,
     UnlockPages,
-    node_name,
 )
 from protocol.notes import EntriesGone, PagesMoved, PagesNotMoved
+from protocol.schema import Message, node_name
 
 ENOMEM = 12
 

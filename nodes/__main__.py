@@ -25,7 +25,7 @@ from protocol.live.process import (
     serve_metrics,
 )
 from protocol.live.transport import open_transport
-from protocol.messages import node_name
+from protocol.schema import node_name
 
 #: A predecessor that was killed a moment ago may still be giving its memory back.
 LOCK_SECONDS = 5.0

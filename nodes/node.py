@@ -19,7 +19,6 @@ from protocol.bulk import BATCH_BYTES, BATCH_PAGES, CREDIT, Batch, Sending, land
 from protocol.codec import WireError
 from protocol.core import Deadline, Effect, Event, Frames, Received, Report
 from protocol.messages import (
-    MESSAGES,
     CopyPages,
     CountZone,
     Describe,
@@ -32,7 +31,6 @@ from protocol.messages import (
     LandPages,
     LoadBytes,
     LoadedBytes,
-    Message,
     MigratePrep,
     NewPageFrames,
     NewPages,
@@ -44,8 +42,6 @@ from protocol.messages import (
     StoreBytes,
     UnlockPages,
     ZoneCount,
-    node_name,
-    snake_case,
 )
 from protocol.notes import (
     AccessRefused,
@@ -56,6 +52,7 @@ from protocol.notes import (
     PagesSent,
     ZoneCounted,
 )
+from protocol.schema import MESSAGES, Message, node_name, snake_case
 from protocol.session import Answer, Question, Session
 
 #: A load has no more bytes, whoever asks: the answer is made in memory.

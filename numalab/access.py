@@ -38,7 +38,9 @@ from numalab.work import (
     Storing,
     Work,
 )
-from protocol.messages import Done, Fault, Message, Translations
+from protocol.messages import Done
+from protocol.schema import Message
+from protocol.syscalls import Fault, Translations
 
 FAULT_PAGES = 4096
 FAULTS_AT_ONCE = 2

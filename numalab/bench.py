@@ -38,7 +38,8 @@ from numalab.console import CommandFailed
 from numalab.locate import read_machine
 from numalab.machine import Machine
 from numalab.task import Task
-from protocol.messages import COORDINATOR, Progress, ProgressMade
+from protocol.schema import COORDINATOR
+from protocol.syscalls import Progress, ProgressMade
 
 PAGE_SIZE = 4096
 FRAME_PAGES = 256

@@ -23,7 +23,7 @@ from numalab.cluster import local_cluster
 from numalab.console import CommandFailed
 from numalab.locate import read_machine
 from numalab.task import Task
-from protocol.messages import COORDINATOR, node_name
+from protocol.schema import COORDINATOR, node_name
 
 PAGE_SIZE = 4096
 #: Pages of the vma that moves; each of the two nodes has just as many frames.

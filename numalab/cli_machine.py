@@ -81,7 +81,7 @@ def _settings(
     metrics: bool,
 ) -> Settings:
     from numalab.cluster import Settings
-    from protocol.messages import COORDINATOR
+    from protocol.schema import COORDINATOR
 
     return Settings(
         _topology(nodes, memory, topology),

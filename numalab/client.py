@@ -29,24 +29,21 @@ from numalab.orders import (
 from numalab.work import FaultAccess
 from protocol.codec import WireError
 from protocol.core import Command, Deadline, Effect, Event, Received, Report
-from protocol.messages import (
-    COORDINATOR,
-    ROWS,
+from protocol.messages import Done
+from protocol.notes import FrameDropped, OperationEnded
+from protocol.schema import COORDINATOR, ROWS, Message, node_name
+from protocol.session import Answer, Session
+from protocol.syscalls import (
     Attach,
     Attached,
-    Done,
     Exit,
     Fork,
-    Message,
     Mmap,
     Mprotect,
     Munmap,
     Renew,
     Translations,
-    node_name,
 )
-from protocol.notes import FrameDropped, OperationEnded
-from protocol.session import Answer, Session
 
 __all__ = [
     "Ask",

@@ -33,7 +33,7 @@ from numalab.machine import Machine, connect
 from numalab.processes import Process
 from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError
-from protocol.messages import COORDINATOR, node_name
+from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology, format_topology
 
 LOCALHOST = "127.0.0.1"

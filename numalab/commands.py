@@ -33,9 +33,9 @@ from numalab.machine import Machine, connect
 from numalab.orders import IndefiniteError
 from numalab.task import Task
 from numalab.verify import verify_task
-from protocol.messages import TaskList
 from protocol.nodemask import format_nodes
 from protocol.status import describe
+from protocol.syscalls import TaskList
 
 POLL_SECONDS = 0.05
 

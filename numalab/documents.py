@@ -9,13 +9,14 @@ import re
 from pathlib import Path
 
 from coordinator.life import FINAL, PLACES, TRANSITIONS, Transition
-from protocol.messages import MESSAGES, RETIRED, Row
+from protocol.codec import TABLES
 from protocol.metrics import BUCKETS, TABLE, TRANSPORT, Metric
+from protocol.schema import MESSAGES, RETIRED, Row
 
 _MESSAGES_HEAD = """\
 # The messages
 
-Generated from `protocol/messages.py` by `make docs`.
+Generated from `protocol/messages.py` and `protocol/syscalls.py` by `make docs`.
 
 Every message is one zmq message. Its first frame is an xxh3_64 digest (8 bytes, little endian) and
 then a msgpack array: the envelope, the scalar fields, and the length and digest of every further
@@ -33,7 +34,8 @@ that comes again is executed again, instead of being answered from the cache.
 
 
 def messages_table() -> str:
-    """docs/messages.md: a line for each row of ``protocol.messages.MESSAGES``, by number."""
+    """docs/messages.md: a line for each row of ``protocol.schema.MESSAGES``, by number."""
+    assert TABLES, "the messages are declared"
     lines = [_line(MESSAGES[opcode]) for opcode in sorted(MESSAGES)]
     retired = ", ".join(f"{opcode:#04x}" for opcode in sorted(RETIRED)) or "none"
     return (

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from protocol.messages import MESSAGES
+from protocol.schema import MESSAGES
 
 #: How far apart the copies of one letter arrive at most, in seconds.
 ECHO_SECONDS = 0.25

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from protocol.messages import Hardware
 from protocol.nodemask import format_nodes
+from protocol.syscalls import Hardware
 
 MIB = 1 << 20
 #: The counters of a node, in the order of numastat (K 6.6).

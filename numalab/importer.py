@@ -21,7 +21,7 @@ from numalab.address_space import PAGE_SIZE, Area, Image, Source
 from numalab.machine import Machine
 from numalab.task import Task
 from protocol.core import ConfigurationError
-from protocol.messages import Hardware
+from protocol.syscalls import Hardware
 
 #: One piece is 1 MiB, the size that moves fastest; so many of them are in flight.
 PIECE_PAGES = 256

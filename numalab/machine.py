@@ -33,35 +33,28 @@ from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
 from numalab.task import Task
 from protocol.live.driver import Driver
 from protocol.live.transport import Transport, open_transport
-from protocol.messages import (
-    COORDINATOR,
+from protocol.messages import CountZone, Done, FrameInventory, Inventory, ZoneCount
+from protocol.nodemask import parse_nodes
+from protocol.notes import Note, OperationEnded
+from protocol.reply_cache import SLOTS
+from protocol.schema import COORDINATOR, Message, node_name, snake_case
+from protocol.syscalls import (
     AddressSpace,
     Attach,
     Attached,
-    CountZone,
     DescribeHardware,
     DescribeMm,
     Description,
-    Done,
     Exit,
-    FrameInventory,
     Hardware,
-    Inventory,
     ListTasks,
-    Message,
     MovedPages,
     NumaMaps,
     Progress,
     ProgressMade,
     Spawn,
     TaskList,
-    ZoneCount,
-    node_name,
-    snake_case,
 )
-from protocol.nodemask import parse_nodes
-from protocol.notes import Note, OperationEnded
-from protocol.reply_cache import SLOTS
 
 #: How long a node may take to answer a question about itself.
 NODE_SECONDS = 10.0

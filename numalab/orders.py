@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.core import Buffer
-from protocol.messages import Message
+from protocol.schema import Message
 
 Pages = npt.NDArray[np.uint64]
 
@@ -26,7 +26,7 @@ class IndefiniteError(OSError):
 class Ask:
     """Ask ``peer`` one question; the result is the answer, a Message.
 
-    within: seconds, None for ever.  A question that is idempotent (protocol/messages.py) is asked
+    within: seconds, None for ever.  A question that is idempotent (protocol/schema.py) is asked
     again when its peer has restarted; any other ends as IndefiniteError(ENODEV) then.  No answer
     within the time is IndefiniteError(EAGAIN).
     """

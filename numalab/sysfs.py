@@ -21,8 +21,10 @@ from numalab.console import CommandFailed
 from numalab.hardware import COUNTERS
 from numalab.machine import Machine
 from numalab.orders import IndefiniteError
-from protocol.messages import CountZone, DescribeHardware, Hardware, ZoneCount, node_name
+from protocol.messages import CountZone, ZoneCount
 from protocol.nodemask import format_nodes
+from protocol.schema import node_name
+from protocol.syscalls import DescribeHardware, Hardware
 
 NODE = "sys/devices/system/node"
 CPU = "sys/devices/system/cpu"

@@ -18,7 +18,7 @@ from numalab.constants import (
 )
 from numalab.orders import Fill, Load, LoadMany, Store, StoreMany
 from protocol.core import Buffer
-from protocol.messages import (
+from protocol.syscalls import (
     Exit,
     Fork,
     GetMempolicy,

@@ -36,14 +36,9 @@ from numalab.importer import (
 )
 from numalab.machine import Machine
 from numalab.work import FaultAccess
-from protocol.messages import (
-    AddressSpace,
-    Fault,
-    LoadBytes,
-    LoadedBytes,
-    Translations,
-    node_name,
-)
+from protocol.messages import LoadBytes, LoadedBytes
+from protocol.schema import node_name
+from protocol.syscalls import AddressSpace, Fault, Translations
 
 FAULT_PAGES = 4096
 #: Tables and zones are read one after the other, so what moves meanwhile has to be read again.

@@ -12,14 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from protocol.messages import (
-    HoldPages,
-    LoadBytes,
-    LoadedBytes,
-    Message,
-    Statuses,
-    StoreBytes,
-)
+from protocol.messages import HoldPages, LoadBytes, LoadedBytes, Statuses, StoreBytes
+from protocol.schema import Message
 
 Rows = npt.NDArray[np.intp]
 Bytes = npt.NDArray[np.uint8]

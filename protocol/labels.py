@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from protocol.messages import COORDINATOR, MESSAGES, node_name
+from protocol.schema import COORDINATOR, MESSAGES, node_name
 from protocol.status import STATUSES
 
 

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from protocol.core import Frames
-from protocol.messages import Message
 from protocol.reply_cache import SLOTS, ReplyCache
+from protocol.schema import Message
 
 #: Hello stands outside the numbering: executing it twice is harmless.
 HELLO_XID = 0

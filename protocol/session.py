@@ -19,10 +19,11 @@ from dataclasses import dataclass
 
 from protocol.codec import Envelope, Kind, WireError, decode, encode
 from protocol.core import Buffer, Effect, Frames, Report, Send
-from protocol.messages import ROWS, Done, Hello, Message
+from protocol.messages import Done, Hello
 from protocol.notes import EchoSuppressed, MessageAsked, PeerRestarted, QuestionResent, StaleRefused
 from protocol.peer import HELLO_XID, Asked, Peer
 from protocol.reply_cache import SLOTS, ReplyCache
+from protocol.schema import ROWS, Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,31 +22,31 @@ from nodes.zone import Zone
 from protocol.codec import Envelope, Kind, decode
 from protocol.core import Core, Deadline, Effect, Frames, Received, Record, Report, Send
 from protocol.messages import (
-    COORDINATOR,
     CountZone,
-    Description,
     Done,
-    Exit,
-    Fault,
-    Fork,
     HoldPages,
     LoadBytes,
     LoadedBytes,
-    Message,
+    Statuses,
+    StoreBytes,
+    ZoneCount,
+)
+from protocol.notes import Note
+from protocol.schema import COORDINATOR, Message, node_name
+from protocol.session import Answer, Session
+from protocol.syscalls import (
+    Description,
+    Exit,
+    Fault,
+    Fork,
     MigratePages,
     Mmap,
     MovedPages,
     MovePages,
     NumaMaps,
     Spawn,
-    Statuses,
-    StoreBytes,
     Translations,
-    ZoneCount,
-    node_name,
 )
-from protocol.notes import Note
-from protocol.session import Answer, Session
 from protocol.topology import Topology
 
 KEY = b"the lab's secret"

@@ -9,19 +9,11 @@ import numpy as np
 
 from numalab.client import Client
 from protocol.core import Command, Deadline, Effect, Frames, Received, Report, Send
-from protocol.messages import (
-    Done,
-    Fault,
-    HoldPages,
-    LoadBytes,
-    LoadedBytes,
-    Message,
-    Statuses,
-    StoreBytes,
-    Translations,
-)
+from protocol.messages import Done, HoldPages, LoadBytes, LoadedBytes, Statuses, StoreBytes
 from protocol.notes import OperationEnded
+from protocol.schema import Message
 from protocol.session import Question, Session
+from protocol.syscalls import Fault, Translations
 
 KEY = bytes(16)
 PAGE = 64

@@ -25,7 +25,8 @@ from numalab.console import Exit
 from numalab.locate import MachineFile, read_machine
 from numalab.processes import Process
 from protocol.codec import FRAMES_MAX, Envelope, Kind, encode
-from protocol.messages import MESSAGES, Hello
+from protocol.messages import Hello
+from protocol.schema import MESSAGES
 from tests.live import Numalab, Said, program
 
 SEED = 20060623

@@ -20,8 +20,8 @@ from numalab.commands import Place
 from numalab.console import Answer, Exit
 from numalab.hardware import COUNTERS, hardware_text, numastat_text, process_numastat_text
 from numalab.importer import digests_path
-from protocol.messages import Hardware
 from protocol.nodemask import format_nodes
+from protocol.syscalls import Hardware
 from tests.live import Numalab, Said, program
 
 MIB = 1 << 20

@@ -20,23 +20,10 @@ from numalab.client import (
     StoreMany,
 )
 from protocol.core import Received
-from protocol.messages import (
-    Attach,
-    Attached,
-    Done,
-    Exit,
-    Fault,
-    HoldPages,
-    LoadBytes,
-    LoadedBytes,
-    Message,
-    MigratePages,
-    Munmap,
-    NumaMaps,
-    Renew,
-    StoreBytes,
-)
+from protocol.messages import Done, HoldPages, LoadBytes, LoadedBytes, StoreBytes
 from protocol.notes import FrameDropped
+from protocol.schema import Message
+from protocol.syscalls import Attach, Attached, Exit, Fault, MigratePages, Munmap, NumaMaps, Renew
 from tests.peers import PAGE, World, silent
 
 

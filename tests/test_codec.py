@@ -31,15 +31,9 @@ from protocol.codec import (
     encode_entry,
 )
 from protocol.core import Frames
-from protocol.messages import (
-    ENTRIES,
-    MESSAGES,
-    Exit,
-    IsolateLruPage,
-    LandPages,
-    Message,
-    Row,
-)
+from protocol.messages import IsolateLruPage, LandPages
+from protocol.schema import ENTRIES, MESSAGES, Message, Row
+from protocol.syscalls import Exit
 
 KEY = b"k" * 16
 PARTS = (

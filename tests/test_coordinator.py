@@ -11,33 +11,26 @@ import pytest
 
 from coordinator.handlers import HANDLERS
 from protocol.core import Command, Received, Record, Report, Send
-from protocol.messages import (
-    COORDINATOR,
-    MESSAGES,
+from protocol.messages import CopyPages, Done, IsolateLruPage, NewPages, PutbackLruPages, PutPages
+from protocol.notes import FrameDropped, MachineCounted, NodeUp, SyscallEnded, TaskEnded
+from protocol.schema import COORDINATOR, MESSAGES, Message
+from protocol.syscalls import (
     AddressSpace,
     Attach,
     Attached,
-    CopyPages,
     DescribeHardware,
     DescribeMm,
-    Done,
     Fault,
     Fork,
     Hardware,
-    IsolateLruPage,
     ListTasks,
-    Message,
     MigratePages,
-    NewPages,
     Progress,
     ProgressMade,
-    PutbackLruPages,
-    PutPages,
     Renew,
     Spawn,
     TaskList,
 )
-from protocol.notes import FrameDropped, MachineCounted, NodeUp, SyscallEnded, TaskEnded
 from tests.lab import WRITE, Lab, pages_from
 
 MakeLab = Callable[..., Lab]

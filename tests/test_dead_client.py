@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nodes.node import Node
-from protocol.messages import Attach, Attached, Exit, MigratePages
+from protocol.syscalls import Attach, Attached, Exit, MigratePages
 from tests.lab import READ, Lab
 
 

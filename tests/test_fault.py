@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 
 from coordinator.mm import PROT_READ, Pte
-from protocol.messages import (
-    CopyPages,
-    Done,
-    Fault,
-    MigratePages,
-    NewPages,
-    PutbackLruPages,
-    Translations,
-)
+from protocol.messages import CopyPages, Done, NewPages, PutbackLruPages
 from protocol.notes import FaultServed, PagesAllocated
+from protocol.syscalls import Fault, MigratePages, Translations
 from tests.lab import READ, WRITE, Lab, pages_from
 
 MakeLab = Callable[..., Lab]

@@ -15,18 +15,10 @@ from nodes.flags import HELD, PINNED
 from numalab.client import Ask, Client, Forget, Hold, Load
 from numalab.machine import Machine
 from protocol.core import Command
-from protocol.messages import (
-    Exit,
-    Fault,
-    HoldPages,
-    Message,
-    MigratePages,
-    Mmap,
-    Munmap,
-    Statuses,
-    node_name,
-)
+from protocol.messages import HoldPages, Statuses
 from protocol.notes import OperationEnded, PassEnded
+from protocol.schema import Message, node_name
+from protocol.syscalls import Exit, Fault, MigratePages, Mmap, Munmap
 from tests import peers
 from tests.lab import KEY, PAGE, Lab
 from tests.peers import World, silent

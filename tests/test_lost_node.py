@@ -6,8 +6,8 @@ import errno
 
 from protocol.codec import Envelope
 from protocol.core import Frames
-from protocol.messages import Message, node_name
 from protocol.notes import NodeLost, NodeUp
+from protocol.schema import Message, node_name
 from tests.lab import Lab
 
 

@@ -23,7 +23,8 @@ from numalab.orders import IndefiniteError
 from numalab.processes import Process, ended
 from numalab.task import Task
 from protocol.core import ConfigurationError
-from protocol.messages import CountZone, DescribeHardware, Hardware
+from protocol.messages import CountZone
+from protocol.syscalls import DescribeHardware, Hardware
 from protocol.topology import NODES_MAX, Topology
 from tests.live import Numalab, program
 from tests.test_bad_input import assert_one_sentence

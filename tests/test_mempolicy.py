@@ -11,8 +11,9 @@ import pytest
 
 from coordinator.mempolicy import next_pair, node_pairs
 from coordinator.mm import VmFlag
-from protocol.messages import IsolateLruPage, MigratePages, MigratePrep
+from protocol.messages import IsolateLruPage, MigratePrep
 from protocol.nodemask import node_remap, parse_list
+from protocol.syscalls import MigratePages
 from tests.lab import READ, Lab
 
 #: (from, to, pairs at the seed, pairs of modern): K 1.12.

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from numalab.documents import messages_table
-from protocol import messages
-from protocol.messages import ENTRIES, MESSAGES, RETIRED, ROWS, Message, Row, message
+from protocol import messages, syscalls
+from protocol.schema import ENTRIES, MESSAGES, RETIRED, ROWS, Message, Row, message
 
 ROOT = Path(__file__).parent.parent
 EVERY_ROW = [pytest.param(row, id=row.name) for row in MESSAGES.values()]
 
 
 def test_numbers_are_unique_and_none_is_used_again() -> None:
-    source = ast.parse(Path(messages.__file__).read_text())
+    sources = [Path(str(half.__file__)).read_text() for half in (messages, syscalls)]
     numbers = [
         decorator.args[0].value
-        for node in source.body
+        for node in (node for source in sources for node in ast.parse(source).body)
         if isinstance(node, ast.ClassDef)
         for decorator in node.decorator_list
         if isinstance(decorator, ast.Call) and isinstance(decorator.args[0], ast.Constant)

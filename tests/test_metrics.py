@@ -21,9 +21,9 @@ from protocol.core import ConfigurationError
 from protocol.labels import Role
 from protocol.live.exposition import Exposition
 from protocol.live.transport import Statistics
-from protocol.messages import MigratePages
 from protocol.metrics import TABLE, TRANSPORT, Kind, Metric
 from protocol.notes import Note
+from protocol.syscalls import MigratePages
 
 ROOT = Path(__file__).parent.parent
 NIDS = (0, 1, 2, 3)

@@ -12,18 +12,11 @@ import pytest
 
 from coordinator.life import State
 from coordinator.mm import Pte
-from protocol.messages import (
-    CopyPages,
-    Fault,
-    MigratePages,
-    NewPages,
-    PutbackLruPages,
-    Translations,
-    UnlockPages,
-    node_name,
-)
+from protocol.messages import CopyPages, NewPages, PutbackLruPages, UnlockPages
 from protocol.notes import MigrationEnded, PagesMoved, PagesNotMoved, PassEnded
 from protocol.profile import MODERN
+from protocol.schema import node_name
+from protocol.syscalls import Fault, MigratePages, Translations
 from tests.lab import READ, WRITE, Lab, pages_from
 
 MakeLab = Callable[..., Lab]

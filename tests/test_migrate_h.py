@@ -17,8 +17,9 @@ from coordinator.migrate import fail_migrate_page, migrate_page, migrate_vmas
 from coordinator.mm import MAP_PRIVATE, Mapping, Mm, Vma, VmOperations
 from coordinator.pagelist import Nodes, PageList
 from nodes.flags import Flag
-from protocol.messages import IsolateLruPage, MigratePages, MovedPages, MovePages, NewPages
+from protocol.messages import IsolateLruPage, NewPages
 from protocol.profile import SEED
+from protocol.syscalls import MigratePages, MovedPages, MovePages
 from tests.lab import Lab, pages_from
 from tests.zones import flags_of, make, ones, touch, u32
 

@@ -18,23 +18,9 @@ from coordinator.mm import (
     PROT_WRITE,
     TASK_SIZE,
 )
-from protocol.messages import (
-    CopyPages,
-    Done,
-    Exit,
-    Fault,
-    Fork,
-    LoadBytes,
-    MigratePages,
-    Mmap,
-    Mprotect,
-    Munmap,
-    NewPages,
-    PutPages,
-    SetGeneration,
-    Translations,
-)
+from protocol.messages import CopyPages, Done, LoadBytes, NewPages, PutPages, SetGeneration
 from protocol.notes import TaskEnded
+from protocol.syscalls import Exit, Fault, Fork, MigratePages, Mmap, Mprotect, Munmap, Translations
 from tests.lab import PAGE, READ, RW, WRITE, Lab, pages_from
 
 MakeLab = Callable[..., Lab]

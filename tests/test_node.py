@@ -17,12 +17,10 @@ from protocol.messages import (
     CountZone,
     Describe,
     Done,
-    Fault,
     FrameInventory,
     Inventory,
     LandPages,
     LoadBytes,
-    Message,
     MigratePrep,
     NewPages,
     NodeDescription,
@@ -41,7 +39,9 @@ from protocol.notes import (
     PagesSent,
     ZoneCounted,
 )
+from protocol.schema import Message
 from protocol.session import Session
+from protocol.syscalls import Fault
 from tests.wire import AGAIN, KEY, Wire, copying, hold, stamps, touched
 from tests.zones import PAGE, u32
 

@@ -13,22 +13,18 @@ import pytest
 from protocol.messages import (
     CopyPages,
     Done,
-    Fault,
-    Fork,
     IsolateLruPage,
     LandPages,
-    Message,
-    MigratePages,
     MigratePrep,
-    Munmap,
     NewPages,
     PutbackLruPages,
     PutPages,
     SetGeneration,
-    Translations,
     UnlockPages,
 )
 from protocol.notes import PagesNotMoved
+from protocol.schema import Message
+from protocol.syscalls import Fault, Fork, MigratePages, Munmap, Translations
 from tests.lab import PAGE, WRITE, Lab, pages_from
 
 SOURCE, TARGET = 0, 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coordinator.mm import PROT_READ
-from protocol.messages import CopyPages, Description, MigratePages, NumaMaps
+from protocol.messages import CopyPages
+from protocol.syscalls import Description, MigratePages, NumaMaps
 from tests.lab import PAGE, READ, RW, Lab
 
 POPULATE_FILE = 3

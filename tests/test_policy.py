@@ -10,8 +10,8 @@ import pytest
 from coordinator.mm import MAP_FIXED, MAP_PRIVATE, Mempolicy, Mode
 from coordinator.policy import new_policy
 from coordinator.replay import differences, replay
-from protocol.messages import GetMempolicy, Mbind, Mmap, PolicyTold, SetMempolicy
 from protocol.profile import MODERN
+from protocol.syscalls import GetMempolicy, Mbind, Mmap, PolicyTold, SetMempolicy
 from protocol.topology import Topology
 from tests.lab import NOT_NAMED, PAGE, READ, RW, Lab
 

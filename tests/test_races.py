@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from protocol.messages import Done, Exit, Fault, Mprotect, Munmap, NewPages, PutPages, Translations
+from protocol.messages import Done, NewPages, PutPages
+from protocol.syscalls import Exit, Fault, Mprotect, Munmap, Translations
 from tests.lab import PAGE, WRITE, Lab
 
 

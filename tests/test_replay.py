@@ -10,7 +10,7 @@ from coordinator.mm import PROT_READ
 from coordinator.records import EntriesChanged, PagesCommitted, PagesMapped
 from coordinator.replay import differences, replay
 from protocol.codec import decode_entry
-from protocol.messages import Mprotect, Munmap
+from protocol.syscalls import Mprotect, Munmap
 from tests.lab import PAGE, RW, Lab
 
 

@@ -11,24 +11,20 @@ from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, Vma
 from nodes import layout
 from nodes.node import LOAD_BYTES_MAX
 from protocol.labels import CALL, Role
-from protocol.messages import (
+from protocol.messages import Done, LoadBytes, LoadedBytes, PutPages, SetGeneration
+from protocol.notes import PagesNotMoved, SyscallEnded
+from protocol.syscalls import (
     AddressSpace,
     DescribeMm,
-    Done,
     Exit,
     ListTasks,
-    LoadBytes,
-    LoadedBytes,
     MigratePages,
     Mmap,
     Mprotect,
     Munmap,
-    PutPages,
-    SetGeneration,
     Spawn,
     TaskList,
 )
-from protocol.notes import PagesNotMoved, SyscallEnded
 from protocol.topology import (
     FRAMES_MAX,
     NID_MAX,

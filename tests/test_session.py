@@ -12,13 +12,10 @@ from protocol import codec
 from protocol.codec import Kind, WireError, encode
 from protocol.core import Effect, Frames, Report, Send
 from protocol.messages import (
-    COORDINATOR,
     CountZone,
     Describe,
     Done,
-    Exit,
     LandPages,
-    Message,
     NodeDescription,
     Statuses,
     ZoneCount,
@@ -32,7 +29,9 @@ from protocol.notes import (
     StaleRefused,
 )
 from protocol.reply_cache import SLOTS
+from protocol.schema import COORDINATOR, Message
 from protocol.session import Answer, Question, Session
+from protocol.syscalls import Exit
 
 KEY = b"k" * 16
 NODE = "node0"

@@ -14,9 +14,11 @@ import pytest
 from protocol import codec
 from protocol.codec import Kind
 from protocol.core import Frames, Send
-from protocol.messages import Done, Exit, Message
+from protocol.messages import Done
 from protocol.reply_cache import SLOTS, ReplyCache
+from protocol.schema import Message
 from protocol.session import Answer, Question, Session
+from protocol.syscalls import Exit
 
 KEY = b"k" * 16
 FAULTS_END = 20.0

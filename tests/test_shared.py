@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from protocol.messages import CopyPages, Fault, MigratePages, Translations
+from protocol.messages import CopyPages
+from protocol.syscalls import Fault, MigratePages, Translations
 from tests.lab import READ, Lab, pages_from
 
 

@@ -8,15 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from protocol.messages import (
-    CopyPages,
-    Fault,
-    IsolateLruPage,
-    MigratePrep,
-    MovedPages,
-    MovePages,
-)
+from protocol.messages import CopyPages, IsolateLruPage, MigratePrep
 from protocol.profile import MODERN, PROFILES, SEED, Profile
+from protocol.syscalls import Fault, MovedPages, MovePages
 from protocol.topology import Topology, TopologyNode, uniform_distances
 from tests.lab import PAGE, READ, WRITE, Lab, pages_from
 

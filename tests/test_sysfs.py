@@ -19,7 +19,8 @@ from numalab import connect
 from numalab.console import CommandFailed, Exit
 from numalab.hardware import COUNTERS
 from numalab.sysfs import MARK, NODE, Tree, cpuinfo, cpumap, tree
-from protocol.messages import Hardware, ZoneCount
+from protocol.messages import ZoneCount
+from protocol.syscalls import Hardware
 from tests.live import NODE_MEMORY, NODES, Numalab
 
 PAGE = 4096

@@ -15,7 +15,9 @@ import pytest
 
 from protocol.codec import Envelope, Kind
 from protocol.core import Frames
-from protocol.messages import ROWS, Hello, Message, Munmap
+from protocol.messages import Hello
+from protocol.schema import ROWS, Message
+from protocol.syscalls import Munmap
 from tests.lab import PAGE, Lab
 
 SCRIPTS = sorted(Path(__file__).with_name("transcripts").glob("*.txt"))

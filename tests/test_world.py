@@ -15,8 +15,9 @@ from numalab.faults import Crash, Fault, Letter, Rule, judge, swarm
 from numalab.simulation.world import Stuck, World
 from protocol.codec import Envelope, Kind, WireError, decode, encode
 from protocol.core import Command, Deadline, Effect, Event, Received, Record, Report, Send
-from protocol.messages import ROWS, Hello, LandPages
+from protocol.messages import Hello, LandPages
 from protocol.notes import Note
+from protocol.schema import ROWS
 
 KEY = b"0123456789abcdef"
 OPCODE = ROWS[LandPages].opcode

@@ -13,22 +13,20 @@ from nodes.zone import Zone
 from protocol.codec import decode
 from protocol.core import Deadline, Effect, Frames, Received, Report, Send
 from protocol.messages import (
-    COORDINATOR,
     CopyPages,
     HoldPages,
     IsolateLruPage,
     LoadBytes,
     LoadedBytes,
-    Message,
     MigratePrep,
     NewPageFrames,
     NewPages,
     PutbackLruPages,
     Statuses,
     StoreBytes,
-    node_name,
 )
 from protocol.notes import Note
+from protocol.schema import COORDINATOR, Message, node_name
 from protocol.session import Answer, Session
 from tests.zones import PAGE, U32
 

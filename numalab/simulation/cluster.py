@@ -22,8 +22,8 @@ from numalab.faults import Rule, swarm
 from numalab.simulation import oracle
 from numalab.simulation.world import Make, World
 from protocol.core import Core
-from protocol.messages import COORDINATOR, node_name
 from protocol.profile import PROFILES
+from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology, TopologyNode, uniform_distances
 
 KEY = b"one seed, 1 key "

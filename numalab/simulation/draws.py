@@ -9,7 +9,7 @@ import numpy as np
 
 from numalab.checker import WORD
 from numalab.simulation.cluster import PAGE_SIZE
-from protocol.messages import MigratePages, MovePages
+from protocol.syscalls import MigratePages, MovePages
 from protocol.topology import Topology
 
 #: Words of a page that are used; few, so that tasks meet.

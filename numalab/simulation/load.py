@@ -20,20 +20,10 @@ from numalab.orders import Ask, Hold, Load, Order, Store, StoreMany
 from numalab.simulation.cluster import FAULTS_END, PAGE_SIZE, Cluster
 from numalab.simulation.draws import WORDS, Draws, Region, TaskModel
 from numalab.simulation.quiet import QuietCall
-from protocol.messages import (
-    COORDINATOR,
-    Exit,
-    Fork,
-    HoldPages,
-    Message,
-    Mmap,
-    Mprotect,
-    Munmap,
-    Spawn,
-    Statuses,
-    node_name,
-)
+from protocol.messages import HoldPages, Statuses
 from protocol.notes import Note, OperationEnded, TaskEnded
+from protocol.schema import COORDINATOR, Message, node_name
+from protocol.syscalls import Exit, Fork, Mmap, Mprotect, Munmap, Spawn
 
 HOLD_SECONDS = 2.0
 #: About as long as it takes to move a few pages.

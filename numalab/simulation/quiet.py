@@ -7,8 +7,9 @@ import numpy as np
 from numalab.checker import Finding, invalid
 from numalab.simulation import oracle
 from numalab.simulation.cluster import PAGE_SIZE, Cluster
-from protocol.messages import Done, MigratePages, MovedPages, MovePages
+from protocol.messages import Done
 from protocol.notes import PassEnded
+from protocol.syscalls import MigratePages, MovedPages, MovePages
 
 Asked = MigratePages | MovePages
 

@@ -20,7 +20,8 @@ from numalab.checker import (
 from numalab.simulation.cluster import FAULTS_END, PAGE_SIZE, Cluster, draw_plan
 from numalab.simulation.load import Driver
 from numalab.simulation.story import diagram, story
-from protocol.messages import COORDINATOR, Exit
+from protocol.schema import COORDINATOR
+from protocol.syscalls import Exit
 
 #: After the network healed, everything must be answered within so many virtual seconds.
 BOUND_SECONDS = 120.0

@@ -12,15 +12,10 @@ import numpy as np
 
 from numalab.simulation.world import Packet, World
 from protocol.codec import Envelope, Kind, WireError, decode
-from protocol.messages import (
-    CopyPages,
-    Fault,
-    Message,
-    NewPageFrames,
-    Statuses,
-    Translations,
-)
+from protocol.messages import CopyPages, NewPageFrames, Statuses
+from protocol.schema import Message
 from protocol.status import describe
+from protocol.syscalls import Fault, Translations
 
 #: (nid, pfn, generation): a frame while one page has it.
 Frame = tuple[int, int, int]

@@ -1,0 +1,306 @@
+"""TABLE: what a client asks the coordinator: system calls, and what one reads.
+
+As ``messages.py``, which has the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from protocol.schema import (
+    I32,
+    U8,
+    U32,
+    U64,
+    Message,
+    Nodes,
+    PlainI32,
+    PlainU32,
+    PlainU64,
+    Text,
+    Unsigned,
+    Word,
+    message,
+)
+
+# ---- a client asks the coordinator ---------------------------------------------------------
+
+
+@message(0x50, "client>coordinator", answer="Attached")
+class Attach(Message):
+    """Who is there?  Starts the client's lease; Renew keeps it (a dead client's tasks exit)."""
+
+
+@message(0x51, "coordinator>client")
+class Attached(Message):
+    """Addresses of the nodes by name, page size, seconds of a lease."""
+
+    names: tuple[Text, ...]
+    addresses: tuple[Text, ...]
+    page_size: Unsigned
+    lease: float
+
+
+@message(0x52, "client>coordinator", answer="Done")
+class Renew(Message):
+    """I live."""
+
+
+@message(0x53, "client>coordinator", answer="Done")
+class Spawn(Message):
+    """A new task with an empty mm; its pid or -errno.  ``leased`` 0: it outlives its client."""
+
+    cpu: Unsigned
+    uid: Unsigned
+    capable: Annotated[int, Meta(ge=0, le=1)]
+    leased: Annotated[int, Meta(ge=0, le=1)]
+    comm: Text
+
+
+@message(0x54, "client>coordinator", answer="Done")
+class Mmap(Message):
+    """mmap(2): the address or -errno.  ``name`` is the file, ``[heap]``, ``[stack]`` or empty."""
+
+    pid: Word
+    address: Unsigned
+    length: Unsigned
+    prot: Unsigned
+    flags: Unsigned
+    name: Text
+    offset: Unsigned
+
+
+@message(0x55, "client>coordinator", answer="Done")
+class Munmap(Message):
+    """munmap(2); answered when no cached translation of the range is served any more."""
+
+    pid: Word
+    address: Unsigned
+    length: Unsigned
+
+
+@message(0x56, "client>coordinator", answer="Done")
+class Mprotect(Message):
+    """mprotect(2); answered when no cached translation grants what was taken away."""
+
+    pid: Word
+    address: Unsigned
+    length: Unsigned
+    prot: Unsigned
+
+
+@message(0x57, "client>coordinator", answer="Done")
+class Fork(Message):
+    """fork(2): the child's pid or -errno; answered when the parent's pages are write-protected."""
+
+    pid: Word
+    leased: Annotated[int, Meta(ge=0, le=1)]
+
+
+@message(0x58, "client>coordinator", answer="Done")
+class Exit(Message):
+    """exit(2): the mm is dropped and every frame of it that nobody else maps is freed."""
+
+    pid: Word
+
+
+@message(0x59, "client>coordinator", answer="Translations")
+class Fault(Message):
+    """Translate pages (virtual page numbers) for an access by ``cpu``.
+
+    access: 0 read, 1 write, 2 populate anonymous, 3 populate file pages (2 and 3 ignore the
+    protection: an image is being filled in).  Parks while a page is a migration entry (K 1.45).
+    """
+
+    pid: Word
+    cpu: Unsigned
+    access: Annotated[int, Meta(ge=0, le=3)]
+    page: U64
+
+
+@message(0x5A, "coordinator>client")
+class Translations(Message):
+    """Status 0 or -errno of each page; nid -1 is the zero page (read zeros, cache nothing)."""
+
+    status: I32
+    nid: I32
+    pfn: U32
+    generation: U32
+    writable: U8
+
+
+@message(0x5B, "client>coordinator", answer="Done")
+class MigratePages(Message):
+    """migrate_pages(2) by task ``caller``: pages NOT moved, or -errno (K 4.5)."""
+
+    caller: Word
+    pid: Word
+    from_nodes: Nodes
+    to_nodes: Nodes
+
+
+@message(0x5C, "client>coordinator", answer="MovedPages")
+class MovePages(Message):
+    """move_pages(2): byte addresses; without nodes it is a query (``query`` 1, node ignored)."""
+
+    caller: Word
+    pid: Word
+    flags: Unsigned
+    query: Annotated[int, Meta(ge=0, le=1)]
+    address: U64
+    node: I32
+
+
+@message(0x5D, "coordinator>client")
+class MovedPages(Message):
+    """The call's value and the status array (only meaningful when value >= 0, K 4.16)."""
+
+    value: Word
+    status: I32
+
+
+@message(0x5E, "client>coordinator", answer="Description", idempotent=True)
+class NumaMaps(Message):
+    """/proc/PID/numa_maps (K 6.1)."""
+
+    pid: Word
+
+
+@message(0x5F, "coordinator>client")
+class Description(Message):
+    """-errno or 0, and text."""
+
+    value: Word
+    text: Text
+
+
+@message(0x60, "client>coordinator", answer="TaskList", idempotent=True)
+class ListTasks(Message):
+    """The tasks."""
+
+
+@message(0x61, "coordinator>client")
+class TaskList(Message):
+    """A row for each task: ids, cpu, present pages, mapped pages; name of each."""
+
+    names: tuple[Text, ...]
+    pid: I32
+    ppid: I32
+    uid: U32
+    cpu: U32
+    present: U64
+    mapped: U64
+
+
+@message(0x62, "client>coordinator", answer="Hardware", idempotent=True)
+class DescribeHardware(Message):
+    """The machine's topology and what is free."""
+
+
+@message(0x63, "coordinator>client")
+class Hardware(Message):
+    """A row for each node; ``distance`` is row-major; ``up`` is 1 while the node answers.
+
+    The six counters are those of numastat (K 6.6).
+    """
+
+    page_size: Unsigned
+    epoch: Unsigned
+    migration: Annotated[int, Meta(ge=0, le=1)]
+    cpus: tuple[tuple[int, ...], ...]
+    nid: I32
+    up: U8
+    frames: U64
+    free: U64
+    numa_hit: U64
+    numa_miss: U64
+    numa_foreign: U64
+    interleave_hit: U64
+    local_node: U64
+    other_node: U64
+    distance: PlainU32
+
+
+@message(0x64, "client>coordinator", answer="ProgressMade", idempotent=True)
+class Progress(Message):
+    """How far are the migrations of this task?"""
+
+    pid: Word
+
+
+@message(0x65, "coordinator>client")
+class ProgressMade(Message):
+    """Pages on the page lists of the calls under way, and how many of them are settled.
+
+    ``longest``: seconds for which some page of the machine was a migration entry, at most, so far.
+    """
+
+    listed: Unsigned
+    settled: Unsigned
+    longest: float
+
+
+@message(0x66, "client>coordinator", answer="AddressSpace", idempotent=True)
+class DescribeMm(Message):
+    """The vmas of a task and which pages are present."""
+
+    pid: Word
+
+
+@message(0x67, "coordinator>client")
+class AddressSpace(Message):
+    """Rows of vmas (page numbers), then plain arrays of present pages: number and node.
+
+    ``written`` is 1 where a task was ever granted a writable translation.
+    """
+
+    value: Word
+    names: tuple[Text, ...]
+    start: U64
+    end: U64
+    prot: U32
+    flags: U32
+    page: PlainU64
+    page_node: PlainI32
+    written: PlainU32
+
+
+@message(0x68, "client>coordinator", answer="Done")
+class SetMempolicy(Message):
+    """set_mempolicy(2) of a task: MPOL_* and its nodes (K 4.33)."""
+
+    pid: Word
+    mode: Unsigned
+    nodes: Nodes
+
+
+@message(0x69, "client>coordinator", answer="PolicyTold")
+class GetMempolicy(Message):
+    """get_mempolicy(2) of a task: byte address and MPOL_F_* (K 4.35)."""
+
+    pid: Word
+    address: Unsigned
+    flags: Unsigned
+
+
+@message(0x6A, "coordinator>client")
+class PolicyTold(Message):
+    """0 or -errno; the mode, or with MPOL_F_NODE a node; the nodes of the policy."""
+
+    value: Word
+    mode: Unsigned
+    nodes: Nodes
+
+
+@message(0x6B, "client>coordinator", answer="Done")
+class Mbind(Message):
+    """mbind(2) of a task: bytes, MPOL_*, its nodes, MPOL_MF_* (K 4.22)."""
+
+    pid: Word
+    address: Unsigned
+    length: Unsigned
+    mode: Unsigned
+    nodes: Nodes
+    flags: Unsigned
