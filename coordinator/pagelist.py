@@ -43,7 +43,8 @@ class PageList:
         self.pid = pid
         self.rows = 0
         self._parts: list[tuple[Nids, Pfns, npt.NDArray[np.int64]]] = []
-        self.log: deque[tuple[State, Columns, State, Rows]] = deque(maxlen=64)
+        #: The last steps: state before, column of each row (None: OK for all), state after, rows.
+        self.log: deque[tuple[State, Columns | None, State, Rows]] = deque(maxlen=64)
 
     def add(self, source: Nids, pfn: Pfns, page: npt.NDArray[np.int64]) -> None:
         """Append frames; ``page`` is the virtual page number at which each was found."""
@@ -74,6 +75,8 @@ class PageList:
         """
         before = State(self.state[rows[0]])
         assert (self.state[rows] == before).all(), "rows in different states were asked together"
+        if not status.any() and not self.failed[rows].any():
+            return [self._all_go(before, rows)]
         column = status_class(status)
         # One index into the rows of this state: two arrays as indices take three times as long.
         goes_to = NEXT[before].reshape(-1).take(2 * column + self.failed[rows])
@@ -92,6 +95,18 @@ class PageList:
             groups.append((after, mine))
         return groups
 
+    def _all_go(self, before: State, rows: Rows) -> tuple[State, Rows]:
+        """``apply`` where all went well and no row has failed: one cell of the table for all."""
+        cell = int(NEXT[before, StatusClass.OK, 0])
+        if cell == EMPTY:
+            raise InvalidTransition(before, 0, self.story(int(rows[0])))
+        after = State(cell)
+        self.state[rows] = after
+        self.counts[before] -= rows.size
+        self.counts[after] += rows.size
+        self.log.append((before, None, after, rows))
+        return after, rows
+
     def _note_status(self, rows: Rows, status: Statuses32, fails: npt.NDArray[np.bool_]) -> None:
         """Keep why the last attempt failed, and once a page has failed for good, only that."""
         wrong = (status < 0) & (self.failed[rows] == 0)
@@ -101,11 +116,11 @@ class PageList:
 
     def story(self, row: int) -> str:
         """The last steps of one page, oldest first."""
-        lines = [
-            f"  {before.name} -{StatusClass(column[at]).name}-> {after.name}"
-            for before, column, after, rows in self.log
-            for at in np.flatnonzero(rows == row)
-        ]
+        lines = []
+        for before, column, after, rows in self.log:
+            for at in np.flatnonzero(rows == row):
+                got = StatusClass.OK if column is None else StatusClass(column[at])
+                lines.append(f"  {before.name} -{got.name}-> {after.name}")
         where = f"page {self.page[row]:#x}, node {self.source[row]} frame {self.pfn[row]}"
         return "\n".join([where, *lines])
 
