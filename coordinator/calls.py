@@ -101,6 +101,13 @@ def up_read(memory: Memory, mm: Mm) -> None:
     memory.woken = True
 
 
+def downgrade_write(memory: Memory, mm: Mm) -> None:
+    """From writer to reader without letting another writer in between."""
+    mm.mmap_sem.writer = False
+    mm.mmap_sem.readers += 1
+    memory.woken = True
+
+
 def up_write(memory: Memory, mm: Mm) -> None:
     mm.mmap_sem.writer = False
     memory.woken = True

@@ -26,7 +26,6 @@ MMAP_BASE = 0x7000_0000_0
 TASK_SIZE = 1 << 35
 
 Pages = npt.NDArray[np.uint64]
-Bits = npt.NDArray[np.uint8]
 
 
 class Pte(IntFlag):

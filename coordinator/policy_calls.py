@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from coordinator.calls import Steps, down_read, down_write, up_read, up_write
+from coordinator.calls import Steps, down_write, downgrade_write, up_read, up_write
 from coordinator.fault import Access, handle_mm_fault
 from coordinator.mem_map import PageFlag, Rows
 from coordinator.memory import Memory
@@ -103,9 +103,8 @@ def sys_mbind(memory: Memory, kernel: Kernel, task: Task, asked: Mbind) -> Steps
         if not pagelist.rows:
             return 0
         if not kernel.profile.mbind_blocks_faults:
-            up_write(memory, task.mm)
+            downgrade_write(memory, task.mm)
             writing = False
-            yield from down_read(task.mm)
         failed = yield from _move(memory, kernel, task, policy, pagelist)
         return -EIO if failed and flags & MPOL_MF_STRICT else 0
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from coordinator.life import FINAL, PLACES, TRANSITIONS, Transition
 from protocol.codec import TABLES
 from protocol.metrics import BUCKETS, TABLE, TRANSPORT, Metric
+from protocol.profile import BEHAVIOURS, MODERN, SEED
 from protocol.schema import MESSAGES, RETIRED, Row
 
 _MESSAGES_HEAD = """\
@@ -180,7 +181,31 @@ def _step_line(row: Transition) -> str:
 
 
 #: Every generated page, by its path.
+_PROFILES_HEAD = """\
+# The profiles
+
+Generated from `protocol/profile.py` by `make docs`.
+
+`seed` is the kernel of June 2006 (commit 7b2259b3), `modern` is Linux 6.1. The program asks this
+table for a behaviour, never which version it plays.
+
+| behaviour | fact | meaning | seed | modern |
+|---|---|---|---|---|
+"""
+
+
+def profiles_table() -> str:
+    """docs/profiles.md: a line for each row of ``protocol.profile.BEHAVIOURS``."""
+    lines = (
+        f"| `{row.field}` | {row.fact} | {row.meaning} | `{getattr(SEED, row.field)}` "
+        f"| `{getattr(MODERN, row.field)}` |\n"
+        for row in BEHAVIOURS
+    )
+    return _PROFILES_HEAD + "".join(lines)
+
+
 PAGES = {
+    "docs/profiles.md": profiles_table,
     "docs/messages.md": messages_table,
     "docs/metrics.md": metrics_table,
     "docs/life-of-a-page.md": life_of_a_page,

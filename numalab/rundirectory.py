@@ -17,7 +17,6 @@ from pathlib import Path
 
 import msgspec
 
-from numalab.locate import DESCRIPTION
 from protocol.core import ConfigurationError
 
 MARK = ".numalab"
@@ -177,8 +176,3 @@ def last_line(log: Path) -> str:
     except OSError:
         lines = []
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-
-
-def is_machine(directory: Path) -> bool:
-    """A machine that is up has left its description here."""
-    return (directory / DESCRIPTION).exists()

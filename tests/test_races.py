@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from protocol.messages import Done, NewPages, PutPages
-from protocol.syscalls import Exit, Fault, Mprotect, Munmap, Translations
+from coordinator.mm import Mode
+from protocol.messages import CopyPages, Done, NewPages, PutPages
+from protocol.profile import MODERN
+from protocol.syscalls import Exit, Fault, Mbind, MigratePages, Mprotect, Munmap, Translations
 from tests.lab import PAGE, WRITE, Lab
+
+MOVE = 2
 
 
 def test_a_fault_on_two_vmas_looks_again_after_it_waited_for_the_first() -> None:
@@ -43,4 +47,23 @@ def test_who_waited_for_an_exit_finds_no_task() -> None:
         for answer in map(lab.answer_to, (leaving, unmapping, protecting))
         if isinstance(answer, Done)
     ] == [0, -3, -3]
+    lab.validate()
+
+
+def test_munmap_behind_an_mbind_that_lets_faults_in_waits_for_its_pages_and_ends() -> None:
+    # 1. A migration holds mmap_sem for read; an mbind and, behind it, a munmap want to write.
+    lab = Lab(profile=MODERN)
+    pid = lab.spawn()
+    lab.mapped(pid, 1, cpu=1)
+    bound = lab.mapped(pid, 2)
+    lab.hold_back(CopyPages)
+    migrating = lab.start(MigratePages(0, pid, (1,), (3,)))
+    binding = lab.start(Mbind(pid, bound * PAGE, 2 * PAGE, Mode.BIND, (2,), MOVE))
+    lab.run()
+    unmapping = lab.start(Munmap(pid, bound * PAGE, 2 * PAGE))
+    lab.run()
+    # 2. mbind holds the pages that it moves, and munmap waits for them: it must not get in between.
+    lab.let_go(CopyPages)
+    answers = [lab.answer_to(call) for call in (migrating, binding, unmapping)]
+    assert [getattr(answer, "value", None) for answer in answers] == [0, 0, 0]
     lab.validate()
