@@ -6,8 +6,9 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from coordinator import handlers, reads
 from coordinator.calls import Ask, Parked, Reply, Steps, ask_all
-from coordinator.handlers import HANDLERS, Desk
+from coordinator.desk import HANDLERS, Desk
 from coordinator.invariants import check_memory
 from coordinator.members import Members
 from coordinator.memory import Memory
@@ -25,6 +26,8 @@ from protocol.session import Answer, Question, Session
 from protocol.topology import Topology
 
 ENOSYS = 38
+#: They enter their functions in HANDLERS when they are imported.
+HANDLER_MODULES = (handlers, reads)
 
 
 @dataclass(slots=True, eq=False)

@@ -9,7 +9,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from coordinator.handlers import HANDLERS
+from coordinator.desk import HANDLERS
 from protocol.core import Command, Received, Record, Report, Send
 from protocol.messages import CopyPages, Done, IsolateLruPage, NewPages, PutbackLruPages, PutPages
 from protocol.notes import FrameDropped, MachineCounted, NodeUp, SyscallEnded, TaskEnded

@@ -1,0 +1,101 @@
+"""What one reads of the machine: numa_maps, tasks, hardware, progress, address spaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from coordinator.desk import ESRCH, Desk, handles
+from coordinator.life import FINAL
+from coordinator.mm import Pte
+from coordinator.numa_maps import numa_maps
+from protocol import syscalls as m
+from protocol.schema import Message
+from protocol.session import Question
+
+
+@handles(m.NumaMaps)
+def on_numa_maps(desk: Desk, question: Question, asked: m.NumaMaps) -> Message:
+    task = desk.memory.tasks.get(asked.pid)
+    if task is None:
+        return m.Description(-ESRCH, "")
+    return m.Description(0, numa_maps(desk.memory, task))
+
+
+@handles(m.ListTasks)
+def on_list_tasks(desk: Desk, question: Question, asked: m.ListTasks) -> Message:
+    tasks = list(desk.memory.tasks.values())
+
+    def column(values: list[int], dtype: str) -> Any:
+        return np.array(values, dtype)
+
+    present = [sum(int(vma.present().size) for vma in task.mm.vmas) for task in tasks]
+    mapped = [sum(vma.pages for vma in task.mm.vmas) for task in tasks]
+    return m.TaskList(
+        tuple(task.comm for task in tasks),
+        column([task.pid for task in tasks], "<i4"),
+        column([task.ppid for task in tasks], "<i4"),
+        column([task.uid for task in tasks], "<u4"),
+        column([task.cpu for task in tasks], "<u4"),
+        column(present, "<u8"),
+        column(mapped, "<u8"),
+    )
+
+
+@handles(m.DescribeHardware)
+def on_describe_hardware(desk: Desk, question: Question, asked: m.DescribeHardware) -> Message:
+    memory, topology = desk.memory, desk.memory.topology
+    nids = np.array(memory.nids)
+    used = np.array([memory.mem_map[nid].used for nid in memory.nids], np.uint64)
+    frames = np.array([node.frames for node in topology.nodes], np.uint64)
+    up = np.array([desk.members.up(nid) for nid in memory.nids], np.uint8)
+    stat = memory.numastat
+    return m.Hardware(
+        topology.page_size,
+        desk.epoch,
+        int(desk.kernel.migration),
+        tuple(node.cpus for node in topology.nodes),
+        nids.astype(np.int32),
+        up,
+        frames,
+        frames - used,
+        stat.numa_hit[nids],
+        stat.numa_miss[nids],
+        stat.numa_foreign[nids],
+        stat.interleave_hit[nids],
+        stat.local_node[nids],
+        stat.other_node[nids],
+        np.array(topology.distances, np.uint32).ravel(),
+    )
+
+
+@handles(m.Progress)
+def on_progress(desk: Desk, question: Question, asked: m.Progress) -> Message:
+    lists = [pages for pages in desk.memory.page_lists if pages.pid == asked.pid]
+    settled = sum(int(np.isin(pages.state, FINAL).sum()) for pages in lists)
+    listed = sum(pages.rows for pages in lists)
+    return m.ProgressMade(listed, settled, desk.memory.longest_entry)
+
+
+@handles(m.DescribeMm)
+def on_describe_mm(desk: Desk, question: Question, asked: m.DescribeMm) -> Message:
+    task = desk.memory.tasks.get(asked.pid)
+    vmas = [] if task is None else task.mm.vmas
+    slots = [vma.present() for vma in vmas]
+
+    def joined(parts: list[Any], dtype: str) -> Any:
+        return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype)
+
+    pairs = list(zip(vmas, slots, strict=True))
+    return m.AddressSpace(
+        -ESRCH if task is None else 0,
+        tuple(vma.name for vma in vmas),
+        np.array([vma.start for vma in vmas], "<u8"),
+        np.array([vma.end for vma in vmas], "<u8"),
+        np.array([vma.prot for vma in vmas], "<u4"),
+        np.array([vma.flags for vma in vmas], "<u4"),
+        joined([slot + vma.start for vma, slot in pairs], "<u8"),
+        joined([vma.nid[slot] for vma, slot in pairs], "<i4"),
+        joined([(vma.bits[slot] & Pte.WRITTEN) != 0 for vma, slot in pairs], "<u4"),
+    )
