@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.cpuset import TOP, top_cpuset
 from coordinator.mem_map import NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
 from coordinator.mm import Mapping, MigratePageMethod, Mm, Pte, Task, Vma, VmOperations
 from coordinator.pagelist import PageList
@@ -67,6 +68,8 @@ class Memory:
         self.mem_map = {node.nid: MemMap(node.frames) for node in topology.nodes}
         self.numastat = NumaStat(max(self.nids) + 1)
         self.tasks: dict[int, Task] = {}
+        #: By path, in the order of making.
+        self.cpusets = {TOP: top_cpuset(topology)}
         self.mappings: dict[int, Mapping] = {}
         #: The page lists of the migrations under way.
         self.page_lists: list[PageList] = []

@@ -270,7 +270,10 @@ class Mm:
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """task_struct: one pid; ``mm`` is its own.  ``client`` is who holds its lease, or None."""
+    """task_struct: one pid; ``mm`` is its own.  ``client`` is who holds its lease, or None.
+
+    ``cpuset`` is the path of the cpuset that it is attached to.
+    """
 
     pid: int
     ppid: int
@@ -281,3 +284,4 @@ class Task:
     mm: Mm
     client: str | None
     policy: Mempolicy | None = None
+    cpuset: str = "/"
