@@ -10,7 +10,8 @@ from pathlib import Path
 
 from coordinator.life import FINAL, PLACES, TRANSITIONS, Transition
 from protocol.codec import TABLES
-from protocol.metrics import BUCKETS, TABLE, TRANSPORT, Metric
+from protocol.metric import BUCKETS, Metric
+from protocol.metrics import TABLE, TRANSPORT
 from protocol.profile import BEHAVIOURS, MODERN, SEED
 from protocol.schema import MESSAGES, RETIRED, Row
 

@@ -21,7 +21,8 @@ from protocol.core import ConfigurationError
 from protocol.labels import Role
 from protocol.live.exposition import Exposition
 from protocol.live.transport import Statistics
-from protocol.metrics import TABLE, TRANSPORT, Kind, Metric
+from protocol.metric import Kind, Metric
+from protocol.metrics import TABLE, TRANSPORT
 from protocol.notes import Note
 from protocol.syscalls import MigratePages
 

@@ -26,7 +26,8 @@ from prometheus_client.registry import Collector
 from protocol.core import ConfigurationError
 from protocol.labels import Label, Role
 from protocol.live.transport import Statistics
-from protocol.metrics import BUCKETS, TRANSPORT, Kind, Metric, Samples, metrics_of
+from protocol.metric import BUCKETS, Kind, Metric, Samples
+from protocol.metrics import TRANSPORT, metrics_of
 from protocol.notes import Note
 
 _Instrument = Counter | Gauge | Histogram
