@@ -63,6 +63,7 @@ def test_the_machine_is_described_with_what_is_free(lab: Lab) -> None:
 
 
 def test_numastat_counts_who_gave_and_who_should_have(make_lab: MakeLab) -> None:
+    # K 5.7.
     """K 6.6: system-wide, misses are as many as foreign ones."""
     lab = make_lab(nodes=2, frames=4)
     pid = lab.spawn()

@@ -29,6 +29,7 @@ def translations(lab: Lab, ticket: int) -> Translations:
 
 @pytest.mark.parametrize("cpu", range(4))
 def test_a_page_is_born_on_the_node_of_the_cpu_that_touches_it(lab: Lab, cpu: int) -> None:
+    # K 5.2.
     pid = lab.spawn(cpu=0)
     answer = lab.fault(pid, lab.mmap(pid, 3), 3, cpu=cpu)
     assert answer.nid.tolist() == [cpu] * 3 and answer.writable.all()
@@ -37,6 +38,7 @@ def test_a_page_is_born_on_the_node_of_the_cpu_that_touches_it(lab: Lab, cpu: in
 
 
 def test_a_full_node_passes_a_first_touch_on_along_its_zonelist(make_lab: MakeLab) -> None:
+    # K 5.10.
     lab = make_lab(nodes=3, frames=4)
     pid = lab.spawn()
     answer = lab.fault(pid, lab.mmap(pid, 6), 6, cpu=2)
@@ -59,6 +61,7 @@ def test_a_full_machine_says_enomem_for_what_found_no_frame(make_lab: MakeLab) -
 
 
 def test_reading_untouched_memory_maps_nothing(lab: Lab) -> None:
+    # K 3.9.
     """K 3.9: the zero page is not counted, not shown, not moved."""
     pid = lab.spawn()
     start = lab.mmap(pid, 2)
@@ -162,6 +165,7 @@ def test_two_first_touches_of_a_shared_page_get_one_frame(lab: Lab) -> None:
 
 
 def test_a_shared_page_that_moved_is_found_where_it_is(lab: Lab) -> None:
+    # K 1.49.
     """A sharer that had no entry for the page faults after the move (K 1.49)."""
     parent = lab.spawn()
     start = lab.mapped(parent, 1, shared=True)
@@ -176,6 +180,7 @@ def test_a_shared_page_that_moved_is_found_where_it_is(lab: Lab) -> None:
 
 
 def test_after_a_fork_neither_sees_what_the_other_writes(lab: Lab) -> None:
+    # K 3.4.
     parent = lab.spawn()
     start = lab.mapped(parent, 2)
     lab.write(parent, start, 1)
@@ -231,6 +236,7 @@ def test_two_that_write_at_once_get_a_frame_each(lab: Lab) -> None:
 
 
 def test_a_copy_and_a_migration_of_one_page_do_not_cross(lab: Lab) -> None:
+    # K 1.45.
     """While the page is copied it is left where it is, and not counted (K 1.15)."""
     parent = lab.spawn()
     start = lab.mapped(parent, 1)
@@ -247,6 +253,7 @@ def test_a_copy_and_a_migration_of_one_page_do_not_cross(lab: Lab) -> None:
 
 
 def test_a_write_to_a_page_under_migration_waits_and_then_copies(lab: Lab) -> None:
+    # K 1.45.
     parent = lab.spawn()
     start = lab.mapped(parent, 1)
     lab.write(parent, start, 4)

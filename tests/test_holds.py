@@ -189,6 +189,7 @@ def at(ticket: int, pid: int, page: int, shall: tuple[bool, bool]) -> Hold:
 def test_a_forced_pass_goes_on_once_the_holder_lets_go_of_the_lock(
     before: tuple[bool, bool], after: tuple[bool, bool]
 ) -> None:
+    # K 1.28.
     lab = ClientLab()
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
@@ -229,6 +230,7 @@ def test_the_name_from_before_the_polite_passes_is_good_for_letting_go(lab: Lab)
 
 
 async def test_a_locked_page_moves_once_its_task_unlocks_it(run_directory: Path) -> None:
+    # K 1.28.
     with trio.fail_after(30):
         async with numalab.connect(run_directory) as machine:
             task = await machine.spawn()

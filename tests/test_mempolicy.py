@@ -34,22 +34,26 @@ def nodes(text: str) -> frozenset[int]:
 
 @pytest.mark.parametrize(("old", "new", "seed", "modern"), VECTORS)
 def test_pairs_come_in_the_order_of_the_kernel(old: str, new: str, seed: str, modern: str) -> None:
+    # K 1.8, 1.12.
     for expected, skips in ((seed, False), (modern, True)):
         pairs = node_pairs(nodes(old), nodes(new), skip_common_sources=skips)
         assert " ".join(f"{source}>{dest}" for source, dest in pairs) == expected
 
 
 def test_the_seed_is_right_about_the_three_nodes_that_stay() -> None:
+    # K 1.12.
     pairs = node_pairs(nodes("0-7"), nodes("3-5"), skip_common_sources=False)
     assert {3, 4, 5}.isdisjoint(source for source, _ in pairs)
 
 
 def test_an_empty_target_leaves_every_page_where_it_is() -> None:
+    # K 1.7.
     for skips in (False, True):
         assert node_pairs(nodes("0-3"), frozenset(), skip_common_sources=skips) == []
 
 
 def test_a_destination_that_is_still_to_be_emptied_is_left_for_later() -> None:
+    # K 1.8.
     everything = frozenset({0, 1, 2})
     assert next_pair(everything, frozenset({1, 2, 3}), everything) == (2, 3)
     assert next_pair(everything, frozenset({1, 2, 3}), frozenset({0, 1})) == (1, 2)
@@ -73,6 +77,7 @@ def journeys(old: frozenset[int], new: frozenset[int], skips: bool) -> dict[int,
 
 @pytest.mark.parametrize("skips", [False, True], ids=["seed", "modern"])
 def test_masks_of_one_weight_move_a_page_once_and_to_its_node(skips: bool) -> None:
+    # K 1.9.
     cases = [(old, new) for old, new in product(MASKS, MASKS) if len(old) == len(new)]
     assert len(cases) == 923
     for old, new in cases:
@@ -82,6 +87,7 @@ def test_masks_of_one_weight_move_a_page_once_and_to_its_node(skips: bool) -> No
 
 
 def test_masks_of_other_weights_move_twice_at_the_seed_and_once_in_modern() -> None:
+    # K 1.10, 1.11.
     cases = [(old, new) for old, new in product(MASKS, MASKS) if len(old) != len(new)]
     assert len(cases) == 3046
     twice = {"seed": 0, "modern": 0}
@@ -99,6 +105,7 @@ def test_masks_of_other_weights_move_twice_at_the_seed_and_once_in_modern() -> N
 
 
 def test_pages_are_queued_in_the_order_of_their_addresses(lab: Lab) -> None:
+    # K 1.17.
     pid = lab.spawn()
     start = lab.mmap(pid, 20)
     order = np.random.default_rng(7).permutation(20)
@@ -114,6 +121,7 @@ def test_pages_are_queued_in_the_order_of_their_addresses(lab: Lab) -> None:
 
 
 def test_only_present_pages_of_the_source_node_are_queued(lab: Lab) -> None:
+    # K 1.14.
     pid = lab.spawn()
     start = lab.mmap(pid, 8)
     lab.fault(pid, start, 2, cpu=0)
@@ -124,6 +132,7 @@ def test_only_present_pages_of_the_source_node_are_queued(lab: Lab) -> None:
 
 
 def test_pending_lru_adds_are_drained_at_every_node_first(lab: Lab) -> None:
+    # K 1.13.
     pid = lab.spawn()
     lab.mapped(pid, 3)
     assert lab.zone(0).pending == 3
@@ -134,6 +143,7 @@ def test_pending_lru_adds_are_drained_at_every_node_first(lab: Lab) -> None:
 
 @pytest.mark.parametrize("flag", list(VmFlag))
 def test_a_vma_that_is_not_migratable_stays_and_is_not_counted(lab: Lab, flag: VmFlag) -> None:
+    # K 3.6, 1.15.
     pid = lab.spawn()
     fixed, free = lab.mapped(pid, 2), lab.mapped(pid, 2)
     lab.vma(pid, fixed).vm_flags = flag
@@ -147,6 +157,7 @@ def test_a_vma_that_is_not_migratable_stays_and_is_not_counted(lab: Lab, flag: V
 def test_the_first_touch_is_on_the_node_of_the_cpu_or_the_nearest_that_has_room(
     make_lab: Callable[..., Lab],
 ) -> None:
+    # K 5.10.
     lab = make_lab(nodes=3, frames=4)
     pid = lab.spawn()
     start = lab.mmap(pid, 12)

@@ -38,6 +38,7 @@ def passes(lab: Lab) -> list[tuple[int, int, int]]:
 
 
 def test_pages_move_with_their_contents_and_the_call_says_that_none_stayed(lab: Lab) -> None:
+    # K 1.33.
     pid = lab.spawn()
     start = lab.mapped(pid, 10)
     for offset in range(10):
@@ -73,6 +74,7 @@ def test_the_size_of_a_chunk_changes_nothing_but_the_number_of_questions(
 
 
 def test_protection_and_dirtiness_travel_and_the_accessed_bit_does_not(lab: Lab) -> None:
+    # K 1.38, 1.41, 3.11.
     """K 1.38, 1.41, 3.11."""
     pid = lab.spawn()
     start = lab.mapped(pid, 2)
@@ -90,6 +92,7 @@ def test_protection_and_dirtiness_travel_and_the_accessed_bit_does_not(lab: Lab)
 
 
 def test_a_pinned_page_is_tried_in_ten_passes_and_counted_once(lab: Lab) -> None:
+    # K 1.19, 1.20, 1.48.
     pid = lab.spawn()
     start = lab.mapped(pid, 3)
     where = lab.fault(pid, start, 3)
@@ -106,6 +109,7 @@ def test_a_pinned_page_is_tried_in_ten_passes_and_counted_once(lab: Lab) -> None
 
 
 def test_polite_passes_come_first_and_force_begins_with_the_fourth(lab: Lab) -> None:
+    # K 1.19.
     pid = lab.spawn()
     where = lab.fault(pid, lab.mapped(pid, 1))
     lab.hold_pages(where, pinned=1)
@@ -122,6 +126,7 @@ def test_polite_passes_come_first_and_force_begins_with_the_fourth(lab: Lab) -> 
 def test_a_pin_that_is_dropped_lets_the_page_go_in_the_next_pass(
     lab: Lab, last_pinned_pass: int
 ) -> None:
+    # K 1.48.
     pid = lab.spawn()
     start = lab.mapped(pid, 2)
     where = lab.fault(pid, start, 2)
@@ -134,6 +139,7 @@ def test_a_pin_that_is_dropped_lets_the_page_go_in_the_next_pass(
 
 
 def test_only_the_last_pass_counts_what_is_to_be_tried_again(lab: Lab) -> None:
+    # K 1.21.
     """Two pages are in the way at first, one in the end: one is not moved (K 1.21)."""
     pid = lab.spawn()
     start = lab.mapped(pid, 3)
@@ -148,6 +154,7 @@ def test_only_the_last_pass_counts_what_is_to_be_tried_again(lab: Lab) -> None:
 
 
 def test_polite_passes_do_not_wait_for_a_page_lock_and_forced_ones_do(lab: Lab) -> None:
+    # K 1.28.
     pid = lab.spawn()
     start = lab.mapped(pid, 2)
     where = lab.fault(pid, start, 2)
@@ -177,6 +184,7 @@ def test_pages_of_the_same_chunk_pass_the_locked_one(lab: Lab) -> None:
 
 
 def test_a_page_that_must_not_move_is_counted_once_and_not_tried_again(lab: Lab) -> None:
+    # K 1.20, 1.54, 1.57.
     pid = lab.spawn()
     stays = lab.mapped(pid, 3, name="[fail_migrate_page]")
     goes = lab.mapped(pid, 2, name="[migrate_page]")
@@ -189,6 +197,7 @@ def test_a_page_that_must_not_move_is_counted_once_and_not_tried_again(lab: Lab)
 
 
 def test_failures_of_all_passes_and_retries_of_the_last_are_added_up(lab: Lab) -> None:
+    # K 1.21.
     pid = lab.spawn()
     lab.mapped(pid, 2, name="[fail_migrate_page]")
     pinned = lab.fault(pid, lab.mapped(pid, 1))
@@ -201,6 +210,7 @@ def test_failures_of_all_passes_and_retries_of_the_last_are_added_up(lab: Lab) -
 
 
 def test_a_full_target_ends_the_call_and_what_has_moved_stays_moved(make_lab: MakeLab) -> None:
+    # K 1.18, 1.20, 1.23.
     lab = make_lab(nodes=2, frames=8, profile=MODERN, chunk_pages=2)
     pid, other = lab.spawn(), lab.spawn()
     start = lab.mapped(pid, 6)
@@ -230,6 +240,7 @@ def test_a_page_behind_the_one_without_a_frame_is_not_attempted(make_lab: MakeLa
 def test_at_the_seed_a_full_target_passes_its_pages_on_along_the_zonelist(
     make_lab: MakeLab,
 ) -> None:
+    # K 1.18.
     lab = make_lab(nodes=3, frames=8)
     pid, other = lab.spawn(), lab.spawn()
     start = lab.mapped(pid, 6)
@@ -260,6 +271,7 @@ def test_a_failed_attempt_gives_its_frame_back(lab: Lab) -> None:
 
 
 def test_move_leaves_what_a_fork_shares_and_move_all_takes_it(lab: Lab) -> None:
+    # K 3.2, 3.3, 3.4.
     owner = lab.spawn(uid=1000, capable=False)
     start = lab.mapped(owner, 2)
     child = lab.fork(owner)
@@ -271,6 +283,7 @@ def test_move_leaves_what_a_fork_shares_and_move_all_takes_it(lab: Lab) -> None:
 
 
 def test_a_page_is_remapped_in_every_mm_that_maps_it(lab: Lab) -> None:
+    # K 1.30, 3.3.
     parent = lab.spawn()
     private, shared = lab.mapped(parent, 2), lab.mapped(parent, 2, shared=True)
     lab.write(parent, private, 1)
@@ -298,6 +311,7 @@ def test_after_the_last_sharer_is_gone_a_page_is_private_again(lab: Lab) -> None
 
 
 def test_a_locked_page_is_not_served_and_a_fault_on_it_waits_for_the_target(lab: Lab) -> None:
+    # K 1.40, 1.45.
     """K 1.45: the waiter wakes only when the target serves the page."""
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
@@ -317,6 +331,7 @@ def test_a_locked_page_is_not_served_and_a_fault_on_it_waits_for_the_target(lab:
 
 
 def test_a_fault_on_a_migration_entry_parks_and_others_are_served(lab: Lab) -> None:
+    # K 1.45.
     pid = lab.spawn()
     start, elsewhere = lab.mapped(pid, 1), lab.mapped(pid, 1, cpu=2)
     lab.hold_back(CopyPages)
@@ -334,6 +349,7 @@ def test_a_fault_on_a_migration_entry_parks_and_others_are_served(lab: Lab) -> N
 
 
 def test_after_a_failed_attempt_the_old_frame_is_served_under_a_new_generation(lab: Lab) -> None:
+    # K 1.32.
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
     old = lab.fault(pid, start)

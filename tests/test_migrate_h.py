@@ -64,6 +64,7 @@ def rows_of_the_page() -> Iterator[tuple[str, str, str, str]]:
 
 
 def test_the_page_has_every_name_of_the_header_once() -> None:
+    # K 0.2, 0.3.
     for built, names in HEADER.items():
         listed = [name for where, name, *_ in rows_of_the_page() if where == built]
         assert sorted(listed) == sorted(names)
@@ -85,6 +86,7 @@ def test_every_name_has_the_test_that_the_page_says() -> None:
 
 
 def test_isolate_lru_page_takes_a_page_off_its_lru_once() -> None:
+    # K 1.16.
     _, zone = make()
     pfn, generation = touch(zone, 2)
     assert zone.isolate_lru_page(pfn[:1], generation[:1]).tolist() == [0]
@@ -98,6 +100,7 @@ def test_isolate_lru_page_takes_a_page_off_its_lru_once() -> None:
 
 
 def test_isolate_lru_page_refuses_what_is_not_on_the_lru() -> None:
+    # K 1.16, 3.10.
     _, zone = make()
     status, pfn, generation = zone.new_pages(0, u32(1), u32(0))
     assert status.tolist() == [0]
@@ -105,6 +108,7 @@ def test_isolate_lru_page_refuses_what_is_not_on_the_lru() -> None:
 
 
 def test_putback_lru_pages_puts_back_what_was_isolated() -> None:
+    # K 1.22.
     _, zone = make()
     pfn, generation = touch(zone, 3)
     zone.isolate_lru_page(pfn, generation)
@@ -116,6 +120,7 @@ def test_putback_lru_pages_puts_back_what_was_isolated() -> None:
 
 
 def test_migrate_prep_makes_pending_pages_isolatable() -> None:
+    # K 1.13.
     _, zone = make()
     _, pfn, generation = zone.new_pages(1, u32(1, 1), u32(0, 1))
     assert zone.count()["pending"] == 2
@@ -139,6 +144,7 @@ def test_a_page_with_other_users_can_be_isolated() -> None:
 def test_migrate_pages_does_not_know_where_pages_go(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # K 0.1.
     """Any callback will do: this one deals the pages out like cards."""
 
     def deal(pagelist: PageList, rows: Rows, private: object) -> Nodes:
@@ -155,6 +161,7 @@ def test_migrate_pages_does_not_know_where_pages_go(
 def test_a_callback_that_has_no_page_for_us_ends_the_call(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # K 0.1.
     def none_for_the_second(pagelist: PageList, rows: Rows, private: object) -> Nodes:
         return np.where(rows == 1, -1, 2).astype(np.int32)
 
@@ -166,6 +173,7 @@ def test_a_callback_that_has_no_page_for_us_ends_the_call(
 
 
 def test_migrate_page_lets_pages_go_and_fail_migrate_page_does_not() -> None:
+    # K 1.52, 1.54.
     mapping = Mapping(1, shared=False)
     assert migrate_page(mapping, 2).tolist() == [0, 0]
     assert fail_migrate_page(mapping, 2).tolist() == [-errno.EIO] * 2
@@ -194,6 +202,7 @@ class Hooks:
 
 
 def test_hooks_are_called_in_address_order_before_any_page_moves(make_lab: MakeLab) -> None:
+    # K 2.2.
     hooks = Hooks()
     lab = make_lab(vm_operations=hooks.of("low", "high"))
     pid = lab.spawn()
@@ -209,6 +218,7 @@ def test_hooks_are_called_in_address_order_before_any_page_moves(make_lab: MakeL
 
 
 def test_a_caller_without_the_capability_passes_move_to_the_hook(make_lab: MakeLab) -> None:
+    # K 2.2.
     hooks = Hooks()
     lab = make_lab(vm_operations=hooks.of("low"))
     pid = lab.spawn(uid=5, capable=False)
@@ -218,6 +228,7 @@ def test_a_caller_without_the_capability_passes_move_to_the_hook(make_lab: MakeL
 
 
 def test_an_error_stops_the_walk_and_no_page_moves(make_lab: MakeLab) -> None:
+    # K 2.5, 2.6.
     hooks = Hooks(b=-errno.EINVAL)
     lab = make_lab(vm_operations=hooks.of("a", "b", "c"))
     pid = lab.spawn()
@@ -229,6 +240,7 @@ def test_an_error_stops_the_walk_and_no_page_moves(make_lab: MakeLab) -> None:
 
 
 def test_a_positive_answer_stops_it_all_and_the_call_says_zero(make_lab: MakeLab) -> None:
+    # K 2.5.
     hooks = Hooks(a=3)
     lab = make_lab(vm_operations=hooks.of("a", "b"))
     pid = lab.spawn()
@@ -239,6 +251,7 @@ def test_a_positive_answer_stops_it_all_and_the_call_says_zero(make_lab: MakeLab
 
 
 def test_the_last_vma_is_left_out_where_the_profile_says_so(make_lab: MakeLab) -> None:
+    # K 2.4.
     hooks = Hooks()
     quirk = replace(SEED, name="quirk", last_vma_skipped=True)
     lab = make_lab(vm_operations=hooks.of("a", "b"), profile=quirk)
@@ -250,10 +263,12 @@ def test_the_last_vma_is_left_out_where_the_profile_says_so(make_lab: MakeLab) -
 
 
 def test_an_mm_without_vmas_is_no_error(lab: Lab) -> None:
+    # K 2.4.
     assert lab.migrate(lab.spawn(), 0, 1) == 0
 
 
 def test_move_pages_does_not_ask_the_hooks(make_lab: MakeLab) -> None:
+    # K 2.1.
     hooks = Hooks(a=-errno.EINVAL)
     lab = make_lab(vm_operations=hooks.of("a"))
     pid = lab.spawn()
@@ -262,6 +277,7 @@ def test_move_pages_does_not_ask_the_hooks(make_lab: MakeLab) -> None:
 
 
 def test_the_masks_are_keywords_because_header_and_definition_disagreed() -> None:
+    # K 2.3.
     """K 2.3: whoever swaps them is told so, and does not get a wrong migration."""
     with pytest.raises(TypeError):
         migrate_vmas(Mm(1), *EVERYTHING, 4, SEED)  # type: ignore[call-arg]
@@ -271,6 +287,7 @@ def test_the_masks_are_keywords_because_header_and_definition_disagreed() -> Non
 
 
 def test_the_stubs_are_not_uniformly_enosys() -> None:
+    # K 0.3.
     pages, mm = PageList(1), Mm(1)
     old, new = EVERYTHING
     called: list[int] = []
@@ -290,6 +307,7 @@ def test_the_stubs_are_not_uniformly_enosys() -> None:
 
 
 def test_migrate_pages_checks_its_arguments_and_then_is_not_there(make_lab: MakeLab) -> None:
+    # K 0.4.
     lab = make_lab(migration=False)
     pid, stranger = lab.spawn(uid=1), lab.spawn(uid=2, capable=False)
     start = lab.mapped(pid, 1)
@@ -301,6 +319,7 @@ def test_migrate_pages_checks_its_arguments_and_then_is_not_there(make_lab: Make
 
 
 def test_move_pages_is_absent_before_any_check(make_lab: MakeLab) -> None:
+    # K 0.4.
     lab = make_lab(migration=False)
     for flags in (0, 64):
         assert lab.move(99, [1], [77], flags).value == -errno.ENOSYS
@@ -309,6 +328,7 @@ def test_move_pages_is_absent_before_any_check(make_lab: MakeLab) -> None:
 
 
 def test_all_else_works_without_migration(make_lab: MakeLab) -> None:
+    # K 0.4.
     lab = make_lab(migration=False)
     pid = lab.spawn()
     start = lab.mapped(pid, 2)

@@ -292,6 +292,7 @@ def test_of_two_exits_at_once_one_finds_nobody(lab: Lab) -> None:
 
 @pytest.mark.parametrize("change", ["mmap", "munmap", "mprotect", "fork", "exit"])
 def test_a_change_of_the_map_waits_for_the_whole_migration(lab: Lab, change: str) -> None:
+    # K 1.5.
     pid = lab.spawn()
     lab.mapped(pid, 2)
     elsewhere = lab.mapped(pid, 1, cpu=2)
@@ -341,6 +342,7 @@ def test_a_change_waits_for_another_task_that_moves_the_same_pages(lab: Lab, cha
 
 
 def test_a_migration_waits_for_a_change_that_came_before_it(lab: Lab) -> None:
+    # K 1.5.
     pid = lab.spawn()
     start = lab.mapped(pid, 2)
     lab.hold_back(PutPages)

@@ -152,6 +152,7 @@ def test_a_shared_page_moves_for_the_privileged_only() -> None:
 
 
 def test_mlocked_pages_are_not_scanned_but_move_pages_gets_eperm_for_them() -> None:
+    # K 1.31, 3.6, 3.7.
     m = machine("0")
     m.processes[1].areas[0].mlocked = True
     assert migrate(m, "0", "1") == 0 and nodes_of(m) == "0"
@@ -193,6 +194,7 @@ def test_move_pages_says_of_each_row_what_became_of_it() -> None:
 
 
 def test_nothing_to_move_is_enoent_at_the_seed_and_zero_now() -> None:
+    # K 4.15.
     m = machine("0")
     assert sys_move_pages(m, 1, 0, [10], [0], 0) == (-errno.ENOENT, [])
     m.modern = True

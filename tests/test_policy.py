@@ -81,6 +81,7 @@ def test_k_5_4_bind_never_leaves_its_nodes(make_lab: Labs) -> None:
 
 
 def test_k_5_6_interleave_goes_by_the_page_and_counts_its_hits(lab: Lab) -> None:
+    # K 5.7.
     pid = lab.spawn(cpu=0)
     start = lab.mmap(pid, 8)
     assert mbind(lab, pid, start, 8, Mode.INTERLEAVE, (0, 2, 3)) == 0
@@ -158,6 +159,7 @@ def test_k_4_24_strict_alone_installs_nothing_if_a_page_is_misplaced(lab: Lab) -
 
 
 def test_k_4_25_move_follows_the_new_policy_page_by_page(lab: Lab) -> None:
+    # K 4.28.
     pid = lab.spawn(cpu=0)
     start = lab.mapped(pid, 6)
     lab.write(pid, start + 3, 42)
@@ -193,6 +195,7 @@ def test_k_4_27_default_with_move_takes_every_page_to_where_the_task_wants_it(la
 
 
 def test_a_full_bind_target_is_eio_only_with_strict_and_loses_nothing(make_lab: Labs) -> None:
+    # K 4.26.
     lab = make_lab(nodes=2, frames=4)
     pid = lab.spawn(cpu=0)
     other = lab.spawn(cpu=1)

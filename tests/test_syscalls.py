@@ -23,17 +23,20 @@ PROFILE = pytest.mark.parametrize("profile", [SEED, MODERN], ids=list(PROFILES))
 
 
 def test_a_process_that_is_not_there_comes_before_a_node_that_is_not(lab: Lab) -> None:
+    # K 1.1.
     assert lab.migrate(99, 0, 77) == -errno.ESRCH
     assert lab.migrate(-1, 0, 1) == -errno.ESRCH
 
 
 def test_permission_comes_before_a_node_that_is_not_there(lab: Lab) -> None:
+    # K 1.1, 1.4.
     target, caller = lab.spawn(uid=1), lab.spawn(uid=2, capable=False)
     assert lab.migrate(target, 0, 77, caller=caller) == -errno.EPERM
     assert lab.migrate(target, 0, 77) == -errno.EINVAL
 
 
 def test_who_has_the_same_uid_or_the_capability_may(lab: Lab) -> None:
+    # K 1.2.
     target = lab.spawn(uid=1)
     same, capable = lab.spawn(uid=1, capable=False), lab.spawn(uid=2)
     assert lab.migrate(target, 0, 1, caller=same) == 0
@@ -41,6 +44,7 @@ def test_who_has_the_same_uid_or_the_capability_may(lab: Lab) -> None:
 
 
 def test_pid_0_is_the_caller(lab: Lab) -> None:
+    # K 4.5.
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
     assert lab.migrate(0, 0, 1, caller=pid) == 0
@@ -59,6 +63,7 @@ def test_a_source_that_the_machine_does_not_have_holds_nothing(lab: Lab) -> None
 
 
 def test_a_missing_source_keeps_its_place_in_the_mask(make_lab: MakeLab) -> None:
+    # K 1.7.
     """There is no node 1: node 2 is still the third of 0-2, and goes to the third (K 1.7)."""
     nids = (0, 2, 3, 4, 5)
     nodes = tuple(TopologyNode(nid, 8, (nid,)) for nid in nids)
@@ -70,6 +75,7 @@ def test_a_missing_source_keeps_its_place_in_the_mask(make_lab: MakeLab) -> None
 
 
 def test_an_empty_target_moves_nothing_at_the_seed(lab: Lab) -> None:
+    # K 1.7, 4.7.
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
     assert lab.migrate(pid, 0, ()) == 0
@@ -77,6 +83,7 @@ def test_an_empty_target_moves_nothing_at_the_seed(lab: Lab) -> None:
 
 
 def test_a_swap_of_two_nodes_cannot_be_said(lab: Lab) -> None:
+    # K 1.7.
     """Masks are sets (K 1.7)."""
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
@@ -90,6 +97,7 @@ def test_a_swap_of_two_nodes_cannot_be_said(lab: Lab) -> None:
 def test_pages_of_node_1_and_3_move_again_at_the_seed(
     make_lab: MakeLab, profile: Profile, ends: list[int]
 ) -> None:
+    # K 1.10, 1.11.
     """0-3 -> 1,2: a page of node 3 moves three times, and one of node 1 leaves it (K 1.12)."""
     lab = make_lab(profile=profile)
     pid = lab.spawn()
@@ -101,6 +109,7 @@ def test_pages_of_node_1_and_3_move_again_at_the_seed(
 
 
 def test_counts_of_all_pairs_are_added_up(lab: Lab) -> None:
+    # K 1.6.
     pid = lab.spawn()
     for cpu in (0, 1):
         lab.hold_pages(lab.fault(pid, lab.mapped(pid, 1 + cpu, cpu=cpu)), pinned=1)
@@ -108,6 +117,7 @@ def test_counts_of_all_pairs_are_added_up(lab: Lab) -> None:
 
 
 def test_the_first_error_hides_the_counts_before_it(make_lab: MakeLab) -> None:
+    # K 1.6.
     """K 1.6."""
     lab = make_lab(nodes=4, frames=4, profile=MODERN)
     pid, other = lab.spawn(), lab.spawn()
@@ -122,6 +132,7 @@ def test_the_first_error_hides_the_counts_before_it(make_lab: MakeLab) -> None:
 
 
 def test_errors_come_in_the_order_of_the_kernel(lab: Lab) -> None:
+    # K 4.12.
     mine, other = lab.spawn(uid=1, capable=False), lab.spawn(uid=2)
     start = lab.mapped(other, 1)
     everything_wrong = {"pages": [start], "nodes": [77], "caller": mine}
@@ -134,6 +145,7 @@ def test_errors_come_in_the_order_of_the_kernel(lab: Lab) -> None:
 
 @pytest.mark.parametrize("node", [-1, 4, 1 << 20])
 def test_one_bad_node_anywhere_and_nothing_moves(lab: Lab, node: int) -> None:
+    # K 4.13.
     pid = lab.spawn()
     start = lab.mapped(pid, 2)
     assert lab.move(pid, [start, start + 1], [1, node]).value == -errno.ENODEV
@@ -141,6 +153,7 @@ def test_one_bad_node_anywhere_and_nothing_moves(lab: Lab, node: int) -> None:
 
 
 def test_flags_0_is_move(lab: Lab) -> None:
+    # K 4.11.
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
     lab.fork(pid)
@@ -154,6 +167,7 @@ def test_flags_0_is_move(lab: Lab) -> None:
 
 @PROFILE
 def test_every_page_gets_its_own_status(make_lab: MakeLab, profile: Profile) -> None:
+    # K 4.17, 4.18.
     lab = make_lab(profile=profile)
     pid = lab.spawn()
     first, last = lab.mapped(pid, 6, at=0x100), lab.mapped(pid, 1, at=0x200)
@@ -183,6 +197,7 @@ def test_every_page_gets_its_own_status(make_lab: MakeLab, profile: Profile) -> 
 
 @PROFILE
 def test_nothing_to_do_is_an_error_at_the_seed(make_lab: MakeLab, profile: Profile) -> None:
+    # K 4.15.
     lab = make_lab(profile=profile)
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
@@ -196,6 +211,7 @@ def test_nothing_to_do_is_an_error_at_the_seed(make_lab: MakeLab, profile: Profi
 def test_a_query_moves_nothing_and_is_never_empty_handed(
     make_lab: MakeLab, profile: Profile
 ) -> None:
+    # K 4.19.
     lab = make_lab(profile=profile)
     pid = lab.spawn()
     start = lab.mmap(pid, 4)
@@ -212,6 +228,7 @@ def test_a_query_moves_nothing_and_is_never_empty_handed(
 
 
 def test_an_address_inside_a_page_means_the_page(lab: Lab) -> None:
+    # K 4.20.
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
     address = np.array([start * PAGE + 17], np.uint64)
@@ -220,6 +237,7 @@ def test_an_address_inside_a_page_means_the_page(lab: Lab) -> None:
 
 
 def test_the_status_is_where_the_page_really_is(make_lab: MakeLab) -> None:
+    # K 4.17.
     """At the seed the frame may come from another node than the wanted one (K 1.18, 4.17)."""
     lab = make_lab(nodes=3, frames=4)
     pid, other = lab.spawn(), lab.spawn()
@@ -230,6 +248,7 @@ def test_the_status_is_where_the_page_really_is(make_lab: MakeLab) -> None:
 
 
 def test_a_page_that_must_not_move_says_eio(lab: Lab) -> None:
+    # K 1.34, 1.54.
     pid = lab.spawn()
     start = lab.mapped(pid, 1, name="[fail_migrate_page]")
     answer = lab.move(pid, [start], [1])
@@ -237,6 +256,7 @@ def test_a_page_that_must_not_move_says_eio(lab: Lab) -> None:
 
 
 def test_move_all_takes_what_others_map_too(lab: Lab) -> None:
+    # K 3.3.
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
     child = lab.fork(pid)
@@ -256,6 +276,7 @@ def test_pages_of_many_nodes_go_where_each_is_wanted(lab: Lab) -> None:
 
 
 def test_a_page_that_another_call_is_moving_is_busy(lab: Lab) -> None:
+    # K 1.16, 4.17.
     pid = lab.spawn()
     start = lab.mapped(pid, 2)
     lab.hold_back(IsolateLruPage)
@@ -275,6 +296,7 @@ def move_of(pid: int, page: int, node: int) -> MovePages:
 
 
 def test_a_page_touched_while_the_lru_is_drained_is_busy_and_nothing_was_to_do(lab: Lab) -> None:
+    # K 1.13.
     """None isolatable: -ENOENT at the seed (K 4.15)."""
     pid = lab.spawn()
     start = lab.mmap(pid, 1)
