@@ -6,7 +6,7 @@ one of them, a child of fork to that of its parent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from protocol.topology import Topology
 
 if TYPE_CHECKING:
     from coordinator.memory import Memory
-    from coordinator.mm import Task
+    from coordinator.mm import Mempolicy, Task
 
 TOP = "/"
 
@@ -41,6 +41,13 @@ def top_cpuset(topology: Topology) -> Cpuset:
     """All cpus and nodes; both exclusive, so that its children may be."""
     exclusive = CpusetFlag.CPU_EXCLUSIVE | CpusetFlag.MEM_EXCLUSIVE
     return Cpuset(TOP, frozenset(topology.cpus), frozenset(topology.nids), exclusive)
+
+
+def contextualized(memory: Memory, task: Task, policy: Mempolicy | None) -> Mempolicy | None:
+    """The policy, with the note that its nodes are meant within the task's cpuset now (K 5.15)."""
+    if policy is None:
+        return None
+    return replace(policy, mems_allowed=tuple(sorted(mems_allowed(memory, task))))
 
 
 def mems_allowed(memory: Memory, task: Task) -> frozenset[int]:

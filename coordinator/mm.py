@@ -65,12 +65,23 @@ class Mode(IntEnum):
     INTERLEAVE = 3
 
 
+#: Mode flags of modern kernels (K 5.1).
+MPOL_F_STATIC_NODES, MPOL_F_RELATIVE_NODES = 1 << 15, 1 << 14
+
+
 @dataclass(frozen=True, slots=True)
 class Mempolicy:
-    """struct mempolicy; ``nodes`` ascending.  DEFAULT is never stored: it means none (K 5.2)."""
+    """struct mempolicy; ``nodes`` ascending.  DEFAULT is never stored: it means none (K 5.2).
+
+    ``user_nodes``: as the user gave them, with STATIC or RELATIVE.  ``mems_allowed``: of the cpuset
+    that the nodes were bound to last (K 5.15); two policies are equal whatever that was.
+    """
 
     mode: Mode
     nodes: tuple[int, ...]
+    flags: int = 0
+    user_nodes: tuple[int, ...] = ()
+    mems_allowed: tuple[int, ...] = field(default=(), compare=False)
 
 
 #: vm_ops->migrate(vma, from, to, flags) -> 0, -errno, or positive (K 2.2, 2.5).

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from coordinator.calls import Steps, down_write, downgrade_write, up_read, up_write
+from coordinator.cpuset import contextualized
 from coordinator.fault import Access, handle_mm_fault
 from coordinator.mem_map import PageFlag, Rows
 from coordinator.memory import Memory
@@ -35,7 +36,7 @@ def sys_set_mempolicy(memory: Memory, task: Task, mode: int, nodes: tuple[int, .
     policy = new_policy(mode, frozenset(nodes), frozenset(memory.nids))
     if isinstance(policy, int):
         return policy
-    task.policy = policy
+    task.policy = contextualized(memory, task, policy)
     told = policy or Mempolicy(Mode.DEFAULT, ())
     memory.records.append(TaskPolicySet(task.pid, told.mode, told.nodes))
     return 0
@@ -171,7 +172,7 @@ def _check_range(
 def _install(memory: Memory, task: Task, start: int, end: int, policy: Mempolicy | None) -> None:
     """Split the vmas at the edges and give them the policy (K 4.30)."""
     for vma in task.mm.isolate_range(start, end):
-        vma.policy = policy
+        vma.policy = contextualized(memory, task, policy)
     told = policy or Mempolicy(Mode.DEFAULT, ())
     memory.records.append(PolicySet(task.pid, start, end, told.mode, told.nodes))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from coordinator.cpuset import contextualized
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
 from coordinator.mm import MAP_SHARED, PROT_WRITE, Mempolicy, Mm, Mode, Pte, Task, Vma
@@ -156,12 +157,15 @@ def _policy(mode: int, nodes: tuple[int, ...]) -> Mempolicy | None:
 
 
 def _policy_set(memory: Memory, entry: PolicySet) -> None:
-    for vma in memory.tasks[entry.pid].mm.isolate_range(entry.start, entry.end):
-        vma.policy = _policy(entry.mode, entry.nodes)
+    task = memory.tasks[entry.pid]
+    policy = contextualized(memory, task, _policy(entry.mode, entry.nodes))
+    for vma in task.mm.isolate_range(entry.start, entry.end):
+        vma.policy = policy
 
 
 def _task_policy_set(memory: Memory, entry: TaskPolicySet) -> None:
-    memory.tasks[entry.pid].policy = _policy(entry.mode, entry.nodes)
+    task = memory.tasks[entry.pid]
+    task.policy = contextualized(memory, task, _policy(entry.mode, entry.nodes))
 
 
 def _generations_set(memory: Memory, entry: GenerationsSet) -> None:

@@ -22,6 +22,7 @@ class Profile:
     policy_separator: str
     mbind_holes_at_edges_pass: bool
     mbind_blocks_faults: bool
+    preferred_is_rebound: bool
     last_vma_skipped: bool = False
 
 
@@ -73,6 +74,11 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "mbind(2) holds mmap_sem for write while pages move, so that faults wait for all of it",
     ),
     Behaviour(
+        "preferred_is_rebound",
+        "K 5.15",
+        "PREFERRED moves with the cpuset of its task as the other policies do",
+    ),
+    Behaviour(
         "last_vma_skipped",
         "K 2.4",
         "migrate_vmas never offers the last vma (a bug until 2.6.29; a switch, off by default)",
@@ -89,6 +95,7 @@ SEED = Profile(
     policy_separator="=",
     mbind_holes_at_edges_pass=True,
     mbind_blocks_faults=True,
+    preferred_is_rebound=True,
 )
 MODERN = Profile(
     name="modern",
@@ -100,5 +107,6 @@ MODERN = Profile(
     policy_separator=":",
     mbind_holes_at_edges_pass=False,
     mbind_blocks_faults=False,
+    preferred_is_rebound=False,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}
