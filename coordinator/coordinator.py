@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator import handlers, reads
+from coordinator import cpuset_calls, handlers, reads
 from coordinator.calls import Ask, Parked, Reply, Steps, ask_all
 from coordinator.desk import HANDLERS, Desk
 from coordinator.invariants import check_memory
@@ -27,7 +27,7 @@ from protocol.topology import Topology
 
 ENOSYS = 38
 #: They enter their functions in HANDLERS when they are imported.
-HANDLER_MODULES = (handlers, reads)
+HANDLER_MODULES = (cpuset_calls, handlers, reads)
 
 
 @dataclass(slots=True, eq=False)

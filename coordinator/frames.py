@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.calls import PARKED, Ask, Steps, ask_all
+from coordinator.cpuset import mems_allowed
 from coordinator.mem_map import Nids, PageFlag, Pfns, Rows
 from coordinator.memory import Memory
 from coordinator.mm import Mempolicy, Mode, Task, Vma
 from coordinator.policy import effective_policy, policy_zonelist, wanted_nodes
+from coordinator.rebind import update_task_memory_state
 from protocol.messages import NewPageFrames, NewPages, PutPages, SetGeneration
 from protocol.schema import node_name
 
@@ -21,16 +23,21 @@ def allocate_frames(
 ) -> Steps[Parts]:
     """Frames for these slots where the policy wants them: (nid, rows of ``slot``, pfn) parts.
 
-    ``local``: node of the cpu that faults.  Fewer rows than asked come back when every node that
-    the policy allows is full.
+    ``local``: node of the cpu that faults.  The task's cpuset outranks its policy (K 5.12), and a
+    BIND outside of it is ignored (K 5.5).  Fewer rows than asked come back when every node that
+    both allow is full.
     """
+    update_task_memory_state(memory, task)
+    allowed = mems_allowed(memory, task)
     policy = effective_policy(task, vma)
+    if policy is not None and policy.mode == Mode.BIND and not allowed.intersection(policy.nodes):
+        policy = None
     wanted = wanted_nodes(policy, vma, slot, local, memory)
     parts: Parts = []
     for node in np.unique(wanted):
         rows = np.flatnonzero(wanted == node)
         parts += yield from _from_zonelist(
-            memory, vma, slot, rows, policy, int(node), mapped, local
+            memory, vma, slot, rows, policy, int(node), allowed, mapped, local
         )
     return parts
 
@@ -42,6 +49,7 @@ def _from_zonelist(
     rest: Rows,
     policy: Mempolicy | None,
     node: int,
+    allowed: frozenset[int],
     mapped: bool,
     local: int,
 ) -> Steps[Parts]:
@@ -49,6 +57,8 @@ def _from_zonelist(
     parts: Parts = []
     interleave = policy is not None and policy.mode == Mode.INTERLEAVE
     for nid in policy_zonelist(policy, node, memory):
+        if nid not in allowed:
+            continue
         owner = np.full(rest.size, vma.mapping.id, np.uint32)
         index = (slot[rest] + vma.pgoff).astype(np.uint32)
         asked = NewPages(int(mapped), owner, index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from coordinator.calls import Steps
+from coordinator.cpuset import cpu_of
 from coordinator.desk import ESRCH, Desk, done, handles, task_call
 from coordinator.fault import Access, handle_mm_fault
 from coordinator.mm import Mm, Task
@@ -104,7 +105,7 @@ def on_fault(desk: Desk, question: Question, asked: m.Fault) -> Message | Steps[
         return Done(-ESRCH)
     if asked.cpu not in memory.topology.cpus or np.unique(asked.page).size != asked.page.size:
         return Done(-EINVAL)
-    return handle_mm_fault(memory, task, asked.cpu, Access(asked.access), asked.page)
+    return handle_mm_fault(memory, task, cpu_of(task, asked.cpu), Access(asked.access), asked.page)
 
 
 @handles(m.MigratePages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from coordinator.cpuset import TOP, is_subset, parent_of
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Vma
@@ -15,6 +16,7 @@ _ALLOCATED = np.uint8(PageFlag.ALLOCATED)
 
 def check_memory(memory: Memory) -> None:
     """Raise AssertionError with a sentence if page tables, mem_map and rmap disagree."""
+    _check_cpusets(memory)
     counted = {nid: np.zeros(frames.frames, np.int64) for nid, frames in memory.mem_map.items()}
     for pid, task in memory.tasks.items():
         end = 0
@@ -54,3 +56,13 @@ def _check_vma(memory: Memory, pid: int, vma: Vma, counted: dict[int, np.ndarray
         assert (frames.mapping[pfn] == vma.mapping.id).all(), f"{where}: maps another's frame"
         index = slot[rows] + vma.pgoff
         assert (frames.index[pfn] == index).all(), f"{where}: maps a frame of another index"
+
+
+def _check_cpusets(memory: Memory) -> None:
+    for path, cpuset in memory.cpusets.items():
+        assert path == TOP or is_subset(cpuset, memory.cpusets[parent_of(path)]), (
+            f"cpuset {path} is not inside of its parent"
+        )
+    for pid, task in memory.tasks.items():
+        mems = memory.cpusets[task.cpuset].mems
+        assert mems, f"pid {pid} is in the cpuset {task.cpuset}, which has no nodes"

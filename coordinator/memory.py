@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from coordinator.cpuset import TOP, top_cpuset
 from coordinator.mem_map import NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
-from coordinator.mm import Mapping, MigratePageMethod, Mm, Pte, Task, Vma, VmOperations
+from coordinator.mm import Mapping, MigratePageMethod, Mm, MmapSem, Pte, Task, Vma, VmOperations
 from coordinator.pagelist import PageList
 from coordinator.records import (
     EntriesChanged,
@@ -70,6 +70,8 @@ class Memory:
         self.tasks: dict[int, Task] = {}
         #: By path, in the order of making.
         self.cpusets = {TOP: top_cpuset(topology)}
+        #: Whoever changes cpusets, or attaches tasks to them, does so alone.
+        self.cpuset_mutex = MmapSem()
         self.mappings: dict[int, Mapping] = {}
         #: The page lists of the migrations under way.
         self.page_lists: list[PageList] = []

@@ -283,7 +283,8 @@ class Mm:
 class Task:
     """task_struct: one pid; ``mm`` is its own.  ``client`` is who holds its lease, or None.
 
-    ``cpuset`` is the path of the cpuset that it is attached to.
+    ``cpuset`` is the path of the cpuset that it is attached to, ``cpus_allowed`` the cpus that it
+    had when the task was last told (None: all).
     """
 
     pid: int
@@ -296,3 +297,4 @@ class Task:
     client: str | None
     policy: Mempolicy | None = None
     cpuset: str = "/"
+    cpus_allowed: frozenset[int] | None = None

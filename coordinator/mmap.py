@@ -225,6 +225,7 @@ def copy_mm(memory: Memory, parent: Task, child: Task) -> tuple[Nids, Pfns]:
     nids: list[Nids] = [np.zeros(0, np.uint8)]
     pfns: list[Pfns] = [np.zeros(0, np.uint32)]
     child.policy, child.cpuset = parent.policy, parent.cpuset
+    child.cpus_allowed = parent.cpus_allowed
     for vma in parent.mm.vmas:
         copy = Vma(vma.start, vma.end, vma.prot, vma.flags, vma.name, vma.pgoff, vma.mapping)
         copy.vm_flags, copy.vm_ops, copy.policy = vma.vm_flags, vma.vm_ops, vma.policy

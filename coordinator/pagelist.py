@@ -26,6 +26,7 @@ class Settings:
     ``fallback``: the allocation may use the zonelist of the wanted node (K 1.18).
     ``policy``: what the destinations follow, if they follow one: BIND is never left.
     ``local``: node of the cpu that runs the call (numastat, K 6.7).
+    ``mems_allowed``: of the cpuset that is charged; None: every node.
     """
 
     chunk_pages: int = 4096
@@ -34,6 +35,7 @@ class Settings:
     local: int = 0
     reason: str = "syscall_or_cpuset"
     policy: Mempolicy | None = None
+    mems_allowed: frozenset[int] | None = None
 
 
 class PageList:

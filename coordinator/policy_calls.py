@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from coordinator.calls import Steps, down_write, downgrade_write, up_read, up_write
-from coordinator.cpuset import contextualized
+from coordinator.cpuset import contextualized, mems_allowed
 from coordinator.fault import Access, handle_mm_fault
 from coordinator.mem_map import PageFlag, Rows
 from coordinator.memory import Memory
@@ -21,6 +21,7 @@ from coordinator.migrate import migrate_pages
 from coordinator.mm import TASK_SIZE, Mempolicy, Mm, Mode, Task
 from coordinator.pagelist import Nodes, PageList, Settings
 from coordinator.policy import effective_policy, new_policy, wanted_nodes
+from coordinator.rebind import update_task_memory_state
 from coordinator.records import PolicySet, TaskPolicySet
 from coordinator.syscalls import Kernel, is_capable
 from protocol.syscalls import Mbind, PolicyTold
@@ -44,6 +45,7 @@ def sys_set_mempolicy(memory: Memory, task: Task, mode: int, nodes: tuple[int, .
 
 def sys_get_mempolicy(memory: Memory, task: Task, address: int, flags: int) -> Steps[PolicyTold]:
     """Mode and nodes, or with MPOL_F_NODE a node in the place of the mode (K 4.35)."""
+    update_task_memory_state(memory, task)
     page = address // memory.topology.page_size
     if flags & ~(MPOL_F_NODE | MPOL_F_ADDR) or (address and not flags & MPOL_F_ADDR):
         return PolicyTold(-EINVAL, 0, ())
@@ -180,9 +182,14 @@ def _install(memory: Memory, task: Task, start: int, end: int, policy: Mempolicy
 def _move(
     memory: Memory, kernel: Kernel, task: Task, policy: Mempolicy | None, pagelist: PageList
 ) -> Steps[int]:
+    update_task_memory_state(memory, task)
     local = memory.topology.node_of_cpu(task.cpu)
     settings = Settings(
-        kernel.chunk_pages, local=local, reason="mempolicy_mbind", policy=policy or task.policy
+        kernel.chunk_pages,
+        local=local,
+        reason="mempolicy_mbind",
+        policy=policy or task.policy,
+        mems_allowed=mems_allowed(memory, task),
     )
     return (
         yield from migrate_pages(

@@ -151,3 +151,43 @@ class TaskPolicySet(Message):
     pid: Word
     mode: Unsigned
     nodes: Nodes
+
+
+@message(0x95, "journal")
+class CpusetChanged(Message):
+    """A cpuset is new, or has these cpus, mems and flags now."""
+
+    path: Text
+    cpus: tuple[Unsigned, ...]
+    mems: Nodes
+    flags: Unsigned
+
+
+@message(0x96, "journal")
+class CpusetRemoved(Message):
+    """rmdir of a cpuset."""
+
+    path: Text
+
+
+@message(0x97, "journal")
+class TaskAttached(Message):
+    """The task is in this cpuset, may run on these cpus, and runs on this one."""
+
+    pid: Word
+    path: Text
+    cpus: tuple[Unsigned, ...]
+    cpu: Unsigned
+
+
+@message(0x98, "journal")
+class PoliciesRebound(Message):
+    """The task's policy (``task`` 1), or those of the vmas of its mm, follow these nodes (K 5.15).
+
+    ``preferred`` 1: PREFERRED does too.
+    """
+
+    pid: Word
+    task: Unsigned
+    preferred: Unsigned
+    mems: Nodes

@@ -10,21 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.cpuset import contextualized
+from coordinator.cpuset import Cpuset, CpusetFlag, contextualized
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
 from coordinator.mm import MAP_SHARED, PROT_WRITE, Mempolicy, Mm, Mode, Pte, Task, Vma
 from coordinator.mmap import copy_mm
+from coordinator.rebind import rebind_mm, rebind_task
 from coordinator.records import (
+    CpusetChanged,
+    CpusetRemoved,
     EntriesChanged,
     FramesFreed,
     GenerationsSet,
     PagesCommitted,
     PagesCopied,
     PagesMapped,
+    PoliciesRebound,
     PolicySet,
     RangeProtected,
     RangeUnmapped,
+    TaskAttached,
     TaskExited,
     TaskForked,
     TaskPolicySet,
@@ -168,6 +173,28 @@ def _task_policy_set(memory: Memory, entry: TaskPolicySet) -> None:
     task.policy = contextualized(memory, task, _policy(entry.mode, entry.nodes))
 
 
+def _cpuset_changed(memory: Memory, entry: CpusetChanged) -> None:
+    cpus, mems = frozenset(entry.cpus), frozenset(entry.mems)
+    memory.cpusets[entry.path] = Cpuset(entry.path, cpus, mems, CpusetFlag(entry.flags))
+
+
+def _cpuset_removed(memory: Memory, entry: CpusetRemoved) -> None:
+    del memory.cpusets[entry.path]
+
+
+def _task_attached(memory: Memory, entry: TaskAttached) -> None:
+    task = memory.tasks[entry.pid]
+    task.cpuset, task.cpu, task.cpus_allowed = entry.path, entry.cpu, frozenset(entry.cpus)
+
+
+def _policies_rebound(memory: Memory, entry: PoliciesRebound) -> None:
+    task, mems, preferred = memory.tasks[entry.pid], frozenset(entry.mems), bool(entry.preferred)
+    if entry.task:
+        rebind_task(task, mems, preferred=preferred)
+    else:
+        rebind_mm(task.mm, mems, preferred=preferred)
+
+
 def _generations_set(memory: Memory, entry: GenerationsSet) -> None:
     memory.mem_map[entry.nid].generation[entry.pfn] = entry.generation
 
@@ -193,6 +220,10 @@ _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
     FramesFreed: _frames_freed,
     PolicySet: _policy_set,
     TaskPolicySet: _task_policy_set,
+    CpusetChanged: _cpuset_changed,
+    CpusetRemoved: _cpuset_removed,
+    TaskAttached: _task_attached,
+    PoliciesRebound: _policies_rebound,
 }
 
 
@@ -201,7 +232,12 @@ def differences(told: Memory, seen: Memory) -> Iterator[str]:
     if sorted(told.tasks) != sorted(seen.tasks):
         yield f"the journal has the tasks {sorted(told.tasks)}, memory {sorted(seen.tasks)}"
         return
+    if told.cpusets != seen.cpusets:
+        yield f"the journal has the cpusets {told.cpusets}, memory {seen.cpusets}"
     for pid in sorted(told.tasks):
+        placed = [_placement(memory.tasks[pid]) for memory in (told, seen)]
+        if placed[0] != placed[1]:
+            yield f"pid {pid}: the journal has it at {placed[0]}, memory at {placed[1]}"
         if told.tasks[pid].policy != seen.tasks[pid].policy:
             yield f"pid {pid}: the journal has another policy of the task than memory"
         yield from _mm_differences(pid, told.tasks[pid].mm, seen.tasks[pid].mm)
@@ -215,6 +251,12 @@ def differences(told: Memory, seen: Memory) -> Iterator[str]:
         wrong = np.flatnonzero(used & (ours.generation != theirs.generation))
         if wrong.size:
             yield f"node {nid} frame {wrong[0]}: the journal has another generation"
+
+
+def _placement(task: Task) -> tuple[object, ...]:
+    bound = [vma.policy and vma.policy.mems_allowed for vma in task.mm.vmas]
+    bound.append(task.policy and task.policy.mems_allowed)
+    return task.cpuset, task.cpu, task.cpus_allowed, bound
 
 
 def _vmas_of(mm: Mm) -> list[tuple[object, ...]]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from coordinator import migrate_off
 from coordinator.calls import Steps, down_read, up_read
+from coordinator.cpuset import mems_allowed, mems_charged
 from coordinator.life import State
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
@@ -73,6 +74,13 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
     if not may_move(memory, asked.caller, task):
         return -EPERM
     from_nodes, to_nodes = frozenset(asked.from_nodes), frozenset(asked.to_nodes)
+    if not to_nodes <= mems_allowed(memory, task) and not is_capable(memory, asked.caller):
+        return -EPERM
+    charged = mems_charged(memory, asked.caller)
+    if kernel.profile.migrate_pages_is_cut_to_cpuset:
+        to_nodes &= charged
+        if not to_nodes:
+            return -EINVAL
     if not to_nodes <= frozenset(memory.nids):
         return -EINVAL
     capable = is_capable(memory, asked.caller)
@@ -87,6 +95,7 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
         chunk_pages=kernel.chunk_pages,
         fallback=kernel.profile.allocation_falls_back,
         local=cpu_node(memory, asked.caller),
+        mems_allowed=charged,
     )
     return (
         yield from do_migrate_pages(
@@ -134,8 +143,11 @@ def _check_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> tuple
     if not may_move(memory, asked.caller, task):
         return -EPERM, None
     online = [nid for nid in memory.nids if nid not in memory.lost]
-    if not asked.query and not np.isin(asked.node, _ids(online)).all():
-        return -ENODEV, None
+    allowed = np.isin(asked.node, _ids(sorted(mems_allowed(memory, task))))
+    there = np.isin(asked.node, _ids(online))
+    if not asked.query and not (there & allowed).all():
+        # The first entry that is wrong says what is wrong.
+        return (-EACCES if there[np.argmin(there & allowed)] else -ENODEV), None
     return 0, task
 
 
@@ -196,6 +208,7 @@ def _move(
         kernel.chunk_pages,
         fallback=kernel.profile.allocation_falls_back,
         local=cpu_node(memory, asked.caller),
+        mems_allowed=mems_charged(memory, asked.caller),
     )
     entry = _first_entry(frame, found, todo)
     value = yield from migrate_pages(memory, pagelist, new_page_node, asked.node[entry], settings)

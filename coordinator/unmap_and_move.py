@@ -168,6 +168,8 @@ class UnmapAndMove:
             zonelist = policy_zonelist(self.settings.policy, int(nid), self.memory)
             if not self.settings.fallback:
                 zonelist = tuple(node for node in zonelist if node == nid)
+            if self.settings.mems_allowed is not None:
+                zonelist = tuple(node for node in zonelist if node in self.settings.mems_allowed)
             if not zonelist:
                 self._no_frames(mine)
                 continue

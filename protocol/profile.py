@@ -23,6 +23,17 @@ class Profile:
     mbind_holes_at_edges_pass: bool
     mbind_blocks_faults: bool
     preferred_is_rebound: bool
+    top_cpuset_is_writable: bool
+    cpuset_masks_off_unknown: bool
+    cpuset_blank_list_is_empty: bool
+    cpuset_lists_have_groups: bool
+    cpuset_numbers_are_scanned: bool
+    cpuset_attach_looks_at_pid_last: bool
+    cpuset_cpus_wait_for_attach: bool
+    cpuset_migrates_by_any_thread: bool
+    cpuset_migration_is_queued: bool
+    task_policy_is_rebound_lazily: bool
+    migrate_pages_is_cut_to_cpuset: bool
     last_vma_skipped: bool = False
 
 
@@ -79,6 +90,61 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "PREFERRED moves with the cpuset of its task as the other policies do",
     ),
     Behaviour(
+        "top_cpuset_is_writable",
+        "K 5.13",
+        "cpus and mems of the top cpuset can be written",
+    ),
+    Behaviour(
+        "cpuset_masks_off_unknown",
+        "K 5.13",
+        "cpus and nodes that are not there are left out of a list, not refused with EINVAL",
+    ),
+    Behaviour(
+        "cpuset_blank_list_is_empty",
+        "K 5.13",
+        "a blank list clears cpus or mems of a cpuset without tasks",
+    ),
+    Behaviour(
+        "cpuset_lists_have_groups",
+        "K 5.13",
+        "a list may have blanks between its items, and ranges like 0-7:1/2",
+    ),
+    Behaviour(
+        "cpuset_numbers_are_scanned",
+        "K 5.13",
+        "a flag or a pid is the number that a text starts with; a text without one is 0, or EIO",
+    ),
+    Behaviour(
+        "cpuset_attach_looks_at_pid_last",
+        "K 5.13",
+        "attaching to a cpuset without cpus or mems is ENOSPC even if there is no such task",
+    ),
+    Behaviour(
+        "cpuset_cpus_wait_for_attach",
+        "K 5.13",
+        "new cpus of a cpuset reach a task when its pid is written to tasks again",
+    ),
+    Behaviour(
+        "cpuset_migrates_by_any_thread",
+        "K 5.13",
+        "any thread that is attached has its mm rebound and migrated, not only a leader",
+    ),
+    Behaviour(
+        "cpuset_migration_is_queued",
+        "K 5.14",
+        "an mm is migrated after all are rebound, and not if its old and new nodes are the same",
+    ),
+    Behaviour(
+        "task_policy_is_rebound_lazily",
+        "K 5.15",
+        "the policy of a task follows its cpuset when the task allocates or asks next",
+    ),
+    Behaviour(
+        "migrate_pages_is_cut_to_cpuset",
+        "K 4.8",
+        "migrate_pages(2) leaves out target nodes that the caller's cpuset has not",
+    ),
+    Behaviour(
         "last_vma_skipped",
         "K 2.4",
         "migrate_vmas never offers the last vma (a bug until 2.6.29; a switch, off by default)",
@@ -96,6 +162,17 @@ SEED = Profile(
     mbind_holes_at_edges_pass=True,
     mbind_blocks_faults=True,
     preferred_is_rebound=True,
+    top_cpuset_is_writable=True,
+    cpuset_masks_off_unknown=True,
+    cpuset_blank_list_is_empty=False,
+    cpuset_lists_have_groups=False,
+    cpuset_numbers_are_scanned=True,
+    cpuset_attach_looks_at_pid_last=True,
+    cpuset_cpus_wait_for_attach=True,
+    cpuset_migrates_by_any_thread=True,
+    cpuset_migration_is_queued=False,
+    task_policy_is_rebound_lazily=True,
+    migrate_pages_is_cut_to_cpuset=False,
 )
 MODERN = Profile(
     name="modern",
@@ -108,5 +185,16 @@ MODERN = Profile(
     mbind_holes_at_edges_pass=False,
     mbind_blocks_faults=False,
     preferred_is_rebound=False,
+    top_cpuset_is_writable=False,
+    cpuset_masks_off_unknown=False,
+    cpuset_blank_list_is_empty=True,
+    cpuset_lists_have_groups=True,
+    cpuset_numbers_are_scanned=False,
+    cpuset_attach_looks_at_pid_last=False,
+    cpuset_cpus_wait_for_attach=False,
+    cpuset_migrates_by_any_thread=False,
+    cpuset_migration_is_queued=True,
+    task_policy_is_rebound_lazily=False,
+    migrate_pages_is_cut_to_cpuset=True,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}

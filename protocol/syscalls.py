@@ -304,3 +304,46 @@ class Mbind(Message):
     mode: Unsigned
     nodes: Nodes
     flags: Unsigned
+
+
+# ---- the cpuset file system ------------------------------------------------------------------
+
+
+@message(0x78, "client>coordinator", answer="Done")
+class CpusetDirectory(Message):
+    """mkdir(2) of a cpuset, or rmdir(2) with ``remove`` 1, by task ``caller`` (0: the operator)."""
+
+    caller: Word
+    path: Text
+    remove: Annotated[int, Meta(ge=0, le=1)]
+
+
+@message(0x79, "client>coordinator", answer="CpusetWritten")
+class CpusetWrite(Message):
+    """write(2) of a text to an attribute file of a cpuset (K 5.13)."""
+
+    caller: Word
+    path: Text
+    file: Text
+    text: Text
+
+
+@message(0x7A, "coordinator>client")
+class CpusetWritten(Message):
+    """0 or -errno, when all that follows is done; the tasks whose cpus were set, and their cpu now.
+
+    ``allowed``: the cpus that they may run on.
+    """
+
+    value: Word
+    pid: I32
+    cpu: U32
+    allowed: PlainU32
+
+
+@message(0x7B, "client>coordinator", answer="Description", idempotent=True)
+class CpusetRead(Message):
+    """read(2) of an attribute file; of the directory itself, with ``file`` empty: its entries."""
+
+    path: Text
+    file: Text

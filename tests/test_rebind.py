@@ -29,7 +29,7 @@ def test_k_5_15_without_flags_each_node_keeps_its_place(
     mode: Mode, profile: Profile, nodes: Nodes, old: Nodes, new: Nodes, expected: Nodes
 ) -> None:
     policy = Mempolicy(mode, nodes, mems_allowed=old)
-    rebound = rebind_policy(policy, frozenset(new), profile)
+    rebound = rebind_policy(policy, frozenset(new), preferred=profile.preferred_is_rebound)
     assert rebound is not None
     assert (rebound.nodes, rebound.mems_allowed) == (expected, new)
 
@@ -48,7 +48,7 @@ def test_k_5_15_static_keeps_the_user_s_nodes_and_relative_counts_them_out(
     flag: int, user: Nodes, new: Nodes, expected: Nodes
 ) -> None:
     policy = Mempolicy(Mode.BIND, (1,), flag, user, (1,))
-    rebound = rebind_policy(policy, frozenset(new), MODERN)
+    rebound = rebind_policy(policy, frozenset(new), preferred=False)
     assert rebound is not None
     assert (rebound.nodes, rebound.user_nodes) == (expected, user)
 
@@ -56,7 +56,7 @@ def test_k_5_15_static_keeps_the_user_s_nodes_and_relative_counts_them_out(
 def test_k_5_15_a_static_policy_has_its_nodes_again_when_they_are_allowed_again() -> None:
     policy: Mempolicy | None = Mempolicy(Mode.BIND, (0, 1), MPOL_F_STATIC_NODES, (0, 1), (0, 1))
     for new, expected in (((1, 2), (1,)), ((3,), (3,)), ((0, 1, 2), (0, 1))):
-        policy = rebind_policy(policy, frozenset(new), MODERN)
+        policy = rebind_policy(policy, frozenset(new), preferred=False)
         assert policy is not None
         assert policy.nodes == expected
 
@@ -64,7 +64,7 @@ def test_k_5_15_a_static_policy_has_its_nodes_again_when_they_are_allowed_again(
 @pytest.mark.parametrize(("profile", "expected"), [(SEED, (3,)), (MODERN, (1,))])
 def test_k_5_15_preferred_is_rebound_at_the_seed_only(profile: Profile, expected: Nodes) -> None:
     policy = Mempolicy(Mode.PREFERRED, (1,), mems_allowed=(0, 1))
-    rebound = rebind_policy(policy, frozenset({2, 3}), profile)
+    rebound = rebind_policy(policy, frozenset({2, 3}), preferred=profile.preferred_is_rebound)
     assert rebound is not None
     assert (rebound.nodes, rebound.mems_allowed) == (expected, (2, 3))
 
@@ -72,5 +72,5 @@ def test_k_5_15_preferred_is_rebound_at_the_seed_only(profile: Profile, expected
 @pytest.mark.parametrize("profile", [SEED, MODERN], ids=lambda profile: profile.name)
 def test_k_5_15_local_and_no_policy_have_nothing_to_rebind(profile: Profile) -> None:
     local = Mempolicy(Mode.PREFERRED, ())
-    assert rebind_policy(local, frozenset({2}), profile) is local
-    assert rebind_policy(None, frozenset({2}), profile) is None
+    assert rebind_policy(local, frozenset({2}), preferred=profile.preferred_is_rebound) is local
+    assert rebind_policy(None, frozenset({2}), preferred=profile.preferred_is_rebound) is None
