@@ -1,6 +1,6 @@
 """The console program ``numalab``.
 
-Its commands are in three files by subject; only click is loaded before one of them runs.
+Its commands are in files by subject; only click is loaded before one of them runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from numalab import cli_machine, cli_memory, cli_programs
+from numalab import cli_cpuset, cli_machine, cli_memory, cli_programs
 
 _EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part (some pages stayed),
 4 no machine answers, 130 interrupted.  Node lists are those of numactl: 0-2,4 or all or !3."""
@@ -40,7 +40,12 @@ def cli() -> None:
     """A NUMA machine made of processes, which migrates pages as Linux does."""
 
 
-for _command in (*cli_machine.COMMANDS, *cli_memory.COMMANDS, *cli_programs.COMMANDS):
+for _command in (
+    *cli_machine.COMMANDS,
+    *cli_memory.COMMANDS,
+    *cli_cpuset.COMMANDS,
+    *cli_programs.COMMANDS,
+):
     cli.add_command(_command)
 
 

@@ -28,6 +28,7 @@ import numpy as np
 import trio
 
 from numalab.client import Client
+from numalab.cpusets import Cpusets
 from numalab.locate import MachineUnreachable, locate
 from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
 from numalab.task import Task
@@ -42,6 +43,7 @@ from protocol.syscalls import (
     AddressSpace,
     Attach,
     Attached,
+    CpusetWritten,
     DescribeHardware,
     DescribeMm,
     Description,
@@ -63,6 +65,9 @@ LEAVE_SECONDS = 2.0
 RESEND = 0.25
 RESEND_MAX = 2.0
 
+#: Answers whose value is -errno if the question failed.
+_WITH_ERRNO = (Done, Description, AddressSpace, MovedPages, CpusetWritten)
+
 _M = TypeVar("_M", bound=Message)
 
 
@@ -79,7 +84,8 @@ class _Outcome:
 class Machine:
     """A machine one is connected to; made by ``connect``.
 
-    page_size: bytes.  nids: its nodes.  run_directory: of a local machine, else None.
+    page_size: bytes.  nids: its nodes.  cpusets: its cpuset file system.  run_directory: of a
+    local machine, else None.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class Machine:
         self.run_directory = run_directory
         self.page_size = 0
         self.nids: tuple[int, ...] = ()
+        self.cpusets = Cpusets(self)
         self._driver = Driver(client, transport, on_note=self._heed)
         self._transport = transport
         self._tickets = itertools.count(1)
@@ -169,7 +176,7 @@ class Machine:
         order = partial(Ask, peer=peer, message=message, within=within)
         answer = await self.carry_out(order)
         assert isinstance(answer, Message), f"{message!r} was answered with {answer!r}"
-        if isinstance(answer, Done | Description | AddressSpace | MovedPages) and answer.value < 0:
+        if isinstance(answer, _WITH_ERRNO) and answer.value < 0:
             number = -answer.value
             name = snake_case(type(message).__name__)
             raise OSError(number, f"{name}: {os.strerror(number)}")

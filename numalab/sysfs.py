@@ -18,6 +18,7 @@ from typing import NoReturn
 import trio
 
 from numalab.console import CommandFailed
+from numalab.cpuset_tree import CPUSET, cpuset_files, proc_files, read_cpusets
 from numalab.hardware import COUNTERS
 from numalab.machine import Machine
 from numalab.orders import IndefiniteError
@@ -248,6 +249,9 @@ class Tree:
                 if self._written.get(name) != text:
                     self._replace(self.directory / name, text)
                     self._written[name] = text
+            for name in [name for name in self._written if name not in files]:
+                self._remove(name)
+                del self._written[name]
         except OSError as error:
             self._fail(error)
 
@@ -257,8 +261,20 @@ class Tree:
         new.write_text(text)
         new.replace(path)
 
+    def _remove(self, name: str) -> None:
+        """A task or a cpuset is gone, and so are its files and their directory."""
+        path = self.directory / name
+        path.unlink()
+        while not any((path := path.parent).iterdir()):
+            path.rmdir()
+
     def _remove_others(self, files: Mapping[str, str]) -> None:
-        """Nodes and cpus of a machine that was described here before, and is another."""
+        """What is of a machine that was described here before, and is another."""
+        for path in [self.directory / CPUSET, *(self.directory / "proc").glob("[0-9]*")]:
+            for file in [found for found in path.rglob("*") if found.is_file()]:
+                name = file.relative_to(self.directory).as_posix()
+                if name not in files:
+                    self._remove(name)
         for parent in (NODE, CPU):
             for path in (self.directory / parent).glob("*"):
                 inside = f"{parent}/{path.name}/"
@@ -293,7 +309,8 @@ async def describe(machine: Machine) -> dict[str, str]:
     async with trio.open_nursery() as nursery:
         for nid in hardware.nid[hardware.up != 0].tolist():
             nursery.start_soon(count, nid)
-    return tree(hardware, zones)
+    cpusets = await read_cpusets(machine)
+    return {**tree(hardware, zones), **cpuset_files(cpusets), **proc_files(cpusets)}
 
 
 async def refresh(machine: Machine, files: Tree) -> None:

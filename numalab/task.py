@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 class Task:
     """A thread of execution, on ``cpu``, in the address space of ``pid``.
 
+    Where a cpuset takes its cpu away, ``cpu`` is another one afterwards.
     Made by ``Machine.spawn``, ``Machine.attach`` and ``fork``.  Addresses and lengths are bytes.
     """
 
@@ -48,6 +49,7 @@ class Task:
         self.cpu = cpu
         self._machine = machine
         self._leased = leased
+        machine.cpusets.follow(self)
 
     def __repr__(self) -> str:
         return f"<Task {self.pid} on cpu {self.cpu}>"
