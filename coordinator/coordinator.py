@@ -6,7 +6,8 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator import cpuset_calls, handlers, reads
+from coordinator import cpuset_calls, files, handlers, reads
+from coordinator.address_space import end_page_writeback, next_writeback
 from coordinator.calls import Ask, Parked, Reply, Steps, ask_all
 from coordinator.desk import HANDLERS, Desk
 from coordinator.invariants import check_memory
@@ -27,7 +28,7 @@ from protocol.topology import Topology
 
 ENOSYS = 38
 #: They enter their functions in HANDLERS when they are imported.
-HANDLER_MODULES = (cpuset_calls, handlers, reads)
+HANDLER_MODULES = (cpuset_calls, files, handlers, reads)
 
 
 @dataclass(slots=True, eq=False)
@@ -93,7 +94,11 @@ class Coordinator:
 
     def next_deadline(self) -> float | None:
         """When the session or the members need attention."""
-        times = (self.session.next_deadline(), self.members.next_deadline())
+        times = (
+            self.session.next_deadline(),
+            self.members.next_deadline(),
+            next_writeback(self.memory),
+        )
         return min((time for time in times if time is not None), default=None)
 
     def validate(self) -> None:
@@ -115,6 +120,7 @@ class Coordinator:
         else:
             assert isinstance(event, Deadline), "nobody gives the coordinator orders"
             heard = list(self.session.tick(now=now))
+        end_page_writeback(self.memory, lambda until, _: until <= now)
         for item in heard:
             if isinstance(item, Question):
                 self._asked(item)

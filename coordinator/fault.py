@@ -64,7 +64,8 @@ def handle_mm_fault(
 ) -> Steps[Translations]:
     """Translations of ``page`` (virtual page numbers, no repeats) for an access by ``cpu``.
 
-    Errors are in the status column: -EFAULT no vma, -EACCES protection, -ENOMEM no frame anywhere.
+    Errors are in the status column: -EFAULT no vma, or beyond the end of the file (SIGBUS in the
+    kernel), -EACCES protection, -ENOMEM no frame anywhere.
     """
     mm, started = task.mm, memory.now
     node = memory.topology.node_of_cpu(cpu)
@@ -82,6 +83,10 @@ def handle_mm_fault(
                 answer.status[rows] = error
                 continue
             slot = (page[rows] - np.uint64(vma.start)).astype(np.intp)
+            if vma.file is not None:
+                beyond = slot + vma.pgoff >= vma.file.nid.size
+                answer.status[rows[beyond]] = -EFAULT
+                slot, rows = slot[~beyond], rows[~beyond]
             needs = _needs(memory, vma, slot, access)
             blocked |= needs.blocked
             if vma.start in unfilled:
@@ -126,24 +131,32 @@ def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
     none = np.zeros(0, np.intp)
     absent = slot[~present & ~busy]
     attach = none
-    if vma.mapping.shared:
+    if vma.file is not None:
         index = absent + vma.pgoff
-        cached = vma.mapping.nid[index] != NO_NODE
-        filling = ~cached & (vma.mapping.pfn[index] == FILLING)
+        cached = vma.file.nid[index] != NO_NODE
+        filling = ~cached & (vma.file.pfn[index] == FILLING)
         attach, absent = absent[cached], absent[~cached & ~filling]
         # As a lookup in the page cache that finds the page locked: it may be on its way (K 1.49).
         index = attach + vma.pgoff
-        held = memory.flagged(vma.mapping.nid[index], vma.mapping.pfn[index], PageFlag.HELD)
+        held = memory.flagged(vma.file.nid[index], vma.file.pfn[index], PageFlag.HELD)
         attach = attach[~held]
         blocked = blocked or bool(filling.any() or held.any())
     elif access == Access.READ:
         absent = none
-    if access != Access.WRITE:
+    populates = access == Access.POPULATE_ANON and vma.copies_file
+    if access != Access.WRITE and not populates:
         return Needs(blocked, absent, attach, none, none)
-    readonly = here[((vma.bits[here] & (Pte.WRITE | Pte.BUSY)) == 0) & ~unsettled]
+    here = here[((vma.bits[here] & Pte.BUSY) == 0) & ~unsettled]
     if vma.shared:
-        return Needs(blocked, absent, attach, none, readonly)
+        # The entry of a page that was cleaned is clean: a store has to make it dirty again.
+        granted = np.uint8(Pte.WRITE | Pte.DIRTY)
+        return Needs(blocked, absent, attach, none, here[(vma.bits[here] & granted) != granted])
+    if populates:
+        here = here[(vma.bits[here] & Pte.ANON) == 0]
+    readonly = here[(vma.bits[here] & Pte.WRITE) == 0]
     alone = memory.mapcounts(vma.nid[readonly], vma.pfn[readonly]) == 1
+    if vma.copies_file:
+        alone &= (vma.bits[readonly] & Pte.ANON) != 0
     reuse, copy = readonly[alone], readonly[~alone]
     held = memory.flagged(vma.nid[copy], vma.pfn[copy], PageFlag.HELD)
     return Needs(blocked or bool(held.any()), absent, attach, copy[~held], reuse)
@@ -156,7 +169,8 @@ def _translate(memory: Memory, vma: Vma, slot: Rows, rows: Rows, answer: Answer)
     vma.bits[slot] |= np.uint8(Pte.ACCESSED)
     answer.nid[rows], answer.pfn[rows] = vma.nid[slot], vma.pfn[slot]
     answer.generation[rows] = memory.generations(vma.nid[slot], vma.pfn[slot])
-    answer.writable[rows] = (vma.bits[slot] & Pte.WRITE) != 0
+    granted = np.uint8(Pte.WRITE | Pte.DIRTY)
+    answer.writable[rows] = (vma.bits[slot] & granted) == granted
 
 
 def _serve(
@@ -171,9 +185,10 @@ def _serve(
         bits = vma.bits[slot] | grant
         memory.map_existing(task, vma, slot, vma.nid[slot], vma.pfn[slot], bits)
     if needs.attach.size:
+        assert vma.file is not None
         slot, index = needs.attach, needs.attach + vma.pgoff
         bits = np.full(slot.size, _new_bits(vma, access), np.uint8)
-        nid, pfn = vma.mapping.nid[index], vma.mapping.pfn[index]
+        nid, pfn = vma.file.nid[index], vma.file.pfn[index]
         memory.map_existing(task, vma, slot, nid, pfn, bits)
     if needs.reuse.size or needs.attach.size:
         return True
@@ -186,6 +201,8 @@ def _serve(
 
 def _new_bits(vma: Vma, access: Access) -> int:
     bits = Pte.PRESENT | Pte.ACCESSED
+    if vma.copies_file:
+        return int(bits)
     if access == Access.WRITE:
         bits |= Pte.WRITE | Pte.DIRTY | Pte.WRITTEN
     elif access == Access.POPULATE_ANON and not vma.shared:
@@ -201,16 +218,16 @@ def _first_touch(
 ) -> Steps[bool]:
     """Absent pages get zeroed frames; BUSY keeps other faults on them waiting meanwhile.
 
-    A page of a shared object may be faulted on from several vmas: FILLING in the object's cache
+    A page of a page cache may be faulted on from several vmas: FILLING in the cache
     keeps the others waiting, so that only one of them allocates.
     """
     vma.bits[slot] |= np.uint8(Pte.BUSY)
     index = slot + vma.pgoff
-    if vma.mapping.shared:
-        vma.mapping.pfn[index] = FILLING
+    if vma.file is not None:
+        vma.file.pfn[index] = FILLING
     parts = yield from allocate_frames(memory, task, vma, slot, mapped=True, local=node)
-    if vma.mapping.shared:
-        vma.mapping.pfn[index] = 0
+    if vma.file is not None:
+        vma.file.pfn[index] = 0
     vma.bits[slot] &= ~np.uint8(Pte.BUSY)
     bits = _new_bits(vma, access)
     for nid, rows, pfn in parts:

@@ -56,10 +56,12 @@ def _from_zonelist(
     """Frames for the rows ``rest`` of ``slot``, all wanted on ``node``."""
     parts: Parts = []
     interleave = policy is not None and policy.mode == Mode.INTERLEAVE
+    # What is touched first in a mapping of a file is the file's; a copy is the mapping's own.
+    owned_by = vma.file if mapped and vma.file is not None else vma.mapping
     for nid in policy_zonelist(policy, node, memory):
         if nid not in allowed:
             continue
-        owner = np.full(rest.size, vma.mapping.id, np.uint32)
+        owner = np.full(rest.size, owned_by.id, np.uint32)
         index = (slot[rest] + vma.pgoff).astype(np.uint32)
         asked = NewPages(int(mapped), owner, index)
         [answer] = yield from ask_all([Ask(node_name(nid), asked)])

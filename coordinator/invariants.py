@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from coordinator.cpuset import TOP, is_subset, parent_of
-from coordinator.mem_map import PageFlag
+from coordinator.mem_map import NO_NODE, PageFlag
 from coordinator.memory import Memory
-from coordinator.mm import Pte, Vma
+from coordinator.mm import Mapping, Pte, Vma
 
 _LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
 _ENTRY = np.uint8(Pte.ENTRY)
@@ -23,7 +23,10 @@ def check_memory(memory: Memory) -> None:
         for vma in task.mm.vmas:
             assert end <= vma.start < vma.end, f"pid {pid}: vmas overlap at page {vma.start:#x}"
             end = vma.end
-            assert vma in vma.mapping.vmas, f"pid {pid}: rmap misses the vma at {vma.start:#x}"
+            for mapping in vma.objects():
+                assert vma in mapping.vmas, f"pid {pid}: rmap misses the vma at {vma.start:#x}"
+                known = memory.mappings.get(mapping.id) is mapping
+                assert known, f"pid {pid}: the object of the vma at {vma.start:#x} is gone"
             _check_vma(memory, pid, vma, counted)
     for nid, frames in memory.mem_map.items():
         wrong = np.flatnonzero(counted[nid] != frames.mapcount)
@@ -34,12 +37,31 @@ def check_memory(memory: Memory) -> None:
         used = int(np.count_nonzero(frames.flags & _ALLOCATED))
         assert used == frames.used, f"node {nid}: {used} frames are used, {frames.used} counted"
     for mapping in memory.mappings.values():
-        index = mapping.cached() if mapping.shared else np.zeros(0, np.intp)
-        for nid, rows in memory.by_node(mapping.nid[index]):
-            pfn = mapping.pfn[index[rows]]
-            assert (memory.mem_map[nid].mapping[pfn] == mapping.id).all(), (
-                f"object {mapping.id} caches a frame of another object"
-            )
+        if mapping.shared:
+            _check_cache(memory, mapping)
+    for path, mapping in memory.files.items():
+        host = mapping.host
+        linked = host is not None and host.linked and host.path == path
+        assert linked and memory.mappings.get(mapping.id) is mapping, f"{path} leads to no file"
+
+
+def _check_cache(memory: Memory, mapping: Mapping) -> None:
+    where = f"object {mapping.id}"
+    index = mapping.cached()
+    named = mapping.host is not None and mapping.host.linked
+    assert mapping.vmas or named, f"{where}: nobody can reach it"
+    for nid, rows in memory.by_node(mapping.nid[index]):
+        frames, pfn = memory.mem_map[nid], mapping.pfn[index[rows]]
+        assert (frames.flags[pfn] & _ALLOCATED).all(), f"{where} caches a free frame"
+        own = (frames.mapping[pfn] == mapping.id) & (frames.index[pfn] == index[rows])
+        assert own.all(), f"{where} caches a frame of another object or index"
+    tagged = np.flatnonzero(mapping.tags)
+    assert (mapping.nid[tagged] != NO_NODE).all(), f"{where}: a page that is not there has tags"
+    for vma in mapping.vmas:
+        slot = np.flatnonzero(((vma.bits & _LIVE) != 0) & ((vma.bits & Pte.ANON) == 0))
+        index = slot + vma.pgoff
+        same = (mapping.nid[index] == vma.nid[slot]) & (mapping.pfn[index] == vma.pfn[slot])
+        assert same.all(), f"{where}: an entry at {vma.start:#x} is not what the cache has"
 
 
 def _check_vma(memory: Memory, pid: int, vma: Vma, counted: dict[int, np.ndarray]) -> None:
@@ -53,7 +75,10 @@ def _check_vma(memory: Memory, pid: int, vma: Vma, counted: dict[int, np.ndarray
         frames, pfn = memory.mem_map[nid], vma.pfn[slot[rows]]
         np.add.at(counted[nid], pfn, 1)
         assert (frames.flags[pfn] & _ALLOCATED).all(), f"{where}: maps a free frame"
-        assert (frames.mapping[pfn] == vma.mapping.id).all(), f"{where}: maps another's frame"
+        owner = np.full(pfn.size, vma.mapping.id, np.uint32)
+        if vma.file is not None:
+            owner[(vma.bits[slot[rows]] & Pte.ANON) == 0] = vma.file.id
+        assert (frames.mapping[pfn] == owner).all(), f"{where}: maps another's frame"
         index = slot[rows] + vma.pgoff
         assert (frames.index[pfn] == index).all(), f"{where}: maps a frame of another index"
 

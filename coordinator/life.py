@@ -96,6 +96,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(_S.ALLOCATING, _C.NOMEM, _S.ISOLATED, "ends the job"),
     Transition(_S.ALLOCATING, _C.NODEV, _S.ISOLATED, "next pass"),
     Transition(_S.ALLOCATED, _C.OK, _S.COPYING, "try_to_unmap: entries"),
+    Transition(_S.ALLOCATED, _C.AGAIN, _S.RESTORING, "under writeback; next pass"),
     Transition(_S.ALLOCATED, _C.NOMEM, _S.RESTORING, "a page before it ended the job"),
     Transition(_S.COPYING, _C.OK, _S.SETTLING, "THE MOVE: entries -> new, recorded"),
     Transition(_S.COPYING, _C.AGAIN, _S.UNLOCKING, "next pass"),

@@ -12,8 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.cpuset import TOP, top_cpuset
+from coordinator.inode import Inode, PageTag
 from coordinator.mem_map import NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
-from coordinator.mm import Mapping, MigratePageMethod, Mm, MmapSem, Pte, Task, Vma, VmOperations
+from coordinator.mm import (
+    PROT_WRITE,
+    Mapping,
+    MigratePageMethod,
+    Mm,
+    MmapSem,
+    Pte,
+    Task,
+    Vma,
+    VmOperations,
+)
 from coordinator.pagelist import PageList
 from coordinator.records import (
     EntriesChanged,
@@ -22,6 +33,7 @@ from coordinator.records import (
     PagesCommitted,
     PagesCopied,
     PagesMapped,
+    PagesTagged,
 )
 from protocol.messages import NewPageFrames, NewPages
 from protocol.notes import Note, PagesAllocated
@@ -73,6 +85,10 @@ class Memory:
         #: Whoever changes cpusets, or attaches tasks to them, does so alone.
         self.cpuset_mutex = MmapSem()
         self.mappings: dict[int, Mapping] = {}
+        #: The page caches of files that were created, by path.
+        self.files: dict[str, Mapping] = {}
+        #: Writeback under way: when it ends, and which pages (indexes) of which file.
+        self.writeback: list[tuple[float, Mapping, Rows]] = []
         #: The page lists of the migrations under way.
         self.page_lists: list[PageList] = []
         #: vm_ops and migratepage methods by the name of a vma (vm_operations.py).
@@ -111,14 +127,22 @@ class Memory:
         """Replay: this pid is taken."""
         self._next_pid = max(self._next_pid, pid + 1)
 
-    def new_mapping(self, *, shared: bool, pages: int, mapping_id: int | None = None) -> Mapping:
+    def new_mapping(
+        self,
+        *,
+        shared: bool,
+        pages: int,
+        mapping_id: int | None = None,
+        host: Inode | None = None,
+    ) -> Mapping:
         """An anon_vma, or a shared object of ``pages`` pages with its (empty) page cache."""
         number = self._next_mapping if mapping_id is None else mapping_id
         self._next_mapping = max(self._next_mapping, number + 1)
-        mapping = Mapping(number, shared)
+        mapping = Mapping(number, shared, host=host)
         if shared:
             mapping.nid = np.full(pages, NO_NODE, np.uint8)
             mapping.pfn = np.zeros(pages, np.uint32)
+            mapping.tags = np.zeros(pages, np.uint8)
         self.mappings[number] = mapping
         return mapping
 
@@ -207,6 +231,11 @@ class Memory:
     ) -> None:
         """First touch: these entries name these frames, which nobody mapped before."""
         self._enter(vma, slot, nid, pfn, bits)
+        if vma.file is not None:
+            index = slot + vma.pgoff
+            vma.file.nid[index], vma.file.pfn[index] = nid, pfn
+            host = vma.file.host
+            vma.file.tags[index] = PageTag.PRIVATE if host is not None and host.buffers else 0
         page = (slot + vma.start).astype(np.uint64)
         generation = self.mem_map[nid].generation[pfn]
         self.records.append(PagesMapped(task.pid, nid, page, pfn, generation, bits))
@@ -227,7 +256,9 @@ class Memory:
         """Copy-on-write is done: the entries name the copies; the originals lose a mapper."""
         for old, rows in self.by_node(vma.nid[slot]):
             self.mem_map[old].mapcount[vma.pfn[slot[rows]]] -= 1
-        bits = np.uint8(Pte.PRESENT | Pte.WRITE | Pte.DIRTY | Pte.ACCESSED | Pte.ANON | Pte.WRITTEN)
+        bits = Pte.PRESENT | Pte.DIRTY | Pte.ACCESSED | Pte.ANON | Pte.WRITTEN
+        if vma.prot & PROT_WRITE:
+            bits |= Pte.WRITE
         self._enter(vma, slot, nid, pfn, np.full(slot.size, bits, np.uint8))
         page = (slot + vma.start).astype(np.uint64)
         generation = self.mem_map[nid].generation[pfn]
@@ -238,9 +269,6 @@ class Memory:
     ) -> None:
         self.mem_map[nid].mapcount[pfn] += 1
         vma.nid[slot], vma.pfn[slot], vma.bits[slot] = nid, pfn, bits
-        if vma.mapping.shared:
-            index = slot + vma.pgoff
-            vma.mapping.nid[index], vma.mapping.pfn[index] = nid, pfn
         self.woken = True
 
     def unmap(self, mm: Mm, start: int, end: int) -> tuple[Nids, Pfns]:
@@ -254,26 +282,48 @@ class Memory:
             slot = vma.present()
             nids.append(vma.nid[slot])
             pfns.append(vma.pfn[slot])
+            self.set_page_dirty(vma, slot)
             mm.remove(vma)
-            doomed.append(vma.mapping)
+            doomed += vma.objects()
         nid = np.concatenate(nids) if nids else np.zeros(0, np.uint8)
         pfn = np.concatenate(pfns) if pfns else np.zeros(0, np.uint32)
         for node, rows in self.by_node(nid):
             np.subtract.at(self.mem_map[node].mapcount, pfn[rows], 1)
-        return self._with_orphaned_caches(doomed, nid, pfn)
+        return self.with_orphaned_caches(doomed, nid, pfn)
 
-    def _with_orphaned_caches(
+    def with_orphaned_caches(
         self, doomed: Sequence[Mapping], nid: Nids, pfn: Pfns
     ) -> tuple[Nids, Pfns]:
-        """An object that no vma maps any more is gone, with all that its cache has."""
+        """An object that no vma maps and no name leads to is gone, with all that its cache has."""
         for mapping in doomed:
-            if not mapping.vmas and mapping.id in self.mappings:
+            named = mapping.host is not None and mapping.host.linked
+            if not mapping.vmas and not named and mapping.id in self.mappings:
                 index = mapping.cached()
                 nid = np.concatenate([nid, mapping.nid[index]])
                 pfn = np.concatenate([pfn, mapping.pfn[index]])
                 mapping.nid[:] = NO_NODE
                 del self.mappings[mapping.id]
         return nid, pfn
+
+    def set_page_dirty(self, vma: Vma, slot: Rows) -> None:
+        """Dirty entries of cached pages are going: the pages are dirty from now on (K 1.38)."""
+        if vma.file is None:
+            return
+        bits = vma.bits[slot]
+        dirty = slot[(bits & (Pte.DIRTY | Pte.ANON)) == Pte.DIRTY]
+        index = dirty + vma.pgoff
+        fresh = index[(vma.file.tags[index] & PageTag.DIRTY) == 0]
+        vma.bits[dirty] &= ~np.uint8(Pte.DIRTY)
+        self.tag(vma.file, fresh, vma.file.tags[fresh] | np.uint8(PageTag.DIRTY))
+
+    def tag(self, mapping: Mapping, index: Rows, tags: npt.NDArray[np.uint8]) -> None:
+        """Pages of a cache that no entry says are dirty have these tags now."""
+        if not index.size:
+            return
+        mapping.tags[index] = tags
+        told = tags & np.uint8(~PageTag.WRITEBACK & 0xFF)
+        calls = 0 if mapping.host is None else mapping.host.writepages
+        self.records.append(PagesTagged(mapping.id, calls, index.astype(np.uint32), told))
 
     # ---- rmap ------------------------------------------------------------------------------
 
@@ -284,7 +334,8 @@ class Memory:
         one = bool((objects == objects[0]).all()) if objects.size else True
         for number in objects[:1] if one else np.unique(objects):
             mine = np.arange(pfn.size) if one else np.flatnonzero(objects == number)
-            for vma in self.mappings[int(number)].vmas:
+            owner = self.mappings.get(int(number))
+            for vma in [] if owner is None else owner.vmas:
                 slot = index[mine] - vma.pgoff
                 inside = (slot >= 0) & (slot < vma.pages)
                 slot, rows = slot[inside], mine[inside]
@@ -296,6 +347,7 @@ class Memory:
     def try_to_unmap(self, nid: int, pfn: Pfns) -> None:
         """Every present entry of these frames becomes a migration entry (K 1.35); rss unchanged."""
         for vma, slot, _ in self.mappers(nid, pfn):
+            self.set_page_dirty(vma, slot)
             bits = vma.bits[slot]
             assert not (bits & Pte.ENTRY).any(), "an entry of an entry"
             vma.bits[slot] = (bits & ~np.uint8(Pte.PRESENT | Pte.ACCESSED)) | np.uint8(Pte.ENTRY)
@@ -323,8 +375,8 @@ class Memory:
         old = self.mem_map[nid]
         objects = old.mapping[pfn]
         for number, rows in grouped(objects):
-            mapping = self.mappings[number]
-            if mapping.shared:
+            mapping = self.mappings.get(number)
+            if mapping is not None and mapping.shared:
                 index = old.index[pfn[rows]]
                 mapping.nid[index], mapping.pfn[index] = target, target_pfn[rows]
 

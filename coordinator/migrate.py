@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from coordinator.calls import Reply, Steps
+from coordinator.calls import PARKED, Reply, Steps
 from coordinator.life import State
 from coordinator.mem_map import Rows
 from coordinator.memory import Memory
@@ -128,6 +128,10 @@ class Migration:
         """
         for rows in chunks(np.flatnonzero(self.list.state == State.ISOLATED), self._size()):
             yield from self._wait_until(self._no_frames_wait)
+            if self.work.must_wait(rows):
+                yield from self._wait_until(lambda: not self.work.outstanding)
+                while self.work.must_wait(rows):
+                    yield PARKED
             if self.work.nomem_row is not None:
                 break
             self.work.step_ok(rows)
@@ -176,4 +180,4 @@ class Migration:
             late = rows[rows > self.work.nomem_row]
             self.work.step(late, np.full(late.size, -ENOMEM, np.int32))
             rows = rows[rows < self.work.nomem_row]
-        self.work.step_ok(rows)
+        self.work.start_copying(rows)

@@ -15,6 +15,7 @@ from enum import IntEnum, IntFlag
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.inode import Inode, PageTag
 from coordinator.mem_map import NO_NODE
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
@@ -53,6 +54,12 @@ class VmFlag(IntFlag):
     RESERVED = 8
 
 
+#: vm_flags of mappings with these names, as a driver's mmap method would set them (K 3.6).
+SPECIAL_MAPPINGS = {
+    "[io]": VmFlag.IO,
+    "[pfnmap]": VmFlag.PFNMAP,
+    "[reserved]": VmFlag.RESERVED,
+}
 NOT_MIGRATABLE = VmFlag.LOCKED | VmFlag.IO | VmFlag.PFNMAP | VmFlag.RESERVED
 
 
@@ -102,7 +109,8 @@ class Mapping:
     """An object that pages belong to: an anon_vma, or a shared object with a page cache.
 
     ``vmas`` are all that may map its pages (the kernel's rmap); page ``index`` of the object is at
-    ``vma.start + index - vma.pgoff``.  A shared object has ``cache``: (nid, pfn) for each index.
+    ``vma.start + index - vma.pgoff``.  A shared object has a page cache: (nid, pfn, tags) for each
+    index.  One with a ``host`` is a file's, and outlives its vmas while the file has a name.
     """
 
     id: int
@@ -110,19 +118,39 @@ class Mapping:
     vmas: list[Vma] = field(default_factory=list)
     nid: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     pfn: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    tags: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    host: Inode | None = None
     migratepage: MigratePageMethod | None = None
 
     def cached(self) -> npt.NDArray[np.intp]:
         """Indexes that have a frame."""
         return np.flatnonzero(self.nid != NO_NODE)
 
+    def dirty(self) -> npt.NDArray[np.bool_]:
+        """For each page of the cache: it is dirty, or an entry that names it is."""
+        dirty: npt.NDArray[np.bool_] = (self.tags & PageTag.DIRTY) != 0
+        return dirty | self.dirty_entries()
+
+    def dirty_entries(self) -> npt.NDArray[np.bool_]:
+        """For each page of the cache: some entry that names it is dirty."""
+        dirty = np.zeros(self.nid.size, np.bool_)
+        for vma in self.vmas:
+            slot = np.flatnonzero((vma.bits & (Pte.DIRTY | Pte.ANON)) == Pte.DIRTY)
+            dirty[slot + vma.pgoff] = True
+        return dirty
+
 
 class Vma:
-    """vm_area_struct: pages ``start`` .. ``end`` (virtual page numbers) and their entries."""
+    """vm_area_struct: pages ``start`` .. ``end`` (virtual page numbers) and their entries.
+
+    ``mapping`` owns the pages that are the vma's own; ``file`` has the page cache that it reads:
+    the same object if it is shared, another one (or None) if it is private.
+    """
 
     __slots__ = (
         "bits",
         "end",
+        "file",
         "flags",
         "mapping",
         "name",
@@ -137,17 +165,27 @@ class Vma:
     )
 
     def __init__(
-        self, start: int, end: int, prot: int, flags: int, name: str, pgoff: int, mapping: Mapping
+        self,
+        start: int,
+        end: int,
+        prot: int,
+        flags: int,
+        name: str,
+        pgoff: int,
+        mapping: Mapping,
+        file: Mapping | None = None,
     ) -> None:
         self.start, self.end, self.prot, self.flags = start, end, prot, flags
         self.name, self.pgoff, self.mapping = name, pgoff, mapping
+        self.file = mapping if mapping.shared else file
         self.vm_flags = VmFlag(0)
         self.vm_ops: VmOperations | None = None
         self.policy: Mempolicy | None = None
         self.nid = np.zeros(end - start, np.uint8)
         self.pfn = np.zeros(end - start, np.uint32)
         self.bits = np.zeros(end - start, np.uint8)
-        mapping.vmas.append(self)
+        for mine in self.objects():
+            mine.vmas.append(self)
 
     @property
     def pages(self) -> int:
@@ -156,6 +194,17 @@ class Vma:
     @property
     def shared(self) -> bool:
         return bool(self.flags & MAP_SHARED)
+
+    @property
+    def copies_file(self) -> bool:
+        """A private mapping of a page cache: what is written to is copied first."""
+        return self.file is not None and self.file is not self.mapping
+
+    def objects(self) -> list[Mapping]:
+        """Those whose pages it may map: each knows of it (anon_vma and i_mmap in the kernel)."""
+        if self.file is not None and self.file is not self.mapping:
+            return [self.mapping, self.file]
+        return [self.mapping]
 
     @property
     def anonymous(self) -> bool:
@@ -176,12 +225,14 @@ class Vma:
         upper = Vma.__new__(Vma)
         upper.start, upper.end, upper.prot, upper.flags = page, self.end, self.prot, self.flags
         upper.name, upper.pgoff, upper.mapping = self.name, self.pgoff + offset, self.mapping
+        upper.file = self.file
         upper.vm_flags, upper.vm_ops, upper.policy = self.vm_flags, self.vm_ops, self.policy
         upper.nid, self.nid = self.nid[offset:], self.nid[:offset]
         upper.pfn, self.pfn = self.pfn[offset:], self.pfn[:offset]
         upper.bits, self.bits = self.bits[offset:], self.bits[:offset]
         self.end = page
-        self.mapping.vmas.append(upper)
+        for mine in self.objects():
+            mine.vmas.append(upper)
         return upper
 
 
@@ -241,7 +292,8 @@ class Mm:
 
     def remove(self, vma: Vma) -> None:
         self.vmas.remove(vma)
-        vma.mapping.vmas.remove(vma)
+        for mine in vma.objects():
+            mine.vmas.remove(vma)
 
     def isolate_range(self, start: int, end: int) -> list[Vma]:
         """The vmas of exactly ``start`` .. ``end``, split at its edges where needed."""

@@ -21,11 +21,14 @@ from coordinator.mm import (
     MAP_SHARED,
     PROT_READ,
     PROT_WRITE,
+    SPECIAL_MAPPINGS,
     TASK_SIZE,
+    Mapping,
     Mm,
     Pte,
     Task,
     Vma,
+    VmFlag,
 )
 from coordinator.records import (
     RangeProtected,
@@ -78,22 +81,51 @@ def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
 
 
 def _enter_vma(memory: Memory, task: Task, start: int, pages: int, asked: Mmap) -> bool:
-    """A vma of a new object; False if this host has no memory for its page table."""
-    mapping = None
+    """A vma of a file or of a new object; False if this host has no memory for its page table."""
+    pgoff = asked.offset // memory.topology.page_size if asked.name in memory.files else 0
     try:
-        mapping = memory.new_mapping(shared=bool(asked.flags & MAP_SHARED), pages=pages)
-        vma = Vma(start, start + pages, asked.prot, asked.flags, asked.name, 0, mapping)
+        vma = new_vma(
+            memory, start, start + pages, asked.prot, asked.flags, asked.name, pgoff, None
+        )
+    except MemoryError:
+        return False
+    task.mm.insert(vma)
+    memory.records.append(
+        VmaMapped(task.pid, start, vma.end, vma.prot, vma.flags, vma.name, pgoff, vma.mapping.id)
+    )
+    return True
+
+
+def new_vma(
+    memory: Memory,
+    start: int,
+    end: int,
+    prot: int,
+    flags: int,
+    name: str,
+    pgoff: int,
+    mapping_id: int | None,
+) -> Vma:
+    """A vma of the file ``name``, if there is one: shared, or with an object of its own beside it.
+
+    A name that no file has is that of a new object.  MemoryError: nothing was changed.
+    """
+    file, shared = memory.files.get(name), bool(flags & MAP_SHARED)
+    mapping: Mapping | None = None
+    try:
+        if file is not None and shared:
+            return Vma(start, end, prot, flags, name, pgoff, file)
+        mapping = memory.new_mapping(shared=shared, pages=end - start, mapping_id=mapping_id)
+        vma = Vma(start, end, prot, flags, name, pgoff, mapping, file)
     except MemoryError:
         if mapping is not None:
             del memory.mappings[mapping.id]
-        return False
-    vma.vm_ops = memory.vm_operations.get(asked.name)
-    mapping.migratepage = memory.address_space_operations.get(asked.name)
-    task.mm.insert(vma)
-    memory.records.append(
-        VmaMapped(task.pid, start, vma.end, vma.prot, vma.flags, vma.name, vma.pgoff, mapping.id)
-    )
-    return True
+        raise
+    vma.vm_ops = memory.vm_operations.get(name)
+    vma.vm_flags = SPECIAL_MAPPINGS.get(name, VmFlag(0))
+    if file is None:
+        mapping.migratepage = memory.address_space_operations.get(name)
+    return vma
 
 
 def _populate(memory: Memory, task: Task, start: int, pages: int, prot: int) -> Steps[None]:
@@ -220,17 +252,20 @@ def do_fork(memory: Memory, parent: Task, client: str | None) -> Steps[int]:
 def copy_mm(memory: Memory, parent: Task, child: Task) -> tuple[Nids, Pfns]:
     """Give the child the parent's vmas; returns the frames that were writable until now.
 
-    Pages of shared mappings are not copied: a fault finds them in the object (copy_page_range).
+    Entries of shared mappings, and of files that were not written to, are not copied: a fault
+    finds the pages in the page cache (copy_page_range).
     """
     nids: list[Nids] = [np.zeros(0, np.uint8)]
     pfns: list[Pfns] = [np.zeros(0, np.uint32)]
     child.policy, child.cpuset = parent.policy, parent.cpuset
     child.cpus_allowed = parent.cpus_allowed
     for vma in parent.mm.vmas:
-        copy = Vma(vma.start, vma.end, vma.prot, vma.flags, vma.name, vma.pgoff, vma.mapping)
+        copy = Vma(
+            vma.start, vma.end, vma.prot, vma.flags, vma.name, vma.pgoff, vma.mapping, vma.file
+        )
         copy.vm_flags, copy.vm_ops, copy.policy = vma.vm_flags, vma.vm_ops, vma.policy
         child.mm.insert(copy)
-        if vma.shared:
+        if vma.shared or (vma.copies_file and not (vma.bits & Pte.ANON).any()):
             continue
         slot = vma.present()
         writable = slot[(vma.bits[slot] & Pte.WRITE) != 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from coordinator.inode import PageTag
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Task, Vma
 from coordinator.policy import effective_policy, policy_text
@@ -21,7 +22,7 @@ def _line(memory: Memory, task: Task, vma: Vma, page_size: int) -> str:
         policy_text(effective_policy(task, vma), memory.profile),
     ]
     if vma.name.startswith("/"):
-        tokens.append(f"file={_escape(vma.name)}")
+        tokens.append(f"file={_escape(_d_path(vma))}")
     elif vma.name in ("[heap]", "[stack]"):
         tokens.append(vma.name[1:-1])
     slot = vma.present()
@@ -30,7 +31,11 @@ def _line(memory: Memory, task: Task, vma: Vma, page_size: int) -> str:
         return " ".join(tokens)
     bits = vma.bits[slot]
     anon = int(np.count_nonzero(bits & Pte.ANON))
-    dirty = int(np.count_nonzero(bits & Pte.DIRTY))
+    tags = np.zeros(total, np.uint8)
+    if vma.file is not None:
+        tags = np.where(bits & Pte.ANON, tags, vma.file.tags[slot + vma.pgoff])
+    dirty = int(np.count_nonzero((bits & Pte.DIRTY) | (tags & PageTag.DIRTY)))
+    writeback = int(np.count_nonzero(tags & PageTag.WRITEBACK))
     mapmax = int(memory.mapcounts(vma.nid[slot], vma.pfn[slot]).max())
     if anon:
         tokens.append(f"anon={anon}")
@@ -42,9 +47,16 @@ def _line(memory: Memory, task: Task, vma: Vma, page_size: int) -> str:
         tokens.append(f"mapmax={mapmax}")
     if anon < total:
         tokens.append(f"active={anon}")
+    if writeback:
+        tokens.append(f"writeback={writeback}")
     nodes, counts = np.unique(vma.nid[slot], return_counts=True)
     tokens.extend(f"N{nid}={count}" for nid, count in zip(nodes, counts, strict=True))
     return " ".join(tokens)
+
+
+def _d_path(vma: Vma) -> str:
+    host = None if vma.file is None else vma.file.host
+    return vma.name if host is None or host.linked else f"{vma.name} (deleted)"
 
 
 def _escape(path: str) -> str:

@@ -116,6 +116,11 @@ class PageList:
             self.status[rows[wrong]] = status[wrong]
             self.failed[rows[fails]] = 1
 
+    def give_up(self, rows: Rows, status: int) -> None:
+        """These pages fail for good, with a status that elsewhere means to try again."""
+        self.status[rows] = status
+        self.failed[rows] = 1
+
     def story(self, row: int) -> str:
         """The last steps of one page, oldest first."""
         lines = []

@@ -191,3 +191,42 @@ class PoliciesRebound(Message):
     task: Unsigned
     preferred: Unsigned
     mems: Nodes
+
+
+@message(0x99, "journal")
+class FileCreated(Message):
+    """A file and its empty page cache; ``mapping`` is the object of the cache."""
+
+    mapping: Unsigned
+    path: Text
+    kind: Text
+    pages: Unsigned
+    writeback_seconds: float
+
+
+@message(0x9A, "journal")
+class FileUnlinked(Message):
+    """The path leads to no file any more; a cache that no vma maps either is gone."""
+
+    path: Text
+
+
+@message(0x9B, "journal")
+class PagesTagged(Message):
+    """Pages of a cache have these tags, and no entry of theirs is dirty.
+
+    ``writepages``: how often the file's writepage has been called by now.
+    """
+
+    mapping: Unsigned
+    writepages: Unsigned
+    index: U32
+    tags: U8
+
+
+@message(0x9C, "journal")
+class DeviceSet(Message):
+    """The device beneath a file behaves like this."""
+
+    path: Text
+    device: Unsigned

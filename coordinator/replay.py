@@ -6,25 +6,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 
 from coordinator.cpuset import Cpuset, CpusetFlag, contextualized
+from coordinator.files import forget_name, new_file
+from coordinator.inode import Device, PageTag
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
-from coordinator.mm import MAP_SHARED, PROT_WRITE, Mempolicy, Mm, Mode, Pte, Task, Vma
-from coordinator.mmap import copy_mm
+from coordinator.mm import (
+    PROT_WRITE,
+    Mapping,
+    Mempolicy,
+    Mm,
+    Mode,
+    Pte,
+    Task,
+)
+from coordinator.mmap import copy_mm, new_vma
 from coordinator.rebind import rebind_mm, rebind_task
 from coordinator.records import (
     CpusetChanged,
     CpusetRemoved,
+    DeviceSet,
     EntriesChanged,
+    FileCreated,
+    FileUnlinked,
     FramesFreed,
     GenerationsSet,
     PagesCommitted,
     PagesCopied,
     PagesMapped,
+    PagesTagged,
     PoliciesRebound,
     PolicySet,
     RangeProtected,
@@ -90,13 +105,8 @@ def _exited(memory: Memory, entry: TaskExited) -> None:
 
 
 def _vma_mapped(memory: Memory, entry: VmaMapped) -> None:
-    mapping = memory.new_mapping(
-        shared=bool(entry.flags & MAP_SHARED),
-        pages=entry.end - entry.start,
-        mapping_id=entry.mapping,
-    )
-    vma = Vma(entry.start, entry.end, entry.prot, entry.flags, entry.name, entry.pgoff, mapping)
-    memory.tasks[entry.pid].mm.insert(vma)
+    where = (entry.start, entry.end, entry.prot, entry.flags, entry.name, entry.pgoff)
+    memory.tasks[entry.pid].mm.insert(new_vma(memory, *where, entry.mapping))
 
 
 def _unmapped(memory: Memory, entry: RangeUnmapped) -> None:
@@ -112,13 +122,42 @@ def _protected(memory: Memory, entry: RangeProtected) -> None:
             vma.bits &= ~np.uint8(Pte.WRITE)
 
 
+def _file_created(memory: Memory, entry: FileCreated) -> None:
+    new_file(memory, entry.path, entry.kind, entry.pages, entry.writeback_seconds, entry.mapping)
+
+
+def _file_unlinked(memory: Memory, entry: FileUnlinked) -> None:
+    forget_name(memory, entry.path)
+
+
+def _device_set(memory: Memory, entry: DeviceSet) -> None:
+    host = memory.files[entry.path].host
+    assert host is not None
+    host.device = Device(entry.device)
+
+
+def _pages_tagged(memory: Memory, entry: PagesTagged) -> None:
+    mapping = memory.mappings[entry.mapping]
+    index = entry.index.astype(np.intp)
+    mapping.tags[index] = entry.tags
+    if mapping.host is not None:
+        mapping.host.writepages = entry.writepages
+    for vma in mapping.vmas:
+        slot = index - vma.pgoff
+        slot = slot[(slot >= 0) & (slot < vma.pages)]
+        slot = slot[(vma.bits[slot] & Pte.ANON) == 0]
+        vma.bits[slot] &= ~np.uint8(Pte.DIRTY)
+
+
 def _with_frames(memory: Memory, entry: PagesMapped | PagesCopied) -> Iterator[tuple[Any, ...]]:
     """Allocate the frames of an entry; yields (task, vma, slots, rows) for each vma."""
     task = memory.tasks[entry.pid]
     for vma, rows in task.mm.by_vma(entry.page):
         assert vma is not None, f"the journal maps pages of pid {entry.pid} where no vma is"
         slot = (entry.page[rows] - np.uint64(vma.start)).astype(np.intp)
-        mapping = np.full(rows.size, vma.mapping.id, np.uint32)
+        touched = isinstance(entry, PagesMapped) and vma.file is not None
+        owner = vma.file if touched and vma.file is not None else vma.mapping
+        mapping = np.full(rows.size, owner.id, np.uint32)
         index = (slot + vma.pgoff).astype(np.uint32)
         memory.mem_map[entry.nid].allocate(
             entry.pfn[rows], entry.generation[rows], mapping, index, PageFlag.ALLOCATED
@@ -224,6 +263,10 @@ _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
     CpusetRemoved: _cpuset_removed,
     TaskAttached: _task_attached,
     PoliciesRebound: _policies_rebound,
+    FileCreated: _file_created,
+    FileUnlinked: _file_unlinked,
+    DeviceSet: _device_set,
+    PagesTagged: _pages_tagged,
 }
 
 
@@ -241,6 +284,7 @@ def differences(told: Memory, seen: Memory) -> Iterator[str]:
         if told.tasks[pid].policy != seen.tasks[pid].policy:
             yield f"pid {pid}: the journal has another policy of the task than memory"
         yield from _mm_differences(pid, told.tasks[pid].mm, seen.tasks[pid].mm)
+    yield from _file_differences(told, seen)
     for nid in told.nids:
         ours, theirs = told.mem_map[nid], seen.mem_map[nid]
         for what in ("mapcount", "flags"):
@@ -259,8 +303,31 @@ def _placement(task: Task) -> tuple[object, ...]:
     return task.cpuset, task.cpu, task.cpus_allowed, bound
 
 
+def _file_differences(told: Memory, seen: Memory) -> Iterator[str]:
+    ours, theirs = (
+        {number: _inode(mapping) for number, mapping in memory.mappings.items()}
+        for memory in (told, seen)
+    )
+    if ours != theirs:
+        yield "the journal has other objects or files than memory"
+        return
+    for number in sorted(told.mappings):
+        mine, other = told.mappings[number], seen.mappings[number]
+        wrong = (mine.nid != other.nid) | (mine.dirty() != other.dirty())
+        wrong |= (mine.tags & PageTag.PRIVATE) != (other.tags & PageTag.PRIVATE)
+        if wrong.any():
+            yield f"object {number} index {np.flatnonzero(wrong)[0]}: the journal has another page"
+
+
+def _inode(mapping: Mapping) -> tuple[object, ...]:
+    return () if mapping.host is None else astuple(mapping.host)
+
+
 def _vmas_of(mm: Mm) -> list[tuple[object, ...]]:
-    return [(vma.start, vma.end, vma.prot, vma.flags, vma.name, vma.policy) for vma in mm.vmas]
+    return [
+        (vma.start, vma.end, vma.prot, vma.flags, vma.name, vma.policy, vma.pgoff, vma.vm_flags)
+        for vma in mm.vmas
+    ]
 
 
 def _mm_differences(pid: int, told: Mm, seen: Mm) -> Iterator[str]:
@@ -271,6 +338,9 @@ def _mm_differences(pid: int, told: Mm, seen: Mm) -> Iterator[str]:
     for mine, other in zip(told.vmas, seen.vmas, strict=True):
         live = (mine.bits | other.bits) & np.uint8(Pte.PRESENT | Pte.ENTRY) != 0
         differs = (mine.bits & ~_TRANSIENT) != (other.bits & ~_TRANSIENT)
+        # Whether a cached page is dirty is compared above: its entry or its tag may say so.
+        cached = mine.file is not None
+        differs &= ((mine.bits ^ other.bits) != Pte.DIRTY) if cached else True
         differs |= (mine.nid != other.nid) | (mine.pfn != other.pfn)
         wrong = np.flatnonzero(live & differs)
         if wrong.size:

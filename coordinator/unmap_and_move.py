@@ -7,15 +7,19 @@ of that is undone.  Nothing here decides what comes next: the table does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from coordinator.address_space import buffers_locked, entries_restored, migratepage
 from coordinator.calls import Ask, Reply, statuses_of
+from coordinator.inode import PageTag
 from coordinator.life import State
 from coordinator.mem_map import PageFlag, Rows, grouped
 from coordinator.memory import Memory
+from coordinator.mm import Mapping
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
 from coordinator.policy import policy_zonelist
 from protocol.messages import (
@@ -30,7 +34,7 @@ from protocol.messages import (
 from protocol.notes import EntriesGone, PagesMoved, PagesNotMoved
 from protocol.schema import Message, node_name
 
-ENOMEM = 12
+EAGAIN, ENOMEM, EBUSY = 11, 12, 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +90,8 @@ class UnmapAndMove:
     def _leave(self, before: State, rows: Rows) -> None:
         if before == State.UNLOCKING:
             settled = rows[self.list.state[rows] == State.RESTORING]
+            for mapping, index, _ in self._by_object(settled):
+                entries_restored(self.memory, mapping, index)
             for source, mine in self.memory.by_node(self.list.source[settled]):
                 self._entries_to_old(source, settled[mine])
             self._note_entries_gone(settled)
@@ -225,17 +231,48 @@ class UnmapAndMove:
         self._each_pair(rows[verdict == 0], self._copy)
         self.step(rows[verdict != 0], verdict[verdict != 0])
 
+    def _by_object(self, rows: Rows) -> Iterator[tuple[Mapping, Rows, Rows]]:
+        """The objects of pages: (object, indexes, places in ``rows``); not those gone."""
+        for source, mine in self.memory.by_node(self.list.source[rows]):
+            frames, pfn = self.memory.mem_map[source], self.list.pfn[rows[mine]]
+            for number, of_object in grouped(frames.mapping[pfn]):
+                mapping = self.memory.mappings.get(number)
+                if mapping is not None:
+                    index = frames.index[pfn[of_object]].astype(np.intp)
+                    yield mapping, index, mine[of_object]
+
     def _migratepage(self, rows: Rows) -> Statuses32:
         """What the a_ops->migratepage of each page's object says: 0 to copy it, or -errno."""
         verdict = np.zeros(rows.size, np.int32)
-        for source, mine in self.memory.by_node(self.list.source[rows]):
-            objects = self.memory.mem_map[source].mapping[self.list.pfn[rows[mine]]]
-            for number, of_object in grouped(objects):
-                mapping = self.memory.mappings[number]
-                if mapping.migratepage is not None:
-                    of_object = mine[of_object]
-                    verdict[of_object] = mapping.migratepage(mapping, of_object.size)
+        for mapping, index, of_object in self._by_object(rows):
+            verdict[of_object] = migratepage(self.memory, mapping, index)
+        self.list.give_up(rows[verdict == -EBUSY], -EBUSY)
         return verdict
+
+    def _under_writeback(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        result = np.zeros(rows.size, np.bool_)
+        for mapping, index, of_object in self._by_object(rows):
+            if mapping.shared:
+                result[of_object] = (mapping.tags[index] & PageTag.WRITEBACK) != 0
+        return result
+
+    def must_wait(self, rows: Rows) -> bool:
+        """Another user has what these pages need: buffer locks, or with force writeback (K 1.29).
+
+        The kernel waits for buffers when the entries are gone; here faults are served meanwhile.
+        """
+        if self.force and self.memory.writeback and self._under_writeback(rows).any():
+            return True
+        return any(buffers_locked(mapping) for mapping, _, _ in self._by_object(rows))
+
+    def start_copying(self, rows: Rows) -> None:
+        """Pages that have their frames: on with them, but for those under writeback (K 1.29)."""
+        if self.memory.writeback:
+            written = self._under_writeback(rows)
+            late = rows[written]
+            self.step(late, np.full(late.size, -EAGAIN, np.int32))
+            rows = rows[~written]
+        self.step_ok(rows)
 
     def _copy(self, source: int, target: int, rows: Rows) -> None:
         pfn, target_pfn = self.list.pfn[rows], self.list.target_pfn[rows]

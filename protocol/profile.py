@@ -34,6 +34,7 @@ class Profile:
     cpuset_migration_is_queued: bool
     task_policy_is_rebound_lazily: bool
     migrate_pages_is_cut_to_cpuset: bool
+    fallback_writes_out: bool
     last_vma_skipped: bool = False
 
 
@@ -145,6 +146,11 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "migrate_pages(2) leaves out target nodes that the caller's cpuset has not",
     ),
     Behaviour(
+        "fallback_writes_out",
+        "K 1.56",
+        "fallback_migrate_page writes a dirty page back and tries again; else -EBUSY, for good",
+    ),
+    Behaviour(
         "last_vma_skipped",
         "K 2.4",
         "migrate_vmas never offers the last vma (a bug until 2.6.29; a switch, off by default)",
@@ -173,6 +179,7 @@ SEED = Profile(
     cpuset_migration_is_queued=False,
     task_policy_is_rebound_lazily=True,
     migrate_pages_is_cut_to_cpuset=False,
+    fallback_writes_out=True,
 )
 MODERN = Profile(
     name="modern",
@@ -196,5 +203,6 @@ MODERN = Profile(
     cpuset_migration_is_queued=True,
     task_policy_is_rebound_lazily=False,
     migrate_pages_is_cut_to_cpuset=True,
+    fallback_writes_out=False,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}
