@@ -23,7 +23,7 @@ def copy_on_write(memory: Memory, task: Task, vma: Vma, slot: Rows, node: int) -
     vma.bits[slot] |= np.uint8(Pte.BUSY)
     nid, pfn = vma.nid[slot].copy(), vma.pfn[slot].copy()
     memory.hold(nid, pfn)
-    parts = yield from allocate_frames(memory, task, vma, slot, mapped=False, local=node)
+    parts = yield from allocate_frames(memory, task, vma, slot, mapped=0, local=node)
     done = 0
     for target, rows, target_pfn in parts:
         copied = yield from _copy(memory, nid[rows], pfn[rows], target, target_pfn)

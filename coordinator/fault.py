@@ -23,6 +23,8 @@ from protocol.syscalls import Translations
 
 EFAULT, EACCES, ENOMEM = 14, 13, 12
 ZERO_PAGE = -1
+#: ``NewPages.mapped``: which list a new page goes to.
+ACTIVE, INACTIVE = 1, 2
 
 
 class Access(IntEnum):
@@ -225,11 +227,13 @@ def _first_touch(
     index = slot + vma.pgoff
     if vma.file is not None:
         vma.file.pfn[index] = FILLING
-    parts = yield from allocate_frames(memory, task, vma, slot, mapped=True, local=node)
+    bits = _new_bits(vma, access)
+    active = bits & Pte.ANON and memory.profile.new_anonymous_is_active
+    mapped = ACTIVE if active else INACTIVE
+    parts = yield from allocate_frames(memory, task, vma, slot, mapped=mapped, local=node)
     if vma.file is not None:
         vma.file.pfn[index] = 0
     vma.bits[slot] &= ~np.uint8(Pte.BUSY)
-    bits = _new_bits(vma, access)
     for nid, rows, pfn in parts:
         memory.map_new(task, vma, slot[rows], nid, pfn, np.full(rows.size, bits, np.uint8))
     memory.woken = True

@@ -19,13 +19,13 @@ Parts = list[tuple[int, Rows, Pfns]]
 
 
 def allocate_frames(
-    memory: Memory, task: Task, vma: Vma, slot: Rows, *, mapped: bool, local: int
+    memory: Memory, task: Task, vma: Vma, slot: Rows, *, mapped: int, local: int
 ) -> Steps[Parts]:
     """Frames for these slots where the policy wants them: (nid, rows of ``slot``, pfn) parts.
 
-    ``local``: node of the cpu that faults.  The task's cpuset outranks its policy (K 5.12), and a
-    BIND outside of it is ignored (K 5.5).  Fewer rows than asked come back when every node that
-    both allow is full.
+    ``mapped``: of NewPages.  ``local``: node of the cpu that faults.  The task's cpuset outranks
+    its policy (K 5.12), and a BIND outside of it is ignored (K 5.5).  Fewer rows than asked come
+    back when every node that both allow is full.
     """
     update_task_memory_state(memory, task)
     allowed = mems_allowed(memory, task)
@@ -50,7 +50,7 @@ def _from_zonelist(
     policy: Mempolicy | None,
     node: int,
     allowed: frozenset[int],
-    mapped: bool,
+    mapped: int,
     local: int,
 ) -> Steps[Parts]:
     """Frames for the rows ``rest`` of ``slot``, all wanted on ``node``."""
@@ -63,7 +63,7 @@ def _from_zonelist(
             continue
         owner = np.full(rest.size, owned_by.id, np.uint32)
         index = (slot[rest] + vma.pgoff).astype(np.uint32)
-        asked = NewPages(int(mapped), owner, index)
+        asked = NewPages(mapped, owner, index)
         [answer] = yield from ask_all([Ask(node_name(nid), asked)])
         assert isinstance(answer, NewPageFrames)
         given = np.flatnonzero(answer.status == 0)

@@ -27,14 +27,17 @@ from coordinator.mm import (
 )
 from coordinator.pagelist import PageList
 from coordinator.records import (
+    AllocationsCounted,
     EntriesChanged,
     FramesFreed,
     GenerationsSet,
+    MigrationCounted,
     PagesCommitted,
     PagesCopied,
     PagesMapped,
     PagesTagged,
 )
+from coordinator.vmstat import Counters, Migrated, trace_lines
 from protocol.messages import NewPageFrames, NewPages
 from protocol.notes import Note, PagesAllocated
 from protocol.profile import SEED, Profile
@@ -45,31 +48,6 @@ _LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
 _KEEP_FROM_ENTRY = np.uint8(Pte.WRITE | Pte.DIRTY | Pte.ANON | Pte.BUSY | Pte.WRITTEN)
 
 
-class NumaStat:
-    """The six counters of numastat, one element for each nid (K 6.6)."""
-
-    def __init__(self, nids: int) -> None:
-        self.numa_hit = np.zeros(nids, np.uint64)
-        self.numa_miss = np.zeros(nids, np.uint64)
-        self.numa_foreign = np.zeros(nids, np.uint64)
-        self.interleave_hit = np.zeros(nids, np.uint64)
-        self.local_node = np.zeros(nids, np.uint64)
-        self.other_node = np.zeros(nids, np.uint64)
-
-    def count(self, *, node: int, preferred: int, local: int, pages: int) -> None:
-        """``pages`` frames of ``node`` were given where ``preferred`` was wanted."""
-        add = np.uint64(pages)
-        if node == preferred:
-            self.numa_hit[node] += add
-        else:
-            self.numa_miss[node] += add
-            self.numa_foreign[preferred] += add
-        if node == local:
-            self.local_node[node] += add
-        else:
-            self.other_node[node] += add
-
-
 class Memory:
     """Tasks, mappings and mem_map; arrays of frames are (nid, pfn) pairs of equal length."""
 
@@ -78,7 +56,8 @@ class Memory:
         self.profile = profile
         self.nids = tuple(node.nid for node in topology.nodes)
         self.mem_map = {node.nid: MemMap(node.frames) for node in topology.nodes}
-        self.numastat = NumaStat(max(self.nids) + 1)
+        self.counters = Counters(max(self.nids) + 1)
+        self.numastat = self.counters.numastat
         self.tasks: dict[int, Task] = {}
         #: By path, in the order of making.
         self.cpusets = {TOP: top_cpuset(topology)}
@@ -189,10 +168,18 @@ class Memory:
     ) -> None:
         """``pages`` frames came from ``node``; ``local``: node of the cpu that asked (K 6.6)."""
         if pages:
-            self.numastat.count(node=node, preferred=preferred, local=local, pages=pages)
-            if interleave and node == preferred:
-                self.numastat.interleave_hit[node] += np.uint64(pages)
+            self.numastat.count(
+                node=node, preferred=preferred, local=local, pages=pages, interleave=interleave
+            )
+            counted = AllocationsCounted(node, preferred, local, int(interleave), pages)
+            self.records.append(counted)
             self.notes.append(PagesAllocated(node, preferred, local, pages, interleave))
+
+    def count_migration(self, done: Migrated) -> None:
+        """A call of migrate_pages() has ended (K 6.11, 6.12)."""
+        lines = trace_lines(self, done)
+        self.counters.migrated(done.succeeded, done.failed, lines)
+        self.records.append(MigrationCounted(done.succeeded, done.failed, lines))
 
     def given(
         self, nid: int, answer: NewPageFrames, rows: Rows, asked: NewPages, flags: PageFlag

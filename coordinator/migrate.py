@@ -18,6 +18,7 @@ from coordinator.memory import Memory
 from coordinator.mm import Mapping, Mm
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
 from coordinator.unmap_and_move import UnmapAndMove
+from coordinator.vmstat import Migrated
 from protocol.notes import MigrationEnded, PassEnded
 from protocol.profile import Profile
 
@@ -112,6 +113,8 @@ class Migration:
         self.memory.notes.append(
             MigrationEnded(moved, failed + retry, self.settings.reason, seconds)
         )
+        done = Migrated(moved, failed + retry, self.settings.reason, self.settings.caller)
+        self.memory.count_migration(done)
         return -ENOMEM if self.work.nomem_row is not None else failed + retry
 
     def _isolate_all(self) -> Steps[None]:

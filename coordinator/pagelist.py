@@ -25,7 +25,7 @@ class Settings:
 
     ``fallback``: the allocation may use the zonelist of the wanted node (K 1.18).
     ``policy``: what the destinations follow, if they follow one: BIND is never left.
-    ``local``: node of the cpu that runs the call (numastat, K 6.7).
+    ``local``: node of the cpu that runs the call (numastat, K 6.7).  ``caller``: its pid, or 0.
     ``mems_allowed``: of the cpuset that is charged; None: every node.
     """
 
@@ -33,6 +33,7 @@ class Settings:
     forced_chunk_pages: int = 16
     fallback: bool = True
     local: int = 0
+    caller: int = 0
     reason: str = "syscall_or_cpuset"
     policy: Mempolicy | None = None
     mems_allowed: frozenset[int] | None = None

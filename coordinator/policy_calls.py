@@ -187,6 +187,7 @@ def _move(
     settings = Settings(
         kernel.chunk_pages,
         local=local,
+        caller=task.pid,
         reason="mempolicy_mbind",
         policy=policy or task.policy,
         mems_allowed=mems_allowed(memory, task),

@@ -6,21 +6,29 @@ from typing import Any
 
 import numpy as np
 
+from coordinator.calls import Steps
 from coordinator.desk import ESRCH, Desk, handles
 from coordinator.life import FINAL
-from coordinator.mm import Pte
+from coordinator.memory import Memory
+from coordinator.mm import Pte, Task
 from coordinator.numa_maps import numa_maps
+from coordinator.vmstat import is_file, pages_by_kind
 from protocol import syscalls as m
+from protocol.observe import ReadTrace, ReadVmstat, Vmstat
 from protocol.schema import Message
 from protocol.session import Question
 
 
 @handles(m.NumaMaps)
-def on_numa_maps(desk: Desk, question: Question, asked: m.NumaMaps) -> Message:
+def on_numa_maps(desk: Desk, question: Question, asked: m.NumaMaps) -> Message | Steps[Message]:
     task = desk.memory.tasks.get(asked.pid)
     if task is None:
         return m.Description(-ESRCH, "")
-    return m.Description(0, numa_maps(desk.memory, task))
+    return _numa_maps(desk.memory, task)
+
+
+def _numa_maps(memory: Memory, task: Task) -> Steps[Message]:
+    return m.Description(0, (yield from numa_maps(memory, task)))
 
 
 @handles(m.ListTasks)
@@ -68,6 +76,30 @@ def on_describe_hardware(desk: Desk, question: Question, asked: m.DescribeHardwa
         stat.other_node[nids],
         np.array(topology.distances, np.uint32).ravel(),
     )
+
+
+@handles(ReadVmstat)
+def on_read_vmstat(desk: Desk, question: Question, asked: ReadVmstat) -> Message:
+    memory, profile = desk.memory, desk.memory.profile
+    events = memory.counters.events()
+    files = [mapping.id for mapping in memory.mappings.values() if is_file(mapping)]
+    return Vmstat(
+        profile.node_attributes,
+        profile.node_states,
+        int(profile.meminfo_splits_lru),
+        int(profile.vmstat_counts_numa),
+        tuple(events),
+        np.array(list(events.values()), np.uint64),
+        np.array(files, np.uint32),
+        np.array(memory.nids, np.int32),
+        **pages_by_kind(memory),
+    )
+
+
+@handles(ReadTrace)
+def on_read_trace(desk: Desk, question: Question, asked: ReadTrace) -> Message:
+    trace = desk.memory.counters.trace
+    return m.Description(trace.next, trace.since(asked.first))
 
 
 @handles(m.Progress)

@@ -230,3 +230,23 @@ class DeviceSet(Message):
 
     path: Text
     device: Unsigned
+
+
+@message(0xA2, "journal")
+class AllocationsCounted(Message):
+    """numastat: pages of ``node`` were given where ``preferred`` was wanted (K 6.6)."""
+
+    node: Unsigned
+    preferred: Unsigned
+    local: Unsigned
+    interleave: Unsigned
+    pages: Unsigned
+
+
+@message(0xA3, "journal")
+class MigrationCounted(Message):
+    """A call of migrate_pages() has ended: its pages and its lines of the trace (K 6.11, 6.12)."""
+
+    succeeded: Unsigned
+    failed: Unsigned
+    lines: tuple[Text, ...]

@@ -28,6 +28,7 @@ from coordinator.mm import (
 from coordinator.mmap import copy_mm, new_vma
 from coordinator.rebind import rebind_mm, rebind_task
 from coordinator.records import (
+    AllocationsCounted,
     CpusetChanged,
     CpusetRemoved,
     DeviceSet,
@@ -36,6 +37,7 @@ from coordinator.records import (
     FileUnlinked,
     FramesFreed,
     GenerationsSet,
+    MigrationCounted,
     PagesCommitted,
     PagesCopied,
     PagesMapped,
@@ -244,6 +246,20 @@ def _frames_freed(memory: Memory, entry: FramesFreed) -> None:
     frames.free(entry.pfn[frames.test(entry.pfn, PageFlag.ALLOCATED)])
 
 
+def _allocations_counted(memory: Memory, entry: AllocationsCounted) -> None:
+    memory.counters.numastat.count(
+        node=entry.node,
+        preferred=entry.preferred,
+        local=entry.local,
+        pages=entry.pages,
+        interleave=bool(entry.interleave),
+    )
+
+
+def _migration_counted(memory: Memory, entry: MigrationCounted) -> None:
+    memory.counters.migrated(entry.succeeded, entry.failed, entry.lines)
+
+
 _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
     TaskSpawned: _spawned,
     TaskForked: _forked,
@@ -267,11 +283,18 @@ _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
     FileUnlinked: _file_unlinked,
     DeviceSet: _device_set,
     PagesTagged: _pages_tagged,
+    AllocationsCounted: _allocations_counted,
+    MigrationCounted: _migration_counted,
 }
 
 
 def differences(told: Memory, seen: Memory) -> Iterator[str]:
     """Sentences on where two memories differ, while no call is under way."""
+    for name, count in seen.counters.events().items():
+        if told.counters.events()[name] != count:
+            yield f"the journal counts another {name} than memory"
+    if told.counters.trace.lines != seen.counters.trace.lines:
+        yield "the journal has another trace than memory"
     if sorted(told.tasks) != sorted(seen.tasks):
         yield f"the journal has the tasks {sorted(told.tasks)}, memory {sorted(seen.tasks)}"
         return

@@ -96,6 +96,7 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
         fallback=kernel.profile.allocation_falls_back,
         local=cpu_node(memory, asked.caller),
         mems_allowed=charged,
+        caller=asked.caller,
     )
     return (
         yield from do_migrate_pages(
@@ -209,6 +210,7 @@ def _move(
         fallback=kernel.profile.allocation_falls_back,
         local=cpu_node(memory, asked.caller),
         mems_allowed=mems_charged(memory, asked.caller),
+        caller=asked.caller,
     )
     entry = _first_entry(frame, found, todo)
     value = yield from migrate_pages(memory, pagelist, new_page_node, asked.node[entry], settings)

@@ -23,7 +23,8 @@ class Flag(IntFlag):
 # Plain numbers, because numpy widens u2 arrays that meet an IntFlag.
 ALLOCATED, MAPPED, LRU, ACTIVE, ISOLATED, LOCKED, HELD, PINNED = (int(flag) for flag in Flag)
 FREEING = 256
-FIRST_TOUCH = ALLOCATED | MAPPED | ACTIVE
+#: Flags of a new frame by ``NewPages.mapped``: a migration target, a first touch of either list.
+NEW = (ALLOCATED, ALLOCATED | MAPPED | ACTIVE, ALLOCATED | MAPPED)
 
 
 def _is_legal(flags: int) -> bool:

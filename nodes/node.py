@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nodes.lists import count_lru, page_active
 from nodes.zone import Zone
 from protocol.bulk import BATCH_BYTES, BATCH_PAGES, CREDIT, Batch, Sending, land_pages
 from protocol.codec import WireError
@@ -52,6 +53,7 @@ from protocol.notes import (
     PagesSent,
     ZoneCounted,
 )
+from protocol.observe import CountLru, LruCount, PageActive
 from protocol.schema import MESSAGES, Message, node_name, snake_case
 from protocol.session import Answer, Question, Session
 
@@ -304,6 +306,12 @@ class Node:
 
     def on_count_zone(self, _: Question, message: CountZone) -> ZoneCount:
         return ZoneCount(frames=self._zone.frames, **self._zone.count())
+
+    def on_page_active(self, _: Question, message: PageActive) -> Statuses:
+        return Statuses(page_active(self._zone, message.pfn))
+
+    def on_count_lru(self, _: Question, message: CountLru) -> LruCount:
+        return count_lru(self._zone, message.file)
 
     # ---- tasks -----------------------------------------------------------------------------
 

@@ -21,7 +21,6 @@ from nodes.arena import Arena
 from nodes.flags import (
     ACTIVE,
     ALLOCATED,
-    FIRST_TOUCH,
     FREEING,
     GAUGE_ROWS,
     GAUGES,
@@ -31,6 +30,7 @@ from nodes.flags import (
     LOCKED,
     LRU,
     MAPPED,
+    NEW,
     PINNED,
     REFCOUNT,
 )
@@ -123,8 +123,8 @@ class Zone:
     def new_pages(self, mapped: int, owner: U32, index: U32) -> tuple[Statuses, U32, U32]:
         """Allocate a frame for each row: (status, pfn, generation); -ENOMEM for what does not fit.
 
-        Runs of neighbours are preferred, the lowest first.  ``mapped`` 1: zero-filled, mapped and
-        pending for the LRU (as lru_cache_add_active()); 0: contents and mapping are yet to come.
+        Runs of neighbours first, the lowest first.  ``mapped`` 1: zero-filled, mapped and pending
+        (as lru_cache_add_active()); 2: as lru_cache_add(); 0: contents and mapping are to come.
         """
         frame = self._free.take(owner.size)
         got = frame.size
@@ -132,7 +132,7 @@ class Zone:
         self._index[frame] = index[:got]
         if mapped:
             self._arena.zero(frame)
-        self._write(frame, np.full(got, FIRST_TOUCH if mapped else ALLOCATED, np.uint16))
+        self._write(frame, np.full(got, NEW[mapped], np.uint16))
         if mapped:
             self._lru_add(frame)
         status = np.full(owner.size, -errno.ENOMEM, np.int32)

@@ -92,11 +92,12 @@ class NewPages(Message):
     """Allocate a frame for each row.
 
     ``owner`` and ``index`` say for which object and at which page of it (page->mapping, ->index).
-    ``mapped``: 1 = a first touch: zero it, it is mapped and pending for the LRU at once;
-    0 = a migration target: contents come by LandPages, mapped by PutbackLruPages.
+    ``mapped``: 1 = a first touch: zero it, it is mapped and pending for the active list at once;
+    2 = the same for the inactive list; 0 = a migration target: contents come by LandPages, mapped
+    by PutbackLruPages.
     """
 
-    mapped: Annotated[int, Meta(ge=0, le=1)]
+    mapped: Annotated[int, Meta(ge=0, le=2)]
     owner: U32
     index: U32
 

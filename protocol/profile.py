@@ -35,6 +35,14 @@ class Profile:
     task_policy_is_rebound_lazily: bool
     migrate_pages_is_cut_to_cpuset: bool
     fallback_writes_out: bool
+    node_attributes: tuple[str, ...]
+    node_states: tuple[str, ...]
+    meminfo_splits_lru: bool
+    vmstat_counts_numa: bool
+    numa_maps_page_size: bool
+    new_anonymous_is_active: bool
+    migrate_trace_counts: tuple[str, ...]
+    migrate_start_is_traced: bool
     last_vma_skipped: bool = False
 
 
@@ -151,6 +159,46 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "fallback_migrate_page writes a dirty page back and tries again; else -EBUSY, for good",
     ),
     Behaviour(
+        "node_attributes",
+        "K 6.4",
+        "the files of /sys/devices/system/node/nodeN",
+    ),
+    Behaviour(
+        "node_states",
+        "K 6.9",
+        "the lists of nodes in /sys/devices/system/node",
+    ),
+    Behaviour(
+        "meminfo_splits_lru",
+        "K 6.5",
+        "nodeN/meminfo tells anonymous from file pages, and does not begin with an empty line",
+    ),
+    Behaviour(
+        "vmstat_counts_numa",
+        "K 6.10",
+        "/proc/vmstat has the counters of allocations and migrations",
+    ),
+    Behaviour(
+        "numa_maps_page_size",
+        "K 6.1",
+        "a line of numa_maps with pages ends with kernelpagesize_kB",
+    ),
+    Behaviour(
+        "new_anonymous_is_active",
+        "K 6.1",
+        "a new anonymous page goes to the active list (until 5.9), so numa_maps counts it there",
+    ),
+    Behaviour(
+        "migrate_trace_counts",
+        "K 6.12",
+        "the counts of a line of the trace (the first kernel with one, 3.8, had two of them)",
+    ),
+    Behaviour(
+        "migrate_start_is_traced",
+        "K 6.12",
+        "a line of the trace says that a call of migrate_pages() begins",
+    ),
+    Behaviour(
         "last_vma_skipped",
         "K 2.4",
         "migrate_vmas never offers the last vma (a bug until 2.6.29; a switch, off by default)",
@@ -180,6 +228,14 @@ SEED = Profile(
     task_policy_is_rebound_lazily=True,
     migrate_pages_is_cut_to_cpuset=False,
     fallback_writes_out=True,
+    node_attributes=("cpumap", "meminfo", "numastat", "distance"),
+    node_states=(),
+    meminfo_splits_lru=False,
+    vmstat_counts_numa=False,
+    numa_maps_page_size=False,
+    new_anonymous_is_active=True,
+    migrate_trace_counts=("nr_succeeded", "nr_failed"),
+    migrate_start_is_traced=False,
 )
 MODERN = Profile(
     name="modern",
@@ -204,5 +260,16 @@ MODERN = Profile(
     task_policy_is_rebound_lazily=False,
     migrate_pages_is_cut_to_cpuset=True,
     fallback_writes_out=False,
+    node_attributes=("cpumap", "cpulist", "meminfo", "numastat", "distance", "vmstat"),
+    node_states=("possible", "online", "has_cpu", "has_memory", "has_normal_memory"),
+    meminfo_splits_lru=True,
+    vmstat_counts_numa=True,
+    numa_maps_page_size=True,
+    new_anonymous_is_active=False,
+    migrate_trace_counts=(
+        *("nr_succeeded", "nr_failed"),
+        *("nr_thp_succeeded", "nr_thp_failed", "nr_thp_split"),
+    ),
+    migrate_start_is_traced=True,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}

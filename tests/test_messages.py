@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from numalab.documents import messages_table
-from protocol import files, messages, syscalls
+from protocol.codec import TABLES
 from protocol.schema import ENTRIES, MESSAGES, RETIRED, ROWS, Message, Row, message
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +17,7 @@ EVERY_ROW = [pytest.param(row, id=row.name) for row in MESSAGES.values()]
 
 
 def test_numbers_are_unique_and_none_is_used_again() -> None:
-    sources = [Path(str(half.__file__)).read_text() for half in (messages, syscalls, files)]
+    sources = [Path(str(half.__file__)).read_text() for half in TABLES]
     numbers = [
         decorator.args[0].value
         for node in (node for source in sources for node in ast.parse(source).body)

@@ -85,7 +85,7 @@ def test_a_private_file_page_that_was_written_is_anon(lab: Lab) -> None:
     start = lab.mmap(pid, 3, prot=RW, name="/data")
     lab.fault(pid, start, 3, access=POPULATE_FILE)
     lab.fault(pid, start, 1)
-    assert line(lab, pid) == "default file=/data anon=1 dirty=1 mapped=3 active=1 N0=3"
+    assert line(lab, pid) == "default file=/data anon=1 dirty=1 mapped=3 active=0 N0=3"
 
 
 def test_a_shared_file_that_was_written_all_over_is_dirty_and_so_not_mapped(lab: Lab) -> None:
