@@ -144,13 +144,14 @@ def sysfs(place: Place, directory: Path, watch: bool, as_json: bool) -> int:
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @remote
+@click.option("--proc", is_flag=True, help="/proc shows its tasks, for numastat -p PID.")
 @click.argument("command", nargs=-1)
-def shell(place: Place, command: tuple[str, ...]) -> int:
+def shell(place: Place, command: tuple[str, ...], proc: bool) -> int:
     """Run COMMAND, or a shell, that sees this machine: numactl -H, numastat -m, lstopo."""
     from numalab import machine_commands
 
     arguments = command or (os.environ.get("SHELL", "sh"),)
-    return run(functools.partial(machine_commands.run_shell, place, arguments), False)
+    return run(functools.partial(machine_commands.run_shell, place, arguments, proc=proc), False)
 
 
 COMMANDS = (up, down, status, sysfs, shell)

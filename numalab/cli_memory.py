@@ -44,6 +44,29 @@ def ps(place: Place, as_json: bool) -> int:
     return run(commands.ps, as_json, place)
 
 
+@click.command()
+@remote
+@json_option
+def vmstat(place: Place, as_json: bool) -> int:
+    """Counters of allocations and migrations since the machine began, as in /proc/vmstat."""
+    from numalab import observing_commands
+
+    return run(observing_commands.vmstat, as_json, place)
+
+
+@click.command()
+@remote
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until interrupted.")
+@click.option(
+    "--last", type=click.IntRange(0), metavar="N", help="Only the last N.  [default: all]"
+)
+def trace(place: Place, follow: bool, last: int | None) -> int:
+    """What mm_migrate_pages traced: a line for each migration, the last 1024 of them."""
+    from numalab import observing_commands
+
+    return run(observing_commands.trace, False, place, last, follow=follow)
+
+
 @click.command("numa-maps", cls=AboutTasks)
 @remote
 @click.argument("pid", type=options.task, metavar="PID")
@@ -120,4 +143,15 @@ def move_pages(
     return run(commands.move_pages, as_json, place, pid, addresses, to, move_all=move_all)
 
 
-COMMANDS = (hardware, numastat, ps, numa_maps, import_, verify, migratepages, move_pages)
+COMMANDS = (
+    hardware,
+    numastat,
+    vmstat,
+    trace,
+    ps,
+    numa_maps,
+    import_,
+    verify,
+    migratepages,
+    move_pages,
+)

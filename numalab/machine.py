@@ -37,6 +37,7 @@ from protocol.live.transport import Transport, open_transport
 from protocol.messages import CountZone, Done, FrameInventory, Inventory, ZoneCount
 from protocol.nodemask import parse_nodes
 from protocol.notes import Note, OperationEnded
+from protocol.observe import ReadTrace, ReadVmstat, Vmstat
 from protocol.reply_cache import SLOTS
 from protocol.schema import COORDINATOR, Message, node_name, snake_case
 from protocol.syscalls import (
@@ -136,6 +137,23 @@ class Machine:
     async def hardware(self) -> Hardware:
         """The machine's topology, what is free, and the counters of numastat (K 6.6)."""
         return await self.expect(DescribeHardware(), Hardware)
+
+    async def vmstat(self) -> dict[str, int]:
+        """The events of /proc/vmstat that this machine counts, by name (K 6.10, 6.11)."""
+        told = await self.vmstat_by_node()
+        return dict(zip(told.names, told.counts.tolist(), strict=True))
+
+    async def vmstat_by_node(self) -> Vmstat:
+        """The same, what meminfo tells of each node, and how the profile shows it (K 6.5)."""
+        return await self.expect(ReadVmstat(), Vmstat)
+
+    async def trace(self, first: int = 0) -> tuple[str, int]:
+        """The lines of the trace from number ``first`` on, and the number of the next (K 6.12).
+
+        The machine keeps the last 1024.
+        """
+        told = await self.expect(ReadTrace(first), Description)
+        return told.text, told.value
 
     async def tasks(self) -> TaskList:
         """The tasks, a row for each."""

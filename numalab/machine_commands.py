@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from numalab import cluster, shell, sysfs
+from numalab import cluster, shell, sysfs_files
 from numalab.bench import describe_memory, describe_moves, measure_moves
 from numalab.bench_memory import measure_memory
 from numalab.checker import Verdict
@@ -103,19 +103,21 @@ def _machine_document(run_directory: Path, machine: MachineFile) -> dict[str, An
 
 async def write_sysfs(place: Place, directory: Path, *, watch: bool) -> Answer:
     """The machine as plain files; until this is cancelled if ``watch``."""
-    with closing(sysfs.Tree(directory)) as files:
+    with closing(sysfs_files.Tree(directory)) as files:
         async with place.connected() as machine:
-            files.write(await sysfs.describe(machine))
+            files.write(await sysfs_files.describe(machine))
             if watch:
-                await sysfs.refresh(machine, files)
+                await sysfs_files.refresh(machine, files)
     return Answer("", {"directory": str(directory)})
 
 
-async def run_shell(place: Place, command: Sequence[str]) -> Answer:
+async def run_shell(place: Place, command: Sequence[str], *, proc: bool) -> Answer:
     """A command that sees the machine in place of the nodes of this host; its exit code."""
     with tempfile.TemporaryDirectory(prefix="numalab-shell-") as directory:
         async with place.connected() as machine:
-            code, sentence = await shell.run(machine, Path(directory), command, place.environment())
+            code, sentence = await shell.run(
+                machine, Path(directory), command, place.environment(), proc=proc
+            )
     return Answer("", code=code, sentence=sentence)
 
 

@@ -18,7 +18,8 @@ import trio
 from numalab.console import CommandFailed
 from numalab.machine import Machine
 from numalab.orders import IndefiniteError
-from numalab.sysfs import CPU, NODE, Tree, describe, refresh
+from numalab.sysfs import CPU, NODE, PROC
+from numalab.sysfs_files import Tree, describe, refresh
 
 #: As shells have it: there is no such command, and it was ended by a signal (added to that).
 NOT_FOUND = 127
@@ -28,14 +29,26 @@ _MOUNT = (
     f'mount --bind "$1/{NODE}" /{NODE} && {{ mount --bind "$1/{CPU}" /{CPU} 2>/dev/null || true; }}'
 )
 _RUN = f'{_MOUNT} && shift && exec "$@"'
+#: The host's /proc stays to be had below a directory of its own, for links that lead there.
+HOST_PROC = "proc-of-the-host"
+_MOUNT_PROC = f'mount --rbind /proc "$1/{HOST_PROC}" && mount --bind "$1/{PROC}" /proc'
+_RUN_WITH_PROC = f'{_MOUNT} && {_MOUNT_PROC} && shift && exec "$@"'
+#: What programs look for in /proc beside the tasks.
+_LINKS = ("self", "thread-self", "mounts", "filesystems", "sys", "stat", "uptime", "loadavg")
 
 
 async def run(
-    machine: Machine, directory: Path, command: Sequence[str], environment: Mapping[str, str]
+    machine: Machine,
+    directory: Path,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    proc: bool = False,
 ) -> tuple[int, str]:
     """Run ``command`` with the machine's files, kept in ``directory``, in place of the host's.
 
-    environment: added to the one of this process.  Gives the command's exit code, and a sentence
+    environment: added to the one of this process.  proc: /proc shows the tasks of the machine, and
+    none of the host but the command itself.  Gives the command's exit code, and a sentence
     if the files were not kept fresh to its end.  The terminal is the command's, and so is ^C.
     Raises CommandFailed if it cannot be run so.
     """
@@ -43,6 +56,8 @@ async def run(
         raise CommandFailed(f"There is no command {command[0]}: give one, or its path.", NOT_FOUND)
     with closing(Tree(directory)) as files:
         files.write(await describe(machine))
+        if proc:
+            _link_to_host(directory)
         await _try(directory)
         stale: list[str] = []
 
@@ -62,7 +77,7 @@ async def run(
                 nursery.start_soon(keep_fresh)
                 nursery.start_soon(_leave_to_command, interrupts)
                 ended = await trio.run_process(
-                    _inside(_RUN, directory, *command),
+                    _inside(_RUN_WITH_PROC if proc else _RUN, directory, *command),
                     stdin=None,
                     check=False,
                     env={**os.environ, **environment, **_for_hwloc(directory)},
@@ -70,6 +85,12 @@ async def run(
                 nursery.cancel_scope.cancel()
     code = ended.returncode
     return (code if code >= 0 else SIGNALLED - code), "".join(stale)
+
+
+def _link_to_host(directory: Path) -> None:
+    (directory / HOST_PROC).mkdir()
+    for name in _LINKS:
+        (directory / PROC / name).symlink_to(directory / HOST_PROC / name)
 
 
 async def _leave_to_command(interrupts: AsyncIterator[int]) -> None:

@@ -12,7 +12,7 @@ import trio
 
 import numalab as nl
 from numalab.console import Exit
-from numalab.sysfs import Tree, describe
+from numalab.sysfs_files import Tree, describe
 from tests.live import Numalab
 
 PAGE = 4096

@@ -1,4 +1,4 @@
-"""The machine as plain files: their texts, and what the unmodified tools read out of them."""
+"""The machine as plain files: what the unmodified tools read out of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,169 +15,12 @@ import pytest
 import trio
 
 from numalab import connect
-from numalab.console import CommandFailed, Exit
-from numalab.hardware import COUNTERS
-from numalab.sysfs import MARK, NODE, Tree, cpuinfo, cpumap, tree
+from numalab.console import Exit
+from numalab.sysfs import NODE
 from protocol.messages import ZoneCount
-from protocol.syscalls import Hardware
 from tests.live import NODE_MEMORY, NODES, Numalab
 
 PAGE = 4096
-#: Active, inactive, on the way to the LRU, taken off it.
-COUNTED = ZoneCount(
-    frames=65536, free=65000, active=300, inactive=20, pending=5, isolated=2, locked=1
-)
-
-
-def two_nodes() -> Hardware:
-    """Nodes 0 and 2, of which the second has no cpu; each counter has a digit of its own."""
-    counters = {
-        name: np.array([digit, 10 * digit], np.uint64) for digit, name in enumerate(COUNTERS, 1)
-    }
-    return Hardware(
-        PAGE,
-        1,
-        1,
-        ((0, 1, 33), ()),
-        np.array([0, 2], np.int32),
-        np.ones(2, np.uint8),
-        np.full(2, 65536, np.uint64),
-        np.array([65000, 0], np.uint64),
-        **counters,
-        distance=np.array([10, 21, 20, 10], np.uint32),
-    )
-
-
-# ---- texts ---------------------------------------------------------------------------------
-
-
-def test_meminfo_is_that_of_the_seed_which_starts_with_an_empty_line() -> None:
-    assert tree(two_nodes(), {0: COUNTED})[f"{NODE}/node0/meminfo"].split("\n") == [
-        "",
-        "Node 0 MemTotal:       262144 kB",
-        "Node 0 MemFree:        260000 kB",
-        "Node 0 MemUsed:          2144 kB",
-        "Node 0 Active:           1200 kB",
-        "Node 0 Inactive:           80 kB",
-        "Node 0 HighTotal:           0 kB",
-        "Node 0 HighFree:            0 kB",
-        "Node 0 LowTotal:       262144 kB",
-        "Node 0 LowFree:        260000 kB",
-        "Node 0 Dirty:               0 kB",
-        "Node 0 Writeback:           0 kB",
-        "Node 0 Mapped:           1308 kB",
-        "Node 0 Slab:                0 kB",
-        "",
-    ]
-
-
-def test_numastat_has_six_lines_in_the_order_of_the_kernel() -> None:
-    assert tree(two_nodes(), {})[f"{NODE}/node2/numastat"] == (
-        "numa_hit 10\nnuma_miss 20\nnuma_foreign 30\n"
-        "interleave_hit 40\nlocal_node 50\nother_node 60\n"
-    )
-
-
-def test_vmstat_has_what_is_counted_under_the_names_of_the_kernel() -> None:
-    files = tree(two_nodes(), {0: COUNTED, 2: COUNTED})
-    assert files[f"{NODE}/node0/vmstat"] == (
-        "nr_free_pages 65000\nnr_inactive 20\nnr_active 300\nnr_mapped 327\n"
-        "numa_hit 1\nnuma_miss 2\nnuma_foreign 3\n"
-        "numa_interleave 4\nnuma_local 5\nnuma_other 6\n"
-    )
-    assert "nr_active 600\n" in files["proc/vmstat"]
-    assert "numa_other 66\n" in files["proc/vmstat"]
-
-
-@pytest.mark.parametrize(
-    ("file", "text"),
-    [
-        ("online", "0,2"),
-        ("possible", "0,2"),
-        ("has_memory", "0,2"),
-        ("has_normal_memory", "0,2"),
-        ("has_cpu", "0"),
-        ("node0/cpulist", "0-1,33"),
-        ("node0/cpumap", "00000002,00000003"),
-        ("node2/cpulist", ""),
-        ("node2/cpumap", "00000000,00000000"),
-        ("node0/distance", "10 21"),
-        ("node2/distance", "20 10"),
-    ],
-)
-def test_lists_masks_and_distances_are_one_line_each(file: str, text: str) -> None:
-    assert tree(two_nodes(), {})[f"{NODE}/{file}"] == f"{text}\n"
-
-
-def test_a_mask_has_a_word_for_every_32_cpus_that_there_are() -> None:
-    assert cpumap([0], 32) == "00000001"
-    assert cpumap([0], 33) == "00000000,00000001"
-    assert cpumap([31, 64], 65) == "00000001,00000000,80000000"
-
-
-def test_a_cpu_is_a_core_in_the_package_of_its_node() -> None:
-    files = tree(two_nodes(), {})
-    topology = "sys/devices/system/cpu/cpu33/topology"
-    assert files["sys/devices/system/cpu/online"] == "0-1,33\n"
-    assert files[f"{topology}/physical_package_id"] == "0\n"
-    assert files[f"{topology}/core_id"] == "2\n"
-    assert files[f"{topology}/package_cpus_list"] == "0-1,33\n"
-    assert files[f"{topology}/core_cpus"] == "00000002,00000000\n"
-    assert cpuinfo({4: 1}).startswith("processor\t: 4\nmodel name\t: numalab\nphysical id\t: 1\n")
-
-
-def test_what_only_a_silent_node_knows_is_left_out() -> None:
-    files = tree(two_nodes(), {0: COUNTED})
-    assert "Node 2 MemTotal:       262144 kB\n" in files[f"{NODE}/node2/meminfo"]
-    for of_silent in (f"{NODE}/node2/meminfo", f"{NODE}/node2/vmstat", "proc/meminfo"):
-        assert not re.search("active|mapped", files[of_silent], re.IGNORECASE), of_silent
-    assert "Active:" in files[f"{NODE}/node0/meminfo"]
-
-
-# ---- files ---------------------------------------------------------------------------------
-
-
-def test_a_file_is_replaced_whole_and_only_if_it_changed(tmp_path: Path) -> None:
-    with closing(Tree(tmp_path)) as files:
-        files.write({"proc/a": "1\n", "proc/b": "1\n"})
-        of_a, of_b = ((tmp_path / "proc" / name).stat().st_ino for name in "ab")
-        with (tmp_path / "proc/b").open() as reader:
-            files.write({"proc/a": "1\n", "proc/b": "22\n"})
-            assert reader.read() == "1\n"
-    assert (tmp_path / "proc/a").stat().st_ino == of_a
-    assert (tmp_path / "proc/b").stat().st_ino != of_b
-    assert sorted(path.name for path in (tmp_path / "proc").iterdir()) == ["a", "b"]
-
-
-def test_nodes_of_an_earlier_machine_are_gone(tmp_path: Path) -> None:
-    with closing(Tree(tmp_path)) as files:
-        files.write(tree(two_nodes(), {}) | {f"{NODE}/node7/cpulist": "\n"})
-    with closing(Tree(tmp_path)) as files:
-        files.write(tree(two_nodes(), {}))
-    assert sorted(path.name for path in (tmp_path / NODE).glob("node*")) == ["node0", "node2"]
-
-
-def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis").touch()
-    with pytest.raises(CommandFailed, match="files in it that are not of a machine"):
-        Tree(tmp_path)
-    assert not (tmp_path / MARK).exists()
-
-
-def test_a_directory_has_one_writer_at_a_time(tmp_path: Path) -> None:
-    with closing(Tree(tmp_path)), pytest.raises(CommandFailed, match="Somebody else"):
-        Tree(tmp_path)
-    Tree(tmp_path).close()
-
-
-def test_a_file_in_place_of_the_directory_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(CommandFailed, match=r"cannot be written to .*: give another directory\.$"):
-        Tree(tmp_path / "file")
-
-
-# ---- the unmodified tools ------------------------------------------------------------------
-
 MIB_OF_TASK = 2
 
 
@@ -276,6 +118,26 @@ def test_lstopo_draws_our_machine(numalab: Numalab, tmp_path: Path) -> None:
     for drawn in (by_directory.stdout, in_shell.out):
         assert re.findall(r"NUMANode L#\d+ \(P#(\d+) (\w+)\)", drawn) == expected
         assert drawn.count("Package ") == drawn.count("PU ") == NODES
+
+
+def test_numastat_of_a_task_is_the_sum_of_its_numa_maps(numalab: Numalab, task: int) -> None:
+    """The distribution's numastat reads /proc/PID/numa_maps of the machine."""
+    needs("numastat")
+    pages = [0] * NODES
+    for nid, count in re.findall(r" N(\d+)=(\d+)", numalab("numa-maps", task).out):
+        pages[int(nid)] += int(count)
+    said = numalab("shell", "--proc", "numastat", "-p", task)
+    assert said.code == 0, said.err
+    total = rows(said.out)["Total"]
+    assert total == [f"{count * PAGE / (1 << 20):.2f}" for count in (*pages, sum(pages))]
+    assert said.out == numalab("numastat", "-p", task).out
+
+
+def test_a_command_that_sees_our_tasks_still_sees_itself(numalab: Numalab, task: int) -> None:
+    needs()
+    script = f"cat /proc/{task}/comm && grep ^Name: /proc/self/status"
+    said = numalab("shell", "--proc", "sh", "-c", script)
+    assert (said.code, said.out.splitlines()[1:]) == (0, ["Name:\tgrep"]), said.err
 
 
 #: Sees its own machine, stores into it, and waits until the mounted file tells of that.
