@@ -20,7 +20,7 @@ from protocol.live.process import (
 from protocol.live.transport import open_transport
 from protocol.profile import PROFILES
 from protocol.schema import COORDINATOR
-from protocol.topology import parse_topology
+from protocol.topology_text import parse_topology
 
 
 class CoordinatorConfiguration(

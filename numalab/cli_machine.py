@@ -39,7 +39,7 @@ NODES_MAX = 254
     show_default=True,
     help="Memory of each node.",
 )
-@click.option("--topology", type=click.Path(path_type=Path), help="A machine described in TOML.")
+@click.option("--topology", metavar="NAME|FILE", help="See 'numalab topology'.")
 @click.option("--migration", type=click.Choice(["on", "off"]), default="on", show_default=True)
 @click.option("--profile", type=click.Choice(["seed", "modern"]), default="seed", show_default=True)
 @click.option(
@@ -73,7 +73,7 @@ def up(run_directory: Path, as_json: bool, within: float, **settings: Any) -> in
 def _settings(
     nodes: int,
     memory: str,
-    topology: Path | None,
+    topology: str | None,
     migration: str,
     profile: str,
     chunk: int,
@@ -93,21 +93,40 @@ def _settings(
     )
 
 
-def _topology(nodes: int, memory: str, path: Path | None) -> Topology:
-    from protocol.core import ConfigurationError
-    from protocol.topology import Topology, parse_topology
+def _topology(nodes: int, memory: str, named: str | None) -> Topology:
+    from numalab.topology_import import find_topology
+    from protocol.topology import Topology
 
-    if path is None:
-        return Topology.uniform(nodes, memory)
-    try:
-        return parse_topology(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        raise ConfigurationError(
-            f"The topology {path} cannot be read ({reason}): give the path of a TOML file."
-        ) from None
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{path}: {error}") from None
+    return Topology.uniform(nodes, memory) if named is None else find_topology(named)
+
+
+@click.command()
+@click.argument("named", metavar="[NAME|FILE]", required=False)
+@click.option(
+    "--sysfs", metavar="DIRECTORY", help="Of this /sys/devices/system/node, or of a copy of it."
+)
+@click.option("--lstopo", metavar="FILE", help="Of what 'lstopo --of xml' wrote, or that as JSON.")
+def topology(named: str | None, sysfs: str | None, lstopo: str | None) -> int:
+    """Print a topology in TOML: of a machine that is known by name, of a file, of a host."""
+    from numalab import console, topology_import
+    from protocol.presets import PRESETS
+    from protocol.topology_text import format_topology
+
+    given = [source for source in (named, sysfs, lstopo) if source is not None]
+    if len(given) != 1:
+        names = ", ".join(PRESETS)
+        raise click.UsageError(f"give one of NAME, FILE, --sysfs and --lstopo; names are {names}")
+
+    def describe() -> console.Answer:
+        if sysfs is not None:
+            found = topology_import.from_sysfs(Path(sysfs))
+        elif lstopo is not None:
+            found = topology_import.from_lstopo(Path(lstopo))
+        else:
+            found = topology_import.find_topology(given[0])
+        return console.Answer(format_topology(found))
+
+    return console.conclude(describe)
 
 
 @click.command()
@@ -154,4 +173,4 @@ def shell(place: Place, command: tuple[str, ...], proc: bool) -> int:
     return run(functools.partial(machine_commands.run_shell, place, arguments, proc=proc), False)
 
 
-COMMANDS = (up, down, status, sysfs, shell)
+COMMANDS = (up, down, status, topology, sysfs, shell)

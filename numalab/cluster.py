@@ -34,7 +34,8 @@ from numalab.processes import Process
 from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError
 from protocol.schema import COORDINATOR, node_name
-from protocol.topology import Topology, format_topology
+from protocol.topology import Topology
+from protocol.topology_text import format_topology
 
 LOCALHOST = "127.0.0.1"
 START_SECONDS = 30.0

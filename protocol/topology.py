@@ -1,35 +1,18 @@
-"""The machine: nodes, sizes, cpus, distances; TOML in, a validated value out.
+"""The machine: nodes, sizes, cpus, distances, and what they cost.
 
-    page_size = 4096
-    distances = [[10, 20],
-                 [20, 10]]
-
-    [[node]]
-    id = 0
-    memory = "256M"
-    cpus = "0-1"
-
-    [[node]]
-    id = 1
-    memory = "256M"
-    cpus = ""
-
-Every mistake is one sentence in a ConfigurationError: what is wrong, at which node, what may stand
-there.  ``page_size`` may be left out (4096), and so may ``distances`` (10 local, 20 remote).
+``topology_text.py`` reads and writes it as TOML.  Every mistake is one sentence in a
+ConfigurationError: what is wrong, at which node, what may stand there.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 from protocol.core import ConfigurationError
-from protocol.nodemask import NodeListError, format_nodes, parse_list
 
 PAGE_SIZE = 4096
 PAGE_SIZE_MIN, PAGE_SIZE_MAX = 64, 1 << 21
@@ -42,8 +25,9 @@ DISTANCE_MAX = 254
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d{1,18})([KMGT]?)", re.IGNORECASE)
-_MACHINE_KEYS = ("page_size", "distances", "node")
-_NODE_KEYS = ("id", "memory", "cpus")
+#: Nanoseconds and GB/s (10**9 bytes a second) that can be meant.
+COST_MAX = 1e9
+Matrix = tuple[tuple[float, ...], ...]
 
 
 def parse_size(size: str | int) -> int:
@@ -65,6 +49,20 @@ def format_size(size: int) -> str:
     return f"{size // _UNITS[suffix]}{suffix}" if size else "0"
 
 
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the kernel's own work takes, in emulated time.
+
+    fault_ns: each page that a fault maps.  migrate_call_us, migrate_page_us: each migrate_pages()
+    and each page of it.  migrate_gb_per_s: as fast as the kernel copies pages at most.
+    """
+
+    fault_ns: float = 500.0
+    migrate_call_us: float = 58.7
+    migrate_page_us: float = 2.6
+    migrate_gb_per_s: float = 3.51
+
+
 @dataclass(frozen=True)
 class TopologyNode:
     """One node: its id, its memory in page frames, and the cpus that are local to it."""
@@ -77,17 +75,27 @@ class TopologyNode:
 @dataclass(frozen=True)
 class Topology:
     """The machine.  ``nodes`` ascend by nid (gaps are allowed); ``distances`` is a row for each
-    node, in the order of ``nodes``.  Raises ConfigurationError if that is no machine."""
+    node, in the order of ``nodes``.  ``latencies`` (ns) and ``bandwidths`` (GB/s) are such too,
+    from the node of the cpu to that of the page; None: as the distances say (``distance.py``).
+    Raises ConfigurationError if that is no machine."""
 
     nodes: tuple[TopologyNode, ...]
     distances: tuple[tuple[int, ...], ...]
     page_size: int = PAGE_SIZE
+    latencies: Matrix | None = None
+    bandwidths: Matrix | None = None
+    costs: Costs = Costs()
 
     def __post_init__(self) -> None:
-        _check_page_size(self.page_size)
+        check_page_size(self.page_size)
         _check_nodes(self.nodes)
         _check_cpus(self.nodes)
         _check_distances(self.nids, self.distances)
+        for what, matrix in (("latencies", self.latencies), ("bandwidths", self.bandwidths)):
+            if matrix is not None:
+                _check_costs(what, self.nids, matrix)
+        for field in fields(Costs):
+            _check_cost(f"{field.name} of costs", getattr(self.costs, field.name))
 
     @classmethod
     def uniform(
@@ -103,13 +111,13 @@ class Topology:
 
         Raises ConfigurationError.
         """
-        _check_page_size(page_size)
+        check_page_size(page_size)
         # Before anything is built that grows with the square of their number.
         if not 1 <= nodes <= NODES_MAX:
             raise ConfigurationError(
                 f"A machine of {nodes} nodes cannot be: it has from 1 to {NODES_MAX}."
             )
-        frames = _frames(memory, page_size, "each node")
+        frames = frames_of(memory, page_size, "each node")
         return cls(
             tuple(
                 TopologyNode(
@@ -202,7 +210,8 @@ def _rank(
 # ---- what may stand there ------------------------------------------------------------------
 
 
-def _check_page_size(page_size: int) -> None:
+def check_page_size(page_size: int) -> None:
+    """Raises ConfigurationError."""
     if not PAGE_SIZE_MIN <= page_size <= PAGE_SIZE_MAX or page_size & (page_size - 1):
         raise ConfigurationError(
             f"page_size is {page_size}: it must be a power of two from {PAGE_SIZE_MIN} to "
@@ -210,7 +219,8 @@ def _check_page_size(page_size: int) -> None:
         )
 
 
-def _frames(memory: str | int, page_size: int, where: str) -> int:
+def frames_of(memory: str | int, page_size: int, where: str) -> int:
+    """Page frames of ``memory`` bytes; ``where``: whose, for the ConfigurationError."""
     try:
         size = parse_size(memory)
     except ConfigurationError as error:
@@ -263,18 +273,38 @@ def _check_cpus(nodes: Sequence[TopologyNode]) -> None:
         raise ConfigurationError("No node has a cpu: give at least one node a cpu to run tasks on.")
 
 
-def _check_distances(nids: Sequence[int], distances: Sequence[Sequence[int]]) -> None:
-    if len(distances) != len(nids):
+def _check_square(what: str, nids: Sequence[int], matrix: Sequence[Sequence[float]]) -> None:
+    if len(matrix) != len(nids):
         raise ConfigurationError(
-            f"distances has {len(distances)} rows and the machine has {len(nids)} nodes: write a "
+            f"{what} has {len(matrix)} rows and the machine has {len(nids)} nodes: write a "
             "row for each node."
         )
-    for nid, row in zip(nids, distances, strict=True):
+    for nid, row in zip(nids, matrix, strict=True):
         if len(row) != len(nids):
             raise ConfigurationError(
-                f"distances of node {nid} has {len(row)} numbers and the machine has {len(nids)} "
+                f"{what} of node {nid} has {len(row)} numbers and the machine has {len(nids)} "
                 "nodes: write one for each node, its own included."
             )
+
+
+def _check_costs(what: str, nids: Sequence[int], matrix: Matrix) -> None:
+    _check_square(what, nids, matrix)
+    for nid, row in zip(nids, matrix, strict=True):
+        for other, cost in zip(nids, row, strict=True):
+            _check_cost(f"{what} from node {nid} to node {other}", cost)
+
+
+def _check_cost(where: str, cost: float) -> None:
+    # A NaN compares with nothing.
+    if not 0 < cost <= COST_MAX:
+        raise ConfigurationError(
+            f"{where} is {cost:g}: it must be a number above 0, at most {COST_MAX:g}."
+        )
+
+
+def _check_distances(nids: Sequence[int], distances: Sequence[Sequence[int]]) -> None:
+    _check_square("distances", nids, distances)
+    for nid, row in zip(nids, distances, strict=True):
         own = row[nids.index(nid)]
         for other, distance in zip(nids, row, strict=True):
             if not LOCAL_DISTANCE <= distance <= DISTANCE_MAX:
@@ -287,91 +317,3 @@ def _check_distances(nids: Sequence[int], distances: Sequence[Sequence[int]]) ->
                     f"The distance from node {nid} to node {other} is {distance}, less than to "
                     f"itself, {own}: no node is nearer than the node itself."
                 )
-
-
-# ---- text ----------------------------------------------------------------------------------
-
-
-def parse_topology(text: str) -> Topology:
-    """The machine that the TOML ``text`` describes.  Raises ConfigurationError."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"The topology is not TOML: {error}.") from None
-    _check_keys(table, _MACHINE_KEYS, ("node",), "the topology")
-    page_size = _integer(table, "page_size", "the topology") if "page_size" in table else PAGE_SIZE
-    _check_page_size(page_size)
-    tables = table["node"]
-    if not isinstance(tables, list) or not all(isinstance(item, dict) for item in tables):
-        raise ConfigurationError("node is not a list of tables: begin each node with [[node]].")
-    nodes = tuple(_parse_node(item, n, page_size) for n, item in enumerate(tables, start=1))
-    if "distances" in table:
-        distances = _parse_distances(table["distances"])
-    else:
-        distances = uniform_distances(len(nodes))
-    return Topology(nodes, distances, page_size)
-
-
-def format_topology(topology: Topology) -> str:
-    """The TOML text that ``parse_topology`` makes the same machine of."""
-    rows = ",\n             ".join(str(list(row)) for row in topology.distances)
-    parts = [f"page_size = {topology.page_size}\ndistances = [{rows}]\n"]
-    parts += [
-        f"\n[[node]]\nid = {node.nid}\n"
-        f'memory = "{format_size(node.frames * topology.page_size)}"\n'
-        f'cpus = "{format_nodes(node.cpus)}"\n'
-        for node in topology.nodes
-    ]
-    return "".join(parts)
-
-
-def _parse_node(table: Mapping[str, Any], number: int, page_size: int) -> TopologyNode:
-    where = f"[[node]] number {number}"
-    _check_keys(table, _NODE_KEYS, ("id", "memory"), where)
-    nid = _integer(table, "id", where)
-    where = f"node {nid}"
-    memory = table["memory"]
-    if isinstance(memory, bool) or not isinstance(memory, str | int):
-        raise ConfigurationError(
-            f"memory of {where} is {memory!r}: write bytes, or text as in '256M'."
-        )
-    cpus = table.get("cpus", "")
-    if not isinstance(cpus, str):
-        raise ConfigurationError(f"cpus of {where} is {cpus!r}: write text, as in '0-1,4', or ''.")
-    try:
-        parsed = parse_list(cpus) if cpus.strip() else ()
-    except NodeListError as error:
-        raise ConfigurationError(f"cpus of {where}: {error}") from None
-    return TopologyNode(nid, _frames(memory, page_size, where), parsed)
-
-
-def _parse_distances(value: object) -> tuple[tuple[int, ...], ...]:
-    if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
-        raise ConfigurationError("distances is not a list of rows: write [[10, 20], [20, 10]].")
-    for row in value:
-        for distance in row:
-            if isinstance(distance, bool) or not isinstance(distance, int):
-                raise ConfigurationError(
-                    f"distances has {distance!r} in it: distances are whole numbers."
-                )
-    return tuple(tuple(row) for row in value)
-
-
-def _check_keys(
-    table: Mapping[str, Any], allowed: Sequence[str], needed: Sequence[str], where: str
-) -> None:
-    for key in table:
-        if key not in allowed:
-            raise ConfigurationError(
-                f"{where} has the key '{key}', which is unknown: there may be {', '.join(allowed)}."
-            )
-    for key in needed:
-        if key not in table:
-            raise ConfigurationError(f"{where} has no {key}: add it.")
-
-
-def _integer(table: Mapping[str, Any], key: str, where: str) -> int:
-    value = table[key]
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{key} of {where} is {value!r}: it must be a whole number.")
-    return value

@@ -11,11 +11,10 @@ from protocol.topology import (
     Topology,
     TopologyNode,
     format_size,
-    format_topology,
     parse_size,
-    parse_topology,
     uniform_distances,
 )
+from protocol.topology_text import format_topology, parse_topology
 
 TWO_NODES = """
 page_size = 4096
@@ -69,7 +68,11 @@ def test_a_machine_survives_being_written_and_read() -> None:
         ("page_size = 4096", 'page_size = "4K"', "page_size of the topology is '4K'"),
         ("page_size = 4096", "pagesize = 4096", "the key 'pagesize'"),
         ("[[node]]\nid = 0", "[[node]\nid = 0", "not TOML"),
-        ("[[node]]\nid = 0", "[[nodes]]\nid = 0", "may be page_size, distances, node"),
+        (
+            "[[node]]\nid = 0",
+            "[[nodes]]\nid = 0",
+            "may be page_size, distances, latencies",
+        ),
         ("id = 0", "id = 255", "id of a node is 255"),
         ("id = 0", "id = true", "id of [[node]] number 1 is True"),
         ("id = 0", "nid = 0", "[[node]] number 1 has the key 'nid'"),
