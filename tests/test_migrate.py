@@ -10,10 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from coordinator.life import State
 from coordinator.mm import Pte
-from coordinator.records import AllocationsCounted, PagesCommitted
-from protocol.codec import decode_entry
 from protocol.messages import CopyPages, NewPages, PutbackLruPages, UnlockPages
 from protocol.notes import MigrationEnded, PagesMoved, PagesNotMoved, PassEnded
 from protocol.profile import MODERN
@@ -375,20 +372,6 @@ def test_a_parked_fault_is_let_go_by_a_restored_entry_too(lab: Lab) -> None:
     lab.let_go(UnlockPages)
     answer = lab.answer_to(waiting)
     assert isinstance(answer, Translations) and answer.nid.tolist() == [0]
-
-
-def test_the_commit_is_recorded_before_anything_that_depends_on_it_is_sent(lab: Lab) -> None:
-    pid = lab.spawn()
-    lab.mapped(pid, 1)
-    lab.hold_back(PutbackLruPages)
-    before = len(lab.records)
-    lab.start(MigratePages(0, pid, (0,), (1,)))
-    lab.run()
-    (pages,) = lab.memory.page_lists
-    assert pages.count(State.SETTLING) == 1
-    recorded = [type(decode_entry(entry)) for entry in lab.records[before:]]
-    assert recorded == [AllocationsCounted, PagesCommitted]
-    lab.let_go(PutbackLruPages)
 
 
 def test_a_store_that_was_acknowledged_before_the_lock_is_on_the_target(lab: Lab) -> None:

@@ -6,11 +6,13 @@ import random
 
 import pytest
 
+from coordinator.life import State
 from coordinator.mm import PROT_READ
-from coordinator.records import EntriesChanged, PagesCommitted, PagesMapped
+from coordinator.records import AllocationsCounted, EntriesChanged, PagesCommitted, PagesMapped
 from coordinator.replay import differences, replay
 from protocol.codec import decode_entry
-from protocol.syscalls import Mprotect, Munmap
+from protocol.messages import PutbackLruPages
+from protocol.syscalls import MigratePages, Mprotect, Munmap
 from tests.lab import PAGE, RW, Lab
 
 
@@ -80,3 +82,17 @@ def test_a_migration_of_neighbours_costs_the_journal_few_bytes() -> None:
     before = sum(map(len, lab.records))
     assert lab.migrate(pid, 0, 1) == 0
     assert sum(map(len, lab.records)) - before < 400
+
+
+def test_the_commit_is_recorded_before_anything_that_depends_on_it_is_sent(lab: Lab) -> None:
+    pid = lab.spawn()
+    lab.mapped(pid, 1)
+    lab.hold_back(PutbackLruPages)
+    before = len(lab.records)
+    lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.run()
+    (pages,) = lab.memory.page_lists
+    assert pages.count(State.SETTLING) == 1
+    recorded = [type(decode_entry(entry)) for entry in lab.records[before:]]
+    assert recorded == [AllocationsCounted, PagesCommitted]
+    lab.let_go(PutbackLruPages)
