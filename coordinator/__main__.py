@@ -30,7 +30,8 @@ class CoordinatorConfiguration(
 
     addresses: where clients reach the nodes, by name.  migration: as CONFIG_MIGRATION.
     profile: whose behaviour (``protocol/profile.py``).  chunk_pages: pages that are copied
-    together.  lease: seconds a silent client's tasks live.
+    together.  lease: seconds a silent client's tasks live.  pace: seconds that a second of emulated
+    time lasts.
     """
 
     topology: str
@@ -40,6 +41,7 @@ class CoordinatorConfiguration(
     profile: str = "seed"
     chunk_pages: int = 4096
     lease: float = 10.0
+    pace: float = 0.0
 
 
 async def serve(configuration: CoordinatorConfiguration) -> None:
@@ -67,6 +69,7 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
             profile=profile,
             chunk_pages=configuration.chunk_pages,
             lease=configuration.lease,
+            pace=configuration.pace,
             addresses=configuration.addresses,
         )
         exposition = Exposition(

@@ -111,3 +111,11 @@ def downgrade_write(memory: Memory, mm: Mm) -> None:
 def up_write(memory: Memory, mm: Mm) -> None:
     mm.mmap_sem.writer = False
     memory.woken = True
+
+
+def sleep_until(memory: Memory, time: float) -> Steps[None]:
+    """Wait for this time of the coordinator's clock."""
+    if time > memory.now:
+        memory.alarms.append(time)
+    while time > memory.now:
+        yield PARKED

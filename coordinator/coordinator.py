@@ -46,7 +46,8 @@ class Coordinator:
 
     addresses: where clients reach the nodes, by node name.  chunk_pages: pages that are copied
     together.  lease: seconds after which a silent client's tasks exit.  heartbeat: seconds between
-    two questions to each node whether it is there; None asks once.
+    two questions to each node whether it is there; None asks once.  pace: seconds that a second of
+    emulated time lasts (emulated.py).
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Coordinator:
         chunk_pages: int = 4096,
         lease: float = 10.0,
         heartbeat: float | None = 1.0,
+        pace: float = 0.0,
         addresses: Mapping[str, str] | None = None,
         vm_operations: Mapping[str, VmOperations] | None = None,
         **session_options: Any,
@@ -74,6 +76,7 @@ class Coordinator:
             **session_options,
         )
         self.memory = Memory(topology, profile)
+        self.memory.emulated.pace = pace
         register(self.memory, vm_operations or {})
         self.members = Members(self.memory, lease=lease, heartbeat=heartbeat)
         kernel = Kernel(profile, migration, chunk_pages)
@@ -98,6 +101,7 @@ class Coordinator:
             self.session.next_deadline(),
             self.members.next_deadline(),
             next_writeback(self.memory),
+            min(self.memory.alarms, default=None),
         )
         return min((time for time in times if time is not None), default=None)
 
@@ -127,6 +131,7 @@ class Coordinator:
             else:
                 self._answered(item)
         self._attend(now)
+        self._ring(now)
         self._wake()
         return self._effects()
 
@@ -158,6 +163,13 @@ class Coordinator:
             self._start(_drop_holds(self.memory, client), None, "exit")
             for task in [task for task in self.memory.tasks.values() if task.client == client]:
                 self._start(_exit(self.memory, task.pid), None, "exit")
+
+    def _ring(self, now: float) -> None:
+        """Whoever waits for a time that has come looks again."""
+        rung = [time for time in self.memory.alarms if time <= now]
+        if rung:
+            self.memory.alarms = [time for time in self.memory.alarms if time > now]
+            self.memory.woken = True
 
     # ---- calls -----------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ def copy_on_write(memory: Memory, task: Task, vma: Vma, slot: Rows, node: int) -
         good, bad = np.flatnonzero(copied), np.flatnonzero(~copied)
         if good.size:
             yield from _settle(memory, task, vma, slot[rows[good]], target, target_pfn[good])
+            memory.emulated.faulted(memory, task.pid, node, target, good.size)
         if bad.size:
             yield from put_unused(memory, target, target_pfn[bad])
         done += rows.size

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.cpuset import TOP, top_cpuset
+from coordinator.emulated import Emulated
 from coordinator.inode import Inode, PageTag
 from coordinator.mem_map import NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
 from coordinator.mm import (
@@ -58,6 +59,9 @@ class Memory:
         self.mem_map = {node.nid: MemMap(node.frames) for node in topology.nodes}
         self.counters = Counters(max(self.nids) + 1)
         self.numastat = self.counters.numastat
+        self.emulated = Emulated(topology)
+        #: Times at which parked calls want to be woken.
+        self.alarms: list[float] = []
         self.tasks: dict[int, Task] = {}
         #: By path, in the order of making.
         self.cpusets = {TOP: top_cpuset(topology)}

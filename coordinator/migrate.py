@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from coordinator.calls import PARKED, Reply, Steps
+from coordinator import emulated as emulation
+from coordinator.calls import PARKED, Reply, Steps, sleep_until
 from coordinator.life import State
 from coordinator.mem_map import Rows
 from coordinator.memory import Memory
@@ -115,7 +116,18 @@ class Migration:
         )
         done = Migrated(moved, failed + retry, self.settings.reason, self.settings.caller)
         self.memory.count_migration(done)
+        yield from self._take_emulated_time(started)
         return -ENOMEM if self.work.nomem_row is not None else failed + retry
+
+    def _take_emulated_time(self, started: float) -> Steps[None]:
+        """Account for it; if it passes on the clock, the call ends when it is over."""
+        memory, emulated = self.memory, self.memory.emulated
+        moved = self.list.state == State.MOVED
+        ns = emulated.migrated(memory, self.list, moved, self.settings.local)
+        yield from sleep_until(memory, started + ns * emulated.pace / 1e9)
+        wall = (memory.now - started) * 1e9
+        done = emulation.Migration(self.list.pid, int(np.count_nonzero(moved)), ns, wall)
+        emulated.waited(memory, done)
 
     def _isolate_all(self) -> Steps[None]:
         for rows in chunks(np.arange(self.list.rows), self.settings.chunk_pages):

@@ -14,9 +14,12 @@ from coordinator.mm import Pte, Task
 from coordinator.numa_maps import numa_maps
 from coordinator.vmstat import is_file, pages_by_kind
 from protocol import syscalls as m
-from protocol.observe import ReadTrace, ReadVmstat, Vmstat
+from protocol.messages import Done
+from protocol.observe import Accrue, AskPace, Pace, ReadEmulated, ReadTrace, ReadVmstat, Vmstat
 from protocol.schema import Message
 from protocol.session import Question
+
+EINVAL = 22
 
 
 @handles(m.NumaMaps)
@@ -100,6 +103,34 @@ def on_read_vmstat(desk: Desk, question: Question, asked: ReadVmstat) -> Message
 def on_read_trace(desk: Desk, question: Question, asked: ReadTrace) -> Message:
     trace = desk.memory.counters.trace
     return m.Description(trace.next, trace.since(asked.first))
+
+
+@handles(Accrue)
+def on_accrue(desk: Desk, question: Question, asked: Accrue) -> Message:
+    topology = desk.memory.topology
+    known = np.isin(asked.nid, topology.nids).all() and np.isin(asked.cpu, topology.cpus).all()
+    if not known or asked.waiter.size != asked.waited_ns.size:
+        return Done(-EINVAL)
+    desk.memory.emulated.accessed(desk.memory, asked)
+    return Done(0)
+
+
+@handles(ReadEmulated)
+def on_read_emulated(desk: Desk, question: Question, asked: ReadEmulated) -> Message:
+    return desk.memory.emulated.message(desk.memory)
+
+
+@handles(AskPace)
+def on_ask_pace(desk: Desk, question: Question, asked: AskPace) -> Message:
+    topology, emulated = desk.memory.topology, desk.memory.emulated
+    there = np.ix_(topology.nids, topology.nids)
+    return Pace(
+        emulated.pace,
+        topology.nids,
+        tuple(node.cpus for node in topology.nodes),
+        tuple(emulated.distance.latency[there].ravel().tolist()),
+        tuple(emulated.distance.bandwidth[there].ravel().tolist()),
+    )
 
 
 @handles(m.Progress)

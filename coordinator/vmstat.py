@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.inode import PageTag
 from coordinator.mem_map import Nids, Pfns
 from coordinator.mm import Mapping, Pte, VmFlag
 
 if TYPE_CHECKING:
     from coordinator.memory import Memory
 
+#: The kind of a file (address_space.py) whose pages count as shmem.
+SHMEM = "shmem"
 #: Lines of the trace that are kept.
 TRACE_LINES = 1024
 #: Events that this machine has no cause for; a kernel of the profile lists them all the same.
@@ -148,7 +151,9 @@ _Columns = dict[str, npt.NDArray[np.uint64]]
 
 def is_file(mapping: Mapping) -> bool:
     """Whether its pages are of a file, and not anonymous or shmem."""
-    return any(not vma.anonymous for vma in mapping.vmas)
+    if mapping.host is not None:
+        return mapping.host.kind != SHMEM
+    return any(not vma.anonymous and vma.file in (None, mapping) for vma in mapping.vmas)
 
 
 class _Marks:
@@ -176,7 +181,7 @@ def pages_by_kind(memory: Memory) -> _Columns:
     """Pages of each node (rows in the order of ``memory.nids``) by what meminfo calls them.
 
     anon: mapped and anonymous; file: in a page cache, shmem among them; mapped: of those, mapped;
-    mlocked: mapped by a vma with VM_LOCKED.
+    dirty, writeback: of those, as their tags say; mlocked: mapped by a vma with VM_LOCKED.
     """
     marks = _Marks(memory)
     for mapping in memory.mappings.values():
@@ -186,6 +191,9 @@ def pages_by_kind(memory: Memory) -> _Columns:
             marks.mark("file", nid, pfn)
             if not is_file(mapping):
                 marks.mark("shmem", nid, pfn)
+            for kind, tag in (("dirty", PageTag.DIRTY), ("writeback", PageTag.WRITEBACK)):
+                tagged = (mapping.tags[index] & tag) != 0
+                marks.mark(kind, nid[tagged], pfn[tagged])
     for task in memory.tasks.values():
         for vma in task.mm.vmas:
             slot = vma.present()

@@ -99,7 +99,10 @@ class Access:
         self.retry_at: float | None = None
         self.error: OSError | None = None
         self.fault = work.fault
-        self._cpu = cpu
+        #: When it was ordered, and the emulated seconds of what nodes have served.
+        self.started = 0.0
+        self.emulated = 0.0
+        self.cpu = cpu
         self._work = work
         self._start = start.astype(np.uint32)
         self._step = np.full(rows, WANTING, np.uint8)
@@ -138,7 +141,7 @@ class Access:
         pages, inverse = np.unique(self.page[rows], return_inverse=True)
         self._step[rows] = FAULTING
         self._faulting += 1
-        return Translating(rows, inverse, Fault(self.pid, self._cpu, int(self.fault), pages))
+        return Translating(rows, inverse, Fault(self.pid, self.cpu, int(self.fault), pages))
 
     def translated(self, asked: Translating, answer: Message | None, *, now: float) -> None:
         """The coordinator answered; None: it restarted, so the rows have to be asked again."""

@@ -49,6 +49,13 @@ NODES_MAX = 254
     show_default=True,
     help="Pages that are copied together.",
 )
+@click.option(
+    "--pace",
+    type=options.seconds,
+    metavar="FACTOR",
+    default=0.0,
+    help="Let emulated time pass on the clock, so many times as long.  [default: it does not]",
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the coordinator.")
 @click.option("--metrics/--no-metrics", default=True, help="Serve metrics for Prometheus.")
 @click.option(
@@ -77,6 +84,7 @@ def _settings(
     migration: str,
     profile: str,
     chunk: int,
+    pace: float,
     port: int | None,
     metrics: bool,
 ) -> Settings:
@@ -88,6 +96,7 @@ def _settings(
         migration=migration == "on",
         profile=profile,
         chunk_pages=chunk,
+        pace=pace,
         ports={} if port is None else {COORDINATOR: port},
         metrics=metrics,
     )

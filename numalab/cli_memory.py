@@ -67,6 +67,16 @@ def trace(place: Place, follow: bool, last: int | None) -> int:
     return run(observing_commands.trace, False, place, last, follow=follow)
 
 
+@click.command()
+@remote
+@json_option
+def emulated(place: Place, as_json: bool) -> int:
+    """What accesses, faults and migrations would have taken at the machine's distances, in ms."""
+    from numalab import observing_commands
+
+    return run(observing_commands.emulated, as_json, place)
+
+
 @click.command("numa-maps", cls=AboutTasks)
 @remote
 @click.argument("pid", type=options.task, metavar="PID")
@@ -110,12 +120,17 @@ def verify(place: Place, pid: int, as_json: bool) -> int:
 @click.argument("pid", type=options.task, metavar="PID")
 @click.argument("from_nodes", metavar="FROM-NODES")
 @click.argument("to_nodes", metavar="TO-NODES")
+@click.option("--time", "timed", is_flag=True, help="Say what it took, on stderr.")
 @json_option
-def migratepages(place: Place, pid: int, from_nodes: str, to_nodes: str, as_json: bool) -> int:
+def migratepages(
+    place: Place, pid: int, from_nodes: str, to_nodes: str, timed: bool, as_json: bool
+) -> int:
     """Move all pages of a task from some nodes to others, as migratepages(8) does."""
     from numalab import commands
 
-    return run_with_bar(commands.migratepages, as_json, place, pid, from_nodes, to_nodes)
+    return run_with_bar(
+        commands.migratepages, as_json, place, pid, from_nodes, to_nodes, timed=timed
+    )
 
 
 @click.command("move-pages", cls=AboutTasks)
@@ -148,6 +163,7 @@ COMMANDS = (
     numastat,
     vmstat,
     trace,
+    emulated,
     ps,
     numa_maps,
     import_,

@@ -14,6 +14,7 @@ from typing import Any
 
 from numalab.access import Access, Translating, Translation, Working, access_of
 from numalab.holds import Holds
+from numalab.meter import Meter, Rests
 from numalab.orders import (
     Ask,
     Fill,
@@ -26,6 +27,7 @@ from numalab.orders import (
     Store,
     StoreMany,
 )
+from numalab.translations import TranslationCache
 from numalab.work import FaultAccess
 from protocol.codec import WireError
 from protocol.core import Command, Deadline, Effect, Event, Received, Report
@@ -61,7 +63,6 @@ __all__ = [
 
 #: Accesses of at most so many pages use cached translations and leave theirs behind.
 CACHED_PAGES = 16
-CACHE_MAX = 1 << 16
 NODE_SECONDS = 10.0
 LEASE_PARTS = 3
 
@@ -80,37 +81,6 @@ class _Accessing:
 
     ticket: int
     step: Translating | Working
-
-
-class _Cache:
-    """Translations by (pid, page).  What is out of date in it is refused by its node."""
-
-    def __init__(self) -> None:
-        self._tasks: dict[int, dict[int, Translation]] = {}
-        self._size = 0
-
-    def find(self, pid: int, page: int, write: bool) -> Translation | None:
-        known = self._tasks.get(pid, {}).get(page)
-        return known if known is not None and (known.writable or not write) else None
-
-    def keep(self, pid: int, page: int, known: Translation) -> None:
-        if self._size >= CACHE_MAX:
-            self._tasks.clear()
-            self._size = 0
-        pages = self._tasks.setdefault(pid, {})
-        self._size += page not in pages
-        pages[page] = known
-
-    def drop(self, pid: int, page: int) -> None:
-        if self._tasks.get(pid, {}).pop(page, None) is not None:
-            self._size -= 1
-
-    def drop_task(self, pid: int) -> None:
-        self._size -= len(self._tasks.pop(pid, {}))
-
-    def validate(self) -> None:
-        held = sum(len(pages) for pages in self._tasks.values())
-        assert held == self._size, f"{held} translations are cached, {self._size} are counted"
 
 
 class Client:
@@ -135,8 +105,11 @@ class Client:
         self._page_size = page_size
         self._node_seconds = node_seconds
         self._session = Session(name, boot_id=boot_id, key=key, **session_options)
-        self._cache = _Cache()
+        self._cache = TranslationCache()
         self._holds = Holds()
+        #: What is accessed, for its emulated time (numalab/meter.py).
+        self.meter = Meter()
+        self._rests = Rests()
         self._accesses: dict[int, Access] = {}
         self._questions: dict[int, _Asking | _Accessing] = {}
         self._tickets: dict[int, list[int]] = {}
@@ -173,7 +146,7 @@ class Client:
         return [*self._session.take_effects(), *reports]
 
     def next_deadline(self) -> float | None:
-        times = [self._session.next_deadline(), self._renew_at]
+        times = [self._session.next_deadline(), self._renew_at, self._rests.next()]
         times += [access.retry_at for access in self._accesses.values()]
         return min((time for time in times if time is not None), default=None)
 
@@ -201,6 +174,7 @@ class Client:
                 except OSError as error:
                     self._end(order.ticket, error)
                     return
+                access.started = now
                 self._accesses[order.ticket] = access
                 if access.page.size <= CACHED_PAGES:
                     self._preset(access)
@@ -232,7 +206,17 @@ class Client:
         while (work := access.next_work()) is not None:
             self._put(ticket, work, node_name(work.nid), self._node_seconds, now)
         if access.ended:
-            self._end(ticket, access.result())
+            self._end_access(ticket, access, now)
+
+    def _end_access(self, ticket: int, access: Access, now: float) -> None:
+        """It ends now, or at a pace when its emulated time is over."""
+        result, until = access.result(), access.started + access.emulated * self.meter.pace
+        self.meter.waited(access.pid, max(until, now) - access.started)
+        if until > now:
+            self._drop(ticket)
+            self._rests.add(ticket, until, result)
+        else:
+            self._end(ticket, result)
 
     def _put(
         self, ticket: int, step: Translating | Working, peer: str, within: float | None, now: float
@@ -250,6 +234,7 @@ class Client:
             asking = self._questions[question]
             if isinstance(asking, _Accessing) and isinstance(asking.step, Working):
                 self._holds.lost(self._accesses[ticket], asking.step)
+        self._rests.forget(ticket)
         self._drop(ticket)
 
     def _drop(self, ticket: int) -> None:
@@ -278,6 +263,7 @@ class Client:
             self._keep_translations(access, question.step, answer.message)
         else:
             refused = access.worked(question.step, answer.message, now=now)
+            self._count(access, question.step, refused.size)
             if access.page.size <= CACHED_PAGES:
                 for page in access.page[refused].tolist():
                     self._cache.drop(access.pid, page)
@@ -286,6 +272,14 @@ class Client:
             else:
                 self._holds.answered(access, question.step, refused)
         self._advance(ticket, now)
+
+    def _count(self, access: Access, step: Working, refused: int) -> None:
+        """Filling in an image is no access of a task."""
+        if access.fault <= FaultAccess.WRITE and refused < step.rows.size:
+            rows = step.rows.size - refused
+            access.emulated += self.meter.served(
+                access.pid, access.cpu, step.nid, step.message, rows
+            )
 
     def _asked(self, question: _Asking, answer: Answer, now: float) -> None:
         order = question.order
@@ -351,8 +345,14 @@ class Client:
         for ticket in due:
             self._accesses[ticket].wake(now=now)
             self._advance(ticket, now)
+        for ticket, result in self._rests.over(now):
+            self._end(ticket, result)
         if self._renew_at is not None and self._renew_at <= now:
             self._renew(Renew(), now)
+            counted = self.meter.take()
+            if counted is not None:
+                # Nobody waits for the answer.
+                self._session.ask(COORDINATOR, counted, now=now)
 
     def _renew(self, message: Renew | Attach, now: float) -> None:
         self._renew_at = None

@@ -60,6 +60,7 @@ class Settings:
     profile: str = "seed"
     chunk_pages: int = 4096
     lease: float = 10.0
+    pace: float = 0.0
     ports: Mapping[str, int] = field(default_factory=dict)
     metrics_ports: Mapping[str, int] = field(default_factory=dict)
     metrics: bool = True
@@ -285,6 +286,7 @@ def _write_configurations(plan: _Plan) -> None:
                 "profile": settings.profile,
                 "chunk_pages": settings.chunk_pages,
                 "lease": settings.lease,
+                "pace": settings.pace,
             }
         else:
             node = next(node for node in topology.nodes if node_name(node.nid) == name)

@@ -19,6 +19,7 @@ from coordinator.syscalls import OPERATOR
 from numalab.checker import Verdict
 from numalab.console import Answer, CommandFailed, Exit, Heed
 from numalab.constants import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
+from numalab.emulation import Emulated, Spent
 from numalab.hardware import (
     COUNTERS,
     KINDS,
@@ -148,17 +149,20 @@ async def numa_maps(place: Place, pid: int) -> Answer:
 
 
 async def ps(place: Place) -> Answer:
-    """The tasks; sizes in pages."""
+    """The tasks; sizes in pages, emulated time in ms (to a program: in seconds)."""
     async with place.connected() as machine:
-        tasks = await machine.tasks()
+        tasks, spent = await machine.tasks(), (await machine.emulated()).tasks
     names = ("pid", "ppid", "uid", "cpu", "present", "mapped")
-    rows = list(zip(*(getattr(tasks, name).tolist() for name in names), tasks.names, strict=True))
-    lines = ["    PID    PPID   UID   CPU    PRESENT     MAPPED COMMAND"]
+    times = [spent.get(pid, Spent()).total for pid in tasks.pid.tolist()]
+    columns = [*(getattr(tasks, name).tolist() for name in names), times, tasks.names]
+    rows = list(zip(*columns, strict=True))
+    lines = ["    PID    PPID   UID   CPU    PRESENT     MAPPED    EMULATED COMMAND"]
     lines += [
-        f"{pid:7} {ppid:7} {uid:5} {cpu:5} {present:10} {mapped:10} {comm}"
-        for pid, ppid, uid, cpu, present, mapped, comm in rows
+        f"{pid:7} {ppid:7} {uid:5} {cpu:5} {present:10} {mapped:10} {time * 1e3:11.3f} {comm}"
+        for pid, ppid, uid, cpu, present, mapped, time, comm in rows
     ]
-    document = {"tasks": [dict(zip((*names, "command"), row, strict=True)) for row in rows]}
+    keys = (*names, "emulated", "command")
+    document = {"tasks": [dict(zip(keys, row, strict=True)) for row in rows]}
     return Answer("\n".join(lines) + "\n", document)
 
 
@@ -230,25 +234,33 @@ async def verify(place: Place, pid: int) -> Answer:
 
 
 async def migratepages(
-    place: Place, pid: int, from_nodes: str, to_nodes: str, heed: Heed
+    place: Place, pid: int, from_nodes: str, to_nodes: str, heed: Heed, *, timed: bool = False
 ) -> Answer:
     """migratepages(8): move all pages of a task that are on some nodes to others."""
     async with place.connected() as machine:
         operator = Task(machine, OPERATOR, 0, leased=False)
         source, target = machine.nodes(from_nodes), machine.nodes(to_nodes)
+        before, started = await machine.emulated(), trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, machine, pid, heed)
             async with _about(machine, pid):
                 not_moved = await operator.migrate_pages(pid, source, target)
             nursery.cancel_scope.cancel()
-    document = {"pid": pid, "not_moved": not_moved}
+        wall, after = trio.current_time() - started, await machine.emulated()
+    time = sum(_migrating(told, pid, sign) for told, sign in ((after, 1), (before, -1)))
+    document = {"pid": pid, "not_moved": not_moved, "emulated": time, "wall": wall}
+    said = f"{time * 1e3:.3f} ms of emulated time, {wall * 1e3:.3f} ms on the clock.\n" * timed
     if not_moved:
         sentence = (
             f"{not_moved} pages of task {pid} stayed on nodes {format_nodes(source)}: somebody "
             "holds them, or they are shared or find no room, so try again later."
         )
-        return Answer("", document, Exit.PARTLY, sentence)
-    return Answer("", document)
+        return Answer("", document, Exit.PARTLY, said + sentence)
+    return Answer("", document, sentence=said.rstrip("\n"))
+
+
+def _migrating(told: Emulated, pid: int, sign: int) -> float:
+    return sign * told.tasks.get(pid, Spent()).migration
 
 
 async def _watch(machine: Machine, pid: int, heed: Heed) -> None:

@@ -19,7 +19,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +29,7 @@ import trio
 
 from numalab.client import Client
 from numalab.cpusets import Cpusets
+from numalab.emulation import Emulated, read_emulated
 from numalab.locate import MachineUnreachable, locate
 from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
 from numalab.task import Task
@@ -37,7 +38,15 @@ from protocol.live.transport import Transport, open_transport
 from protocol.messages import CountZone, Done, FrameInventory, Inventory, ZoneCount
 from protocol.nodemask import parse_nodes
 from protocol.notes import Note, OperationEnded
-from protocol.observe import ReadTrace, ReadVmstat, Vmstat
+from protocol.observe import (
+    AskPace,
+    EmulatedTime,
+    Pace,
+    ReadEmulated,
+    ReadTrace,
+    ReadVmstat,
+    Vmstat,
+)
 from protocol.reply_cache import SLOTS
 from protocol.schema import COORDINATOR, Message, node_name, snake_case
 from protocol.syscalls import (
@@ -96,6 +105,7 @@ class Machine:
         self.page_size = 0
         self.nids: tuple[int, ...] = ()
         self.cpusets = Cpusets(self)
+        self._meter = client.meter
         self._driver = Driver(client, transport, on_note=self._heed)
         self._transport = transport
         self._tickets = itertools.count(1)
@@ -154,6 +164,24 @@ class Machine:
         """
         told = await self.expect(ReadTrace(first), Description)
         return told.text, told.value
+
+    async def emulated(self) -> Emulated:
+        """Emulated time by task, node and migration, with all that this connection has accessed.
+
+        Other connections tell of their accesses every few seconds.
+        """
+        await self.tell_accesses()
+        return read_emulated(await self.expect(ReadEmulated(), EmulatedTime))
+
+    async def tell_accesses(self) -> None:
+        """The coordinator shall know now what the tasks of this connection have accessed.
+
+        What is told to one that restarts is lost, with all the emulated time before it.
+        """
+        counted = self._meter.take()
+        if counted is not None:
+            with suppress(IndefiniteError):
+                await self.call(counted)
 
     async def tasks(self) -> TaskList:
         """The tasks, a row for each."""
@@ -275,8 +303,9 @@ class Machine:
                 outcome.result = note.result
                 outcome.ended.set()
 
-    async def _attach(self, within: float) -> None:
+    async def _attach(self, within: float, pace: float | None) -> None:
         attached = await self.expect(Attach(), Attached, within=within)
+        self._meter.keep_pace(await self.expect(AskPace(), Pace, within=within), pace)
         for name, address in zip(attached.names, attached.addresses, strict=True):
             self._transport.connect(name, address)
         self.page_size = attached.page_size
@@ -287,6 +316,7 @@ class Machine:
     async def _leave(self) -> None:
         """Exit what was leased, now rather than when the lease has run out."""
         with trio.move_on_after(LEAVE_SECONDS, shield=True):
+            await self.tell_accesses()
             for pid in list(self._leased):
                 try:
                     await self.call(Exit(pid))
@@ -301,12 +331,14 @@ async def connect(
     key: bytes | None = None,
     within: float = 5.0,
     resend_max: float = RESEND_MAX,
+    pace: float | None = None,
 ) -> AsyncIterator[Machine]:
     """Connect to a machine: ``async with numalab.connect() as machine:``.
 
     address: the run directory of a local machine (None: the default one), or ``tcp://host:port``
     of a coordinator, with the machine's ``key`` (16 bytes; None: from NUMALAB_KEY).
     resend_max: seconds from one asking to the next at most, while there is no answer.
+    pace: seconds that a second of the emulated time of an access lasts; None: as the machine says.
     Raises MachineUnreachable if nobody answers ``within`` so many seconds.
     """
     place, secret, run_directory = locate(address, key)
@@ -329,7 +361,7 @@ async def connect(
         await nursery.start(machine._run)
         try:
             try:
-                await machine._attach(within)
+                await machine._attach(within, pace)
             except IndefiniteError:
                 raise MachineUnreachable(
                     f"No machine answers at {place} within {within:g} s: is it up, and is this "

@@ -5,10 +5,14 @@ Each gives an ``Answer``, or raises what ``console.explain`` makes a sentence of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
+
 import trio
 
 from numalab.commands import Place
 from numalab.console import Answer, say
+from numalab.emulation import Spent
 
 TRACE_SECONDS = 0.2
 
@@ -31,3 +35,31 @@ async def trace(place: Place, last: int | None, *, follow: bool) -> Answer:
             await trio.sleep(TRACE_SECONDS)
             text, number = await machine.trace(number)
     return Answer(text)
+
+
+async def emulated(place: Place) -> Answer:
+    """Emulated time by node, by task and of the last migrations."""
+    async with place.connected() as machine:
+        told = await machine.emulated()
+    lines = _table("NODE", told.nodes) + _table("TASK", told.tasks)
+    if told.migrations:
+        lines += [f"{'MIGRATED':<10}{'PAGES':>10}{'EMULATED':>12}{'WALL':>12}"]
+    lines += [
+        f"{f'task {row.pid}':<10}{row.pages:10}{row.emulated * 1e3:12.3f}{row.wall * 1e3:12.3f}"
+        for row in told.migrations
+    ]
+    document = {
+        "nodes": {str(nid): asdict(spent) for nid, spent in told.nodes.items()},
+        "tasks": {str(pid): asdict(spent) for pid, spent in told.tasks.items()},
+        "migrations": [asdict(row) for row in told.migrations],
+    }
+    return Answer("".join(f"{line}\n" for line in lines), document)
+
+
+def _table(head: str, rows: Mapping[int, Spent]) -> list[str]:
+    names = ("load", "store", "fault", "migration")
+    lines = [f"{head:<10}" + "".join(f"{name.upper():>12}" for name in (*names, "total", "wall"))]
+    for key, spent in rows.items():
+        times = [*(getattr(spent, name) for name in names), spent.total, spent.wall]
+        lines.append(f"{key:<10}" + "".join(f"{time * 1e3:12.3f}" for time in times))
+    return lines if rows else []

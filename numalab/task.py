@@ -16,6 +16,7 @@ from numalab.constants import (
     PROT_READ,
     PROT_WRITE,
 )
+from numalab.emulation import Spent
 from numalab.orders import Fill, Load, LoadMany, Store, StoreMany
 from protocol.core import Buffer
 from protocol.syscalls import (
@@ -92,8 +93,13 @@ class Task:
 
     async def exit(self) -> None:
         """exit(2)."""
+        await self._machine.tell_accesses()
         await self._machine.call(Exit(self.pid))
         self._machine.forget_task(self.pid)
+
+    async def emulated_time(self) -> Spent:
+        """What its accesses, faults and migrations would have taken at the machine's distances."""
+        return (await self._machine.emulated()).tasks.get(self.pid, Spent())
 
     # ---- its memory ------------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ WIRE_ERROR = _fixed(
 )
 INCARNATION = _fixed("reason", "boot", "epoch")
 ACCESS = _fixed("access", "load", "store")
+WORK = _fixed("work", "load", "store", "fault", "migration")
 ERRNO = _fixed("errno", *(row.name for row in STATUSES if row.number < 0))
 ERRNO_OF_CALL = _fixed("errno")
 PASS = _fixed("pass", *(str(number) for number in range(10)))

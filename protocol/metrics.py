@@ -276,6 +276,13 @@ TABLE: tuple[Metric, ...] = (
         "Pages allocated on this node for a cpu of another node.",
     ),
     _counter(
+        "emulated_seconds",
+        notes.EmulatedTimeAccrued,
+        lambda n: _many(n.seconds, n.what, n.node),
+        "Emulated time: what the work of tasks on the pages of a node would have taken.",
+        (labels.WORK, labels.NUMA_NODE),
+    ),
+    _counter(
         "pgfault",
         notes.FaultServed,
         lambda n: _many(n.pages),

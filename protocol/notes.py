@@ -177,6 +177,18 @@ class PagesAllocated(Note):
 
 
 @dataclass(frozen=True, slots=True)
+class EmulatedTimeAccrued(Note):
+    """So much time would it have taken.  what: ``load``, ``store``, ``fault`` or ``migration``.
+
+    node: that of the pages.
+    """
+
+    what: str
+    node: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class FaultServed(Note):
     """A fault question was answered.  seconds: how long it was parked."""
 

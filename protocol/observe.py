@@ -11,9 +11,11 @@ from msgspec import Meta
 
 from protocol.schema import (
     I32,
+    U8,
     U32,
     U64,
     Message,
+    PlainI32,
     PlainU32,
     PlainU64,
     Text,
@@ -88,3 +90,67 @@ class ReadTrace(Message):
     """
 
     first: Unsigned
+
+
+# ---- emulated time -------------------------------------------------------------------------
+
+
+@message(0x4A, "client>coordinator", answer="Done")
+class Accrue(Message):
+    """What tasks of this client have accessed since it told the last time.
+
+    A row for each task, cpu, node of the pages, and kind (``store`` 1 or 0).  ``waited_ns``: how
+    long accesses of each ``waiter`` (pid) took on the clock.
+    """
+
+    pid: I32
+    cpu: U32
+    nid: U8
+    store: U8
+    accesses: U64
+    bytes: U64
+    waiter: PlainI32
+    waited_ns: PlainU64
+
+
+@message(0x4B, "client>coordinator", answer="EmulatedTime", idempotent=True)
+class ReadEmulated(Message):
+    """How much emulated time has accrued?"""
+
+
+@message(0x4C, "coordinator>client")
+class EmulatedTime(Message):
+    """Nanoseconds: for each task and for each node a row of the ``columns``; the last migrations.
+
+    ``wall`` is the time on the clock that belongs to the emulated one, where it is known.
+    """
+
+    columns: tuple[Text, ...]
+    pid: PlainI32
+    task_ns: PlainU64
+    nid: PlainI32
+    node_ns: PlainU64
+    migration_pid: PlainI32
+    migration_pages: PlainU64
+    migration_ns: PlainU64
+    migration_wall_ns: PlainU64
+
+
+@message(0x4D, "client>coordinator", answer="Pace", idempotent=True)
+class AskPace(Message):
+    """Does emulated time pass on the clock, and what do accesses cost?"""
+
+
+@message(0x4E, "coordinator>client")
+class Pace(Message):
+    """Seconds that an emulated second lasts (0: none), and the costs of an access.
+
+    ``latency`` (ns) and ``bandwidth`` (bytes a ns) are row-major, from the node of the cpu to that
+    of the page, in the order of ``nids``; ``cpus``: of each of these nodes.
+    """
+
+    pace: Annotated[float, Meta(ge=0)]
+    nids: tuple[int, ...]
+    cpus: tuple[tuple[int, ...], ...]
+    latency: tuple[float, ...]
+    bandwidth: tuple[float, ...]

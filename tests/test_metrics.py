@@ -49,6 +49,7 @@ NOTES: dict[type[Note], Note] = {
         notes.PagesNotMoved(0, -11, 2),
         notes.EntriesGone(5, 0.01),
         notes.PassEnded(0, 7, 1),
+        notes.EmulatedTimeAccrued("load", 1, 0.5),
         notes.MigrationEnded(510, 2, "syscall_or_cpuset", 0.25),
         notes.PagesAllocated(1, 1, 1, 8),
         notes.FaultServed(1, 0.002),

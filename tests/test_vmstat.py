@@ -12,7 +12,9 @@ from coordinator.replay import differences, replay
 from protocol.observe import CountLru, LruCount, ReadVmstat, Vmstat
 from protocol.profile import MODERN, SEED, Profile
 from protocol.schema import node_name
-from tests.lab import READ, WRITE, Lab
+from protocol.syscalls import Munmap
+from tests.filing import create, map_file, touched
+from tests.lab import PAGE, READ, WRITE, Lab
 
 MakeLab = Callable[..., Lab]
 POPULATE_FILE = 3
@@ -90,6 +92,23 @@ def test_pages_are_counted_by_kind_and_each_once(make_lab: MakeLab, profile: Pro
     lab.vma(pid, file).vm_flags |= VmFlag.LOCKED
     assert vmstat(lab).mlocked.tolist() == [0, 4, 0, 0]
     lab.vma(pid, file).vm_flags = VmFlag(0)
+
+
+def test_pages_of_a_file_stay_file_pages_when_nobody_maps_them(lab: Lab) -> None:
+    """And they are dirty when an entry that was dirty has gone (K 1.38)."""
+    create(lab, "ext3", pages=5)
+    pid = lab.spawn()
+    start = touched(lab, pid, 5)
+    assert vmstat(lab).dirty.tolist() == [0, 0, 0, 0]
+    assert lab.call(Munmap(pid, start * PAGE, 5 * PAGE)) == 0
+    told = vmstat(lab)
+    assert told.file.tolist() == told.dirty.tolist() == [5, 0, 0, 0]
+    assert told.mapped.tolist() == told.shmem.tolist() == [0, 0, 0, 0]
+    create(lab, "shmem", pages=2, path="/dev/shm/segment")
+    map_file(lab, pid, 2, path="/dev/shm/segment")
+    assert vmstat(lab).shmem.tolist() == [0, 0, 0, 0], "nothing is in its cache yet"
+    lab.fault(pid, map_file(lab, pid, 2, path="/dev/shm/segment"), 2)
+    assert vmstat(lab).shmem.tolist() == [2, 0, 0, 0]
 
 
 def test_kinds_and_the_free_pages_are_all_there_is(lab: Lab) -> None:

@@ -1,0 +1,127 @@
+"""Emulated time: what accesses, faults and migrations would have taken at the machine's distances.
+
+It counts from the start of the coordinator's process, as the metrics do; no mapping depends on it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.pagelist import PageList
+from protocol.distance import Distance, Work
+from protocol.notes import EmulatedTimeAccrued
+from protocol.observe import Accrue, EmulatedTime
+from protocol.topology import Topology
+
+if TYPE_CHECKING:
+    from coordinator.memory import Memory
+
+#: Migrations that are remembered one by one.
+MIGRATIONS = 256
+
+
+class Spent(IntEnum):
+    """Columns of the tables; WALL is the time that passed on the clock meanwhile."""
+
+    LOAD = 0
+    STORE = 1
+    FAULT = 2
+    MIGRATION = 3
+    WALL = 4
+
+
+Row = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One call of migrate_pages(): pages that it moved, and nanoseconds."""
+
+    pid: int
+    pages: int
+    emulated: float
+    wall: float
+
+
+class Emulated:
+    """Nanoseconds by task and by node.  ``pace``: seconds that a second of them really lasts."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.distance = Distance(topology)
+        self.pace = 0.0
+        self._node_of_cpu = {cpu: topology.node_of_cpu(cpu) for cpu in topology.cpus}
+        self._tasks: dict[int, Row] = {}
+        self._nodes: dict[int, Row] = {}
+        self._migrations: deque[Migration] = deque(maxlen=MIGRATIONS)
+
+    def _accrue(self, memory: Memory, what: Spent, pid: int, nid: int, ns: float) -> None:
+        """``ns`` more for task ``pid`` (if it is still there) on node ``nid``."""
+        self._of_task(memory, pid)[what] += ns
+        self._nodes.setdefault(nid, np.zeros(len(Spent)))[what] += ns
+        memory.notes.append(EmulatedTimeAccrued(what.name.lower(), nid, ns / 1e9))
+
+    def _of_task(self, memory: Memory, pid: int) -> Row:
+        if pid not in memory.tasks:
+            return np.zeros(len(Spent))
+        return self._tasks.setdefault(pid, np.zeros(len(Spent)))
+
+    def accessed(self, memory: Memory, told: Accrue) -> None:
+        """What a client has loaded and stored since it told the last time."""
+        nodes = np.array([self._node_of_cpu[cpu] for cpu in told.cpu.tolist()], np.intp)
+        work = Work(nodes, told.nid.astype(np.intp), told.accesses, told.bytes)
+        ns = self.distance.access_ns(work)
+        for row, pid in enumerate(told.pid.tolist()):
+            what = Spent.STORE if told.store[row] else Spent.LOAD
+            self._accrue(memory, what, pid, int(told.nid[row]), float(ns[row]))
+        for pid, wall in zip(told.waiter.tolist(), told.waited_ns.tolist(), strict=True):
+            self._of_task(memory, pid)[Spent.WALL] += wall
+
+    def faulted(self, memory: Memory, pid: int, cpu_node: int, nid: int, pages: int) -> None:
+        """A fault has mapped pages that it had to fill first."""
+        ns = self.distance.fault_ns(cpu_node, nid, pages)
+        self._accrue(memory, Spent.FAULT, pid, nid, ns)
+
+    def migrated(
+        self, memory: Memory, pagelist: PageList, moved: npt.NDArray[np.bool_], local: int
+    ) -> float:
+        """A call of migrate_pages() on a cpu of ``local`` has ended: its nanoseconds."""
+        total = self.distance.migrate_call_ns()
+        self._accrue(memory, Spent.MIGRATION, pagelist.pid, local, total)
+        for source, rows in memory.by_node(pagelist.source):
+            rows = rows[moved[rows]]
+            for target, mine in memory.by_node(pagelist.target[rows]):
+                ns = self.distance.migrate_pages_ns(source, target, mine.size)
+                self._accrue(memory, Spent.MIGRATION, pagelist.pid, target, ns)
+                total += ns
+        return total
+
+    def waited(self, memory: Memory, done: Migration) -> None:
+        """How long that call took on the clock is known too."""
+        self._of_task(memory, done.pid)[Spent.WALL] += done.wall
+        self._migrations.append(done)
+
+    def message(self, memory: Memory) -> EmulatedTime:
+        """All of it, in whole nanoseconds.  Of a task that is gone only its nodes tell."""
+        self._tasks = {pid: row for pid, row in self._tasks.items() if pid in memory.tasks}
+        migrations = self._migrations
+        return EmulatedTime(
+            tuple(what.name.lower() for what in Spent),
+            np.array(sorted(self._tasks), np.int32),
+            _table(self._tasks),
+            np.array(sorted(self._nodes), np.int32),
+            _table(self._nodes),
+            np.array([row.pid for row in migrations], np.int32),
+            np.array([row.pages for row in migrations], np.uint64),
+            np.array([row.emulated for row in migrations], np.float64).astype(np.uint64),
+            np.array([row.wall for row in migrations], np.float64).astype(np.uint64),
+        )
+
+
+def _table(rows: dict[int, Row]) -> npt.NDArray[np.uint64]:
+    return np.array([rows[key] for key in sorted(rows)], np.float64).ravel().astype(np.uint64)
