@@ -149,7 +149,7 @@ class Pace(Message):
     of the page, in the order of ``nids``; ``cpus``: of each of these nodes.
     """
 
-    pace: Annotated[float, Meta(ge=0)]
+    pace: float
     nids: tuple[int, ...]
     cpus: tuple[tuple[int, ...], ...]
     latency: tuple[float, ...]
