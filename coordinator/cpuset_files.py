@@ -12,7 +12,7 @@ from coordinator.memory import Memory
 from protocol.nodemask import format_nodes
 from protocol.profile import Profile
 
-EIO, E2BIG, EINVAL, ERANGE = 5, 7, 22, 34
+EIO, EINVAL, ERANGE, EOVERFLOW = 5, 22, 34, 75
 #: Cpus and nodes have numbers below this.
 LIST_LIMIT = 1024
 #: Longer texts are refused before they are read.
@@ -27,7 +27,8 @@ FILES = ("cpu_exclusive", "cpus", "mem_exclusive", "memory_migrate", "mems", "ta
 PREFIX = "cpuset."
 
 # Of more digits than these Python makes no number.
-_ITEM = re.compile(r"([0-9]{1,4000})(?:-([0-9]{1,4000})(?::([0-9]{1,4000})/([0-9]{1,4000}))?)?")
+_DIGITS = 4000
+_ITEM = re.compile(r"([0-9]+)(?:-([0-9]+)(?::([0-9]+)/([0-9]+))?)?")
 _UNSIGNED = re.compile(r"\+?(?:0[xX]([0-9a-fA-F]{1,4000})|0([0-7]{0,4000})|([1-9][0-9]{0,3999}))")
 _SCANNED = re.compile(r"\s*([+-]?[0-9]{1,4000})")
 
@@ -39,7 +40,8 @@ def attribute(name: str) -> str | None:
 
 
 def parse_mask(text: str, profile: Profile) -> frozenset[int] | int:
-    """The numbers of a list, or -EINVAL (not a list, or blank), -ERANGE (a number is too large).
+    """The numbers of a list, or -EINVAL (not a list, or blank), -ERANGE (a number is too large),
+    -EOVERFLOW (it has more than 32 bits, where the profile looks).
 
     A blank list is the empty set where the profile takes it.
     """
@@ -57,14 +59,23 @@ def parse_mask(text: str, profile: Profile) -> frozenset[int] | int:
         match = _ITEM.fullmatch(item)
         if match is None or (match[3] and not profile.cpuset_lists_have_groups):
             return -EINVAL
-        first, last = int(match[1]), int(match[2] or match[1])
-        used, group = int(match[3] or 1), int(match[4] or 1)
+        first, last, used, group = (
+            _number(digits) for digits in match.group(1, 2 if match[2] else 1, 3, 4)
+        )
+        if profile.cpuset_lists_have_groups and max(first, last, used, group) >= 1 << 32:
+            return -EOVERFLOW
         if last < first or not 0 < used <= group:
             return -EINVAL
         if last >= LIST_LIMIT:
             return -ERANGE
         numbers.update(at for at in range(first, last + 1) if (at - first) % group < used)
     return frozenset(numbers)
+
+
+def _number(digits: str | None) -> int:
+    if digits is None:
+        return 1
+    return int(digits) if len(digits) <= _DIGITS else 1 << 64
 
 
 def parse_flag(text: str, profile: Profile) -> bool | int:

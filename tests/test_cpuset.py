@@ -94,6 +94,7 @@ def test_names_with_the_prefix_of_a_cgroup_are_the_same_files(lab: Lab) -> None:
 # ---- lists -------------------------------------------------------------------------------------
 
 EINVAL, ERANGE, E2BIG = -errno.EINVAL, -errno.ERANGE, -errno.E2BIG
+EOVERFLOW = -errno.EOVERFLOW
 #: What is written to mems of an empty cpuset of four nodes, and what it then reads as, or -errno.
 MEMS: list[tuple[str, str | int, str | int]] = [
     ("", EINVAL, ""),
@@ -119,7 +120,9 @@ MEMS: list[tuple[str, str | int, str | int]] = [
     ("0-3:1/2", EINVAL, "0,2"),
     ("0-3:3/2", EINVAL, EINVAL),
     ("0-1024", ERANGE, ERANGE),
-    ("9" * 5000, EINVAL, EINVAL),
+    ("0-1023", "0-3", EINVAL),
+    ("4294967296", ERANGE, EOVERFLOW),
+    ("9" * 5000, ERANGE, EOVERFLOW),
     ("0," * 4000, E2BIG, E2BIG),
 ]
 
