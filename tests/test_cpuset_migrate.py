@@ -383,3 +383,41 @@ def test_an_exit_waits_while_its_cpuset_changes(lab: Lab) -> None:
     assert lab.answer_to(exiting) is not None
     assert pid not in lab.memory.tasks
     assert told(lab) == []
+
+
+# ---- as a real kernel has it -------------------------------------------------------------------
+
+#: Seen on Linux 6.1.0-56-cloud-amd64 of Debian, four nodes in QEMU, 2026-11-22: the policy in
+#: numa_maps and the node of a page of node 1, in a cpuset with mems 0-1, after each of: mems 2-3;
+#: memory_migrate 1 and mems 1; mems 0,3; attached to a cpuset with mems 2-3 and memory_migrate 1.
+REAL: list[tuple[Mode, tuple[int, ...], list[str]]] = [
+    (Mode.PREFERRED, (1,), ["prefer:1", "prefer:1", "prefer:1", "prefer:1"]),
+    (Mode.BIND, (1,), ["bind:3", "bind:1", "bind:0", "bind:2"]),
+    (Mode.BIND, (0, 1), ["bind:2-3", "bind:1", "bind:0", "bind:2"]),
+    (Mode.INTERLEAVE, (0, 1), ["interleave:2-3", "interleave:1", "interleave:0", "interleave:2"]),
+]
+
+
+@pytest.mark.parametrize(("mode", "nodes", "policies"), REAL, ids=[row[2][0] for row in REAL])
+def test_policies_and_pages_go_where_linux_6_1_has_them(
+    make_lab: Labs, mode: Mode, nodes: tuple[int, ...], policies: list[str]
+) -> None:
+    lab = make_lab(profile=MODERN)
+    pid = attached(lab, cpuset(lab, "/a", mems="0-1"))
+    cpuset(lab, "/b", mems="2-3", migrate=True)
+    page = lab.mapped(pid, 1, cpu=1)
+    assert lab.call(SetMempolicy(pid, mode, nodes)) == 0
+    writes = [
+        [("/a", "mems", "2-3")],
+        [("/a", "memory_migrate", "1"), ("/a", "mems", "1")],
+        [("/a", "mems", "0,3")],
+        [("/b", "tasks", str(pid))],
+    ]
+    seen, where = [], []
+    for group in writes:
+        for path, file, text in group:
+            assert write(lab, path, file, text) == 0
+        seen.append(lab.numa_maps(pid)[0].split()[1])
+        where += lab.where(pid, page)
+    assert seen == policies
+    assert where == [1, 1, 0, 2]
