@@ -13,12 +13,17 @@ _FILES = ("cpus", "mems", "cpu_exclusive", "mem_exclusive", "memory_migrate", "t
 Texts = Mapping[str, Mapping[str, str]]
 
 
-async def read_cpusets(machine: Machine) -> dict[str, dict[str, str]]:
-    """Every cpuset and the texts of its files; one that is removed meanwhile is left out."""
+async def read_cpusets(machine: Machine, within: float) -> dict[str, dict[str, str]]:
+    """Every cpuset and the texts of its files; one that is removed meanwhile is left out.
+
+    Raises IndefiniteError if a question is not answered ``within`` so many seconds.
+    """
     found: dict[str, dict[str, str]] = {}
-    for path in await machine.cpusets.walk():
+    for path in await machine.cpusets.walk(within=within):
         try:
-            found[path] = {name: await machine.cpusets.read(path, name) for name in _FILES}
+            found[path] = {
+                name: await machine.cpusets.read(path, name, within=within) for name in _FILES
+            }
         except FileNotFoundError:
             continue
     return found

@@ -45,9 +45,13 @@ class Cpusets:
         """Remove one.  Errors: EBUSY (it has tasks or children), ENOENT, EACCES."""
         await self._machine.call(CpusetDirectory(caller, path, 1))
 
-    async def read(self, path: str, file: str) -> str:
-        """The text of an attribute file, with its end of line.  Errors: ENOENT."""
-        return (await self._machine.expect(CpusetRead(path, file), Description)).text
+    async def read(self, path: str, file: str, *, within: float | None = None) -> str:
+        """The text of an attribute file, with its end of line.  Errors: ENOENT.
+
+        within: seconds, after which it is an IndefiniteError; None: for ever.
+        """
+        message = CpusetRead(path, file)
+        return (await self._machine.expect(message, Description, within=within)).text
 
     async def write(self, path: str, file: str, text: object, *, caller: int = OPERATOR) -> None:
         """Write an attribute file; ends when the pages that it moves have moved (K 5.14).
@@ -68,17 +72,20 @@ class Cpusets:
         """
         await self.write(path, "tasks", pid, caller=caller)
 
-    async def children(self, path: str = "/") -> list[str]:
+    async def children(self, path: str = "/", *, within: float | None = None) -> list[str]:
         """The paths of the cpusets right below one.  Errors: ENOENT."""
-        entries = (await self.read(path, "")).splitlines()
+        entries = (await self.read(path, "", within=within)).splitlines()
         return [f"{path.rstrip('/')}/{entry[:-1]}" for entry in entries if entry.endswith("/")]
 
-    async def walk(self, path: str = "/") -> list[str]:
-        """The paths of a cpuset and all below it, parents first.  Errors: ENOENT."""
+    async def walk(self, path: str = "/", *, within: float | None = None) -> list[str]:
+        """The paths of a cpuset and all below it, parents first.  Errors: ENOENT.
+
+        within: seconds for each question.
+        """
         paths = [path]
-        for child in await self.children(path):
+        for child in await self.children(path, within=within):
             try:
-                paths += await self.walk(child)
+                paths += await self.walk(child, within=within)
             except FileNotFoundError:
                 # Removed since its parent was read.
                 continue

@@ -145,7 +145,7 @@ async def describe(machine: Machine) -> dict[str, str]:
         for row, pid in enumerate(tasks.pid.tolist()):
             ids = (int(tasks.ppid[row]), int(tasks.uid[row]))
             nursery.start_soon(_read_task, machine, reading, pid, ids, tasks.names[row])
-    cpusets = await read_cpusets(machine)
+    cpusets = await read_cpusets(machine, HARDWARE_SECONDS)
     files = tree(reading)
     for name, text in proc_files(cpusets).items():
         # What cpusets add to a file begins with a line that the file has already.
