@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordinator.replay import differences, replay
 from protocol.syscalls import CpusetDirectory, CpusetRead, CpusetWrite, CpusetWritten, Description
 from tests.lab import Lab
 
@@ -34,3 +35,15 @@ def cpuset(lab: Lab, path: str, *, mems: str, cpus: str = "0-3", migrate: bool =
     if migrate:
         assert write(lab, path, "memory_migrate", 1) == 0
     return path
+
+
+def attached(lab: Lab, path: str, uid: int = 0) -> int:
+    """A task in this cpuset."""
+    pid = lab.spawn(uid=uid)
+    assert write(lab, path, "tasks", pid) == 0
+    return pid
+
+
+def told(lab: Lab) -> list[str]:
+    """In what the journal differs from memory."""
+    return list(differences(replay(lab.topology, lab.records), lab.memory))

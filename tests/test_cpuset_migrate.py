@@ -4,44 +4,24 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
 from coordinator.mm import Mode, Vma, VmOperations
-from coordinator.replay import differences, replay
 from protocol.messages import CopyPages
 from protocol.profile import MODERN, SEED, Profile
 from protocol.syscalls import (
     CpusetWrite,
     CpusetWritten,
     Exit,
-    GetMempolicy,
     Mbind,
-    PolicyTold,
-    SetMempolicy,
 )
-from tests.cpusets import cpuset, mkdir, write
+from tests.cpusets import attached, cpuset, mkdir, told, write
 from tests.lab import PAGE, Lab
 
 Labs = Callable[..., Lab]
 BOTH = pytest.mark.parametrize("profile", [SEED, MODERN], ids=lambda profile: profile.name)
 MOVE = 2
-
-
-def attached(lab: Lab, path: str, uid: int = 0) -> int:
-    """A task in this cpuset."""
-    pid = lab.spawn(uid=uid)
-    assert write(lab, path, "tasks", pid) == 0
-    return pid
-
-
-def policy_of(lab: Lab, pid: int) -> tuple[int, ...]:
-    return lab.ask(GetMempolicy(pid, 0, 0), PolicyTold).nodes
-
-
-def told(lab: Lab) -> list[str]:
-    return list(differences(replay(lab.topology, lab.records), lab.memory))
 
 
 # ---- allocation (K 5.12) -----------------------------------------------------------------------
@@ -295,82 +275,6 @@ def test_k_5_14_equal_masks_are_skipped_in_modern(
     assert asked == [frozenset({0, 1})] * calls
 
 
-# ---- policies follow (K 5.15) ------------------------------------------------------------------
-
-
-@BOTH
-def test_k_5_15_policies_of_vmas_follow_at_once(make_lab: Labs, profile: Profile) -> None:
-    lab = make_lab(profile=profile)
-    pid = attached(lab, cpuset(lab, "/a", mems="0-1"))
-    start = lab.mmap(pid, 1)
-    assert lab.call(Mbind(pid, start * PAGE, PAGE, Mode.BIND, (1,), 0)) == 0
-    assert write(lab, "/a", "mems", "2-3") == 0
-    assert lab.vma(pid, start).policy is not None
-    assert f"bind{profile.policy_separator}3" in lab.numa_maps(pid)[0]
-    lab.fault(pid, start)
-    assert lab.where(pid, start) == [3]
-    assert told(lab) == []
-
-
-@pytest.mark.parametrize(("profile", "shown"), [(SEED, "1"), (MODERN, "3")])
-def test_k_5_15_the_task_s_policy_follows_when_it_allocates_next_at_the_seed(
-    make_lab: Labs, profile: Profile, shown: str
-) -> None:
-    lab = make_lab(profile=profile)
-    pid = attached(lab, cpuset(lab, "/a", mems="0-1"))
-    assert lab.call(SetMempolicy(pid, Mode.BIND, (1,))) == 0
-    start = lab.mmap(pid, 1)
-    assert write(lab, "/a", "mems", "2-3") == 0
-    assert f"bind{profile.policy_separator}{shown}" in lab.numa_maps(pid)[0]
-    lab.fault(pid, start)
-    assert lab.where(pid, start) == [3]
-    assert f"bind{profile.policy_separator}3" in lab.numa_maps(pid)[0]
-    assert told(lab) == []
-
-
-@BOTH
-def test_k_5_15_asking_for_the_policy_brings_it_up_to_date(
-    make_lab: Labs, profile: Profile
-) -> None:
-    lab = make_lab(profile=profile)
-    pid = attached(lab, cpuset(lab, "/a", mems="0-1"))
-    assert lab.call(SetMempolicy(pid, Mode.INTERLEAVE, (0, 1))) == 0
-    assert write(lab, "/a", "mems", "1-2") == 0
-    assert policy_of(lab, pid) == (1, 2)
-    cpuset(lab, "/b", mems="3")
-    assert write(lab, "/b", "tasks", pid) == 0
-    assert policy_of(lab, pid) == (3,)
-
-
-@BOTH
-def test_k_5_15_a_child_s_policies_follow_its_own_cpuset(make_lab: Labs, profile: Profile) -> None:
-    lab = make_lab(profile=profile)
-    pid = attached(lab, cpuset(lab, "/a", mems="0-1"))
-    assert lab.call(SetMempolicy(pid, Mode.BIND, (1,))) == 0
-    child = lab.fork(pid)
-    cpuset(lab, "/b", mems="2-3")
-    assert write(lab, "/b", "tasks", child) == 0
-    assert (policy_of(lab, pid), policy_of(lab, child)) == ((1,), (3,))
-
-
-def test_a_fork_while_a_cpuset_changes_leaves_no_old_policy_behind(make_lab: Labs) -> None:
-    profile = replace(MODERN, cpuset_migration_is_queued=False)
-    lab = make_lab(profile=profile)
-    cpuset(lab, "/a", mems="0-1", migrate=True)
-    first, second = attached(lab, "/a"), attached(lab, "/a")
-    lab.mapped(first, 1)
-    start = lab.mmap(second, 1)
-    assert lab.call(Mbind(second, start * PAGE, PAGE, Mode.BIND, (0,), 0)) == 0
-    lab.hold_back(CopyPages)
-    ticket = lab.start(CpusetWrite(0, "/a", "mems", "2-3"))
-    child = lab.fork(second)
-    lab.let_go(CopyPages)
-    assert lab.answer_to(ticket) is not None
-    for pid in (second, child):
-        assert lab.vma(pid, start).policy == lab.vma(second, start).policy
-        assert f"bind{profile.policy_separator}2" in lab.numa_maps(pid)[0]
-
-
 def test_an_exit_waits_while_its_cpuset_changes(lab: Lab) -> None:
     pid = attached(lab, cpuset(lab, "/a", mems="0", migrate=True))
     lab.mapped(pid, 2)
@@ -383,41 +287,3 @@ def test_an_exit_waits_while_its_cpuset_changes(lab: Lab) -> None:
     assert lab.answer_to(exiting) is not None
     assert pid not in lab.memory.tasks
     assert told(lab) == []
-
-
-# ---- as a real kernel has it -------------------------------------------------------------------
-
-#: Seen on Linux 6.1.0-56-cloud-amd64 of Debian, four nodes in QEMU, 2026-11-22: the policy in
-#: numa_maps and the node of a page of node 1, in a cpuset with mems 0-1, after each of: mems 2-3;
-#: memory_migrate 1 and mems 1; mems 0,3; attached to a cpuset with mems 2-3 and memory_migrate 1.
-REAL: list[tuple[Mode, tuple[int, ...], list[str]]] = [
-    (Mode.PREFERRED, (1,), ["prefer:1", "prefer:1", "prefer:1", "prefer:1"]),
-    (Mode.BIND, (1,), ["bind:3", "bind:1", "bind:0", "bind:2"]),
-    (Mode.BIND, (0, 1), ["bind:2-3", "bind:1", "bind:0", "bind:2"]),
-    (Mode.INTERLEAVE, (0, 1), ["interleave:2-3", "interleave:1", "interleave:0", "interleave:2"]),
-]
-
-
-@pytest.mark.parametrize(("mode", "nodes", "policies"), REAL, ids=[row[2][0] for row in REAL])
-def test_policies_and_pages_go_where_linux_6_1_has_them(
-    make_lab: Labs, mode: Mode, nodes: tuple[int, ...], policies: list[str]
-) -> None:
-    lab = make_lab(profile=MODERN)
-    pid = attached(lab, cpuset(lab, "/a", mems="0-1"))
-    cpuset(lab, "/b", mems="2-3", migrate=True)
-    page = lab.mapped(pid, 1, cpu=1)
-    assert lab.call(SetMempolicy(pid, mode, nodes)) == 0
-    writes = [
-        [("/a", "mems", "2-3")],
-        [("/a", "memory_migrate", "1"), ("/a", "mems", "1")],
-        [("/a", "mems", "0,3")],
-        [("/b", "tasks", str(pid))],
-    ]
-    seen, where = [], []
-    for group in writes:
-        for path, file, text in group:
-            assert write(lab, path, file, text) == 0
-        seen.append(lab.numa_maps(pid)[0].split()[1])
-        where += lab.where(pid, page)
-    assert seen == policies
-    assert where == [1, 1, 0, 2]
