@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.calls import Ask, Reply, Steps, ask_all, statuses_of
-from coordinator.frames import allocate_frames, put_unused, revoke_held
+from coordinator.frames import ACTIVE_COPY, COPY, allocate_frames, put_unused, revoke_held
 from coordinator.mem_map import Nids, PageFlag, Pfns, Rows
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Task, Vma
@@ -23,7 +23,8 @@ def copy_on_write(memory: Memory, task: Task, vma: Vma, slot: Rows, node: int) -
     vma.bits[slot] |= np.uint8(Pte.BUSY)
     nid, pfn = vma.nid[slot].copy(), vma.pfn[slot].copy()
     memory.hold(nid, pfn)
-    parts = yield from allocate_frames(memory, task, vma, slot, mapped=0, local=node)
+    mapped = ACTIVE_COPY if memory.profile.new_anonymous_is_active else COPY
+    parts = yield from allocate_frames(memory, task, vma, slot, mapped=mapped, local=node)
     done = 0
     for target, rows, target_pfn in parts:
         copied = yield from _copy(memory, nid[rows], pfn[rows], target, target_pfn)

@@ -14,7 +14,7 @@ import numpy as np
 
 from coordinator.calls import PARKED, Steps, up_read
 from coordinator.cow import copy_on_write
-from coordinator.frames import allocate_frames
+from coordinator.frames import ACTIVE, INACTIVE, allocate_frames
 from coordinator.mem_map import FILLING, NO_NODE, PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.mm import PROT_READ, PROT_WRITE, Pages, Pte, Task, Vma
@@ -23,8 +23,6 @@ from protocol.syscalls import Translations
 
 EFAULT, EACCES, ENOMEM = 14, 13, 12
 ZERO_PAGE = -1
-#: ``NewPages.mapped``: which list a new page goes to.
-ACTIVE, INACTIVE = 1, 2
 
 
 class Access(IntEnum):

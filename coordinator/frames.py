@@ -15,6 +15,8 @@ from coordinator.rebind import update_task_memory_state
 from protocol.messages import NewPageFrames, NewPages, PutPages, SetGeneration
 from protocol.schema import node_name
 
+#: ``NewPages.mapped``: a first touch by the list the page goes to, and a copy of either kind.
+ACTIVE, INACTIVE, COPY, ACTIVE_COPY = 1, 2, 0, 3
 Parts = list[tuple[int, Rows, Pfns]]
 
 
@@ -57,7 +59,8 @@ def _from_zonelist(
     parts: Parts = []
     interleave = policy is not None and policy.mode == Mode.INTERLEAVE
     # What is touched first in a mapping of a file is the file's; a copy is the mapping's own.
-    owned_by = vma.file if mapped and vma.file is not None else vma.mapping
+    touched = mapped in (ACTIVE, INACTIVE)
+    owned_by = vma.file if touched and vma.file is not None else vma.mapping
     for nid in policy_zonelist(policy, node, memory):
         if nid not in allowed:
             continue
@@ -68,7 +71,7 @@ def _from_zonelist(
         assert isinstance(answer, NewPageFrames)
         given = np.flatnonzero(answer.status == 0)
         if given.size:
-            flags = PageFlag.ALLOCATED if mapped else PageFlag.HELD
+            flags = PageFlag.ALLOCATED if touched else PageFlag.HELD
             pfn = memory.given(nid, answer, given, asked, flags)
             memory.count_allocation(nid, node, local, given.size, interleave=interleave)
             parts.append((nid, rest[given], pfn))

@@ -23,8 +23,9 @@ class Flag(IntFlag):
 # Plain numbers, because numpy widens u2 arrays that meet an IntFlag.
 ALLOCATED, MAPPED, LRU, ACTIVE, ISOLATED, LOCKED, HELD, PINNED = (int(flag) for flag in Flag)
 FREEING = 256
-#: Flags of a new frame by ``NewPages.mapped``: a migration target, a first touch of either list.
-NEW = (ALLOCATED, ALLOCATED | MAPPED | ACTIVE, ALLOCATED | MAPPED)
+#: Flags of a new frame by ``NewPages.mapped``: a migration target, a first touch of either list,
+#: a copy.
+NEW = (ALLOCATED, ALLOCATED | MAPPED | ACTIVE, ALLOCATED | MAPPED, ALLOCATED | ACTIVE)
 
 
 def _is_legal(flags: int) -> bool:
@@ -32,7 +33,7 @@ def _is_legal(flags: int) -> bool:
     if not flags & ALLOCATED:
         return flags == 0
     if not flags & MAPPED:
-        return flags == ALLOCATED
+        return flags & ~ACTIVE == ALLOCATED
     if flags & LOCKED and flags & (HELD | PINNED):
         return False
     return not (flags & LRU and flags & ISOLATED)

@@ -14,12 +14,9 @@ from protocol.observe import LruCount
 
 def page_active(zone: Zone, pfn: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
     """PageActive of each frame: 1 or 0; -EINVAL for a frame that is not there."""
-    used, flags, *_ = zone.inventory()
-    active = np.zeros(zone.frames, np.int32)
-    active[used] = (flags & ACTIVE) != 0
     here = pfn < zone.frames
     status = np.full(pfn.size, -errno.EINVAL, np.int32)
-    status[here] = active[pfn[here]]
+    status[here] = zone.active(pfn[here])
     return status
 
 

@@ -239,7 +239,9 @@ class Node:
         while batches := sending.next_batches():
             for batch in batches:
                 data = self._zone.gather(batch.pfn)
-                landed = self._zone.land(batch.target_pfn, batch.target_generation, data)
+                active = self._zone.active(batch.pfn)
+                target = (batch.target_pfn, batch.target_generation)
+                landed = self._zone.land(*target, active, data)
                 sending.landed(batch, landed)
 
     def _send(self, transfer: _Transfer, now: float) -> None:
@@ -247,9 +249,11 @@ class Node:
         for batch in transfer.sending.next_batches(CREDIT - len(self._flights)):
             # A page that is not locked may change while it is under way: send a copy of it.
             data = self._zone.gather(batch.pfn, copy=not message.lock)
+            active = self._zone.active(batch.pfn)
+            target = (batch.target_pfn, batch.target_generation)
             ticket = self._session.ask(
                 node_name(message.target),
-                LandPages(message.transfer, batch.target_pfn, batch.target_generation, data),
+                LandPages(message.transfer, *target, active, data),
                 now=now,
                 within=self._land_seconds,
             )

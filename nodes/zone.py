@@ -128,18 +128,16 @@ class Zone:
         """
         frame = self._free.take(owner.size)
         got = frame.size
-        self._owner[frame] = owner[:got]
-        self._index[frame] = index[:got]
-        if mapped:
+        self._owner[frame], self._index[frame] = owner[:got], index[:got]
+        if NEW[mapped] & MAPPED:
             self._arena.zero(frame)
         self._write(frame, np.full(got, NEW[mapped], np.uint16))
-        if mapped:
+        if NEW[mapped] & MAPPED:
             self._lru_add(frame)
         status = np.full(owner.size, -errno.ENOMEM, np.int32)
         pfn, generation = np.zeros((2, owner.size), np.uint32)
         status[:got] = 0
-        pfn[:got] = frame
-        generation[:got] = self._generation[frame]
+        pfn[:got], generation[:got] = frame, self._generation[frame]
         return status, pfn, generation
 
     def put_pages(self, pfn: U32, generation: U32) -> Statuses:
@@ -191,10 +189,7 @@ class Zone:
         done = status == 0
         # Who is pending already stays where it is in the pagevec.
         added = done & (flags & (MAPPED | LRU | ISOLATED) != MAPPED) & (flags & LRU == 0)
-        fresh = done & (flags & MAPPED == 0)
-        # Nothing ages pages here, so a page that moved is as active as its old frame was.
-        self._change(frame[fresh], add=MAPPED | ACTIVE)
-        self._change(frame[done], remove=ISOLATED | LOCKED)
+        self._change(frame[done], add=MAPPED, remove=ISOLATED | LOCKED)
         self._lru_add(_distinct(frame[added]))
         return status
 
@@ -276,8 +271,8 @@ class Zone:
         self._put(position, size, status == 0, data)
         return status
 
-    def land(self, pfn: U32, generation: U32, data: Buffer) -> Statuses:
-        """Write a page of ``data`` into each frame that no page maps yet, else -ESTALE.
+    def land(self, pfn: U32, generation: U32, active: U8, data: Buffer) -> Statuses:
+        """Write a page of ``data`` and PageActive into each frame not mapped yet, else -ESTALE.
 
         -EINVAL in every row if ``data`` is not a page for each.
         """
@@ -286,6 +281,7 @@ class Zone:
         if memoryview(data).nbytes != self.page_size * pfn.size:
             status[:] = -errno.EINVAL
         self._put(frame * self.page_size, self.page_size, status == 0, data)
+        self._change(frame[(status == 0) & (active != 0)], add=ACTIVE)
         return status
 
     def gather(self, pfn: U32, *, copy: bool = False) -> Buffer:
@@ -300,6 +296,10 @@ class Zone:
     def count(self) -> dict[str, int]:
         """Frames that are free, active, inactive, pending, isolated, locked (in that order)."""
         return dict(zip(GAUGES, (GAUGE_ROWS @ self._histogram).tolist(), strict=True))
+
+    def active(self, pfn: U32) -> U8:
+        """PageActive of each; every pfn is a frame."""
+        return ((self._flags[pfn] & ACTIVE) // ACTIVE).astype(np.uint8)
 
     def inventory(self) -> tuple[U32, U16, U32, U32, U32]:
         """Every frame that is not free: (pfn, flags, generation, owner, index)."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from protocol.core import Buffer
 from protocol.messages import LandPages, Statuses
 
+U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
 I32 = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.intp]
@@ -145,9 +146,9 @@ class Sending:
 class Landing(Protocol):
     """What the target's half needs of a zone."""
 
-    def land(self, pfn: U32, generation: U32, data: Buffer) -> I32: ...
+    def land(self, pfn: U32, generation: U32, active: U8, data: Buffer) -> I32: ...
 
 
 def land_pages(zone: Landing, message: LandPages) -> Statuses:
     """The target's half: contents into their frames, and a status for each."""
-    return Statuses(zone.land(message.pfn, message.generation, message.data))
+    return Statuses(zone.land(message.pfn, message.generation, message.active, message.data))

@@ -94,10 +94,10 @@ class NewPages(Message):
     ``owner`` and ``index`` say for which object and at which page of it (page->mapping, ->index).
     ``mapped``: 1 = a first touch: zero it, it is mapped and pending for the active list at once;
     2 = the same for the inactive list; 0 = a migration target: contents come by LandPages, mapped
-    by PutbackLruPages.
+    by PutbackLruPages; 3 = the same for a copy that goes to the active list.
     """
 
-    mapped: Annotated[int, Meta(ge=0, le=2)]
+    mapped: Annotated[int, Meta(ge=0, le=3)]
     owner: U32
     index: U32
 
@@ -206,11 +206,15 @@ class DropHolds(Message):
 
 @message(0x30, "node>node", answer="Statuses")
 class LandPages(Message):
-    """Contents for frames that no page maps yet; -ESTALE if the generation is another by now."""
+    """Contents for frames that no page maps yet; -ESTALE if the generation is another by now.
+
+    ``active``: PageActive, which goes with the contents (K 1.50).
+    """
 
     transfer: Unsigned
     pfn: U32
     generation: U32
+    active: U8
     data: Data
 
 

@@ -107,10 +107,11 @@ def test_a_batch_that_comes_again_is_harmless_and_refused_once_a_page_is_mapped(
     )
     zeros = np.zeros(2, np.uint32)
     _, pfn, generation = zone.new_pages(0, zeros, zeros)
-    first = LandPages(7, pfn, generation, b"1" * 2 * PAGE)
+    active = np.ones(2, np.uint8)
+    first = LandPages(7, pfn, generation, active, b"1" * 2 * PAGE)
     for _ in range(2):
         assert land_pages(zone, first).status.tolist() == [0, 0]
     zone.putback_lru_pages(pfn, generation)
-    late = LandPages(7, pfn, generation, b"2" * 2 * PAGE)
+    late = LandPages(7, pfn, generation, active, b"2" * 2 * PAGE)
     assert land_pages(zone, late).status.tolist() == [-errno.ESTALE] * 2
     assert bytes(zone.load(PAGE, pfn, generation, zeros)[1]) == b"1" * 2 * PAGE

@@ -187,8 +187,10 @@ def test_a_refusal_is_an_envelope_alone() -> None:
 def test_page_contents_and_arrays_are_not_copied() -> None:
     pages = memoryview(bytearray(8192))
     numbers = np.array([1, 2], np.uint32)
-    frames = encode(envelope_of(0x30), LandPages(1, numbers, numbers, pages))
-    assert frames[3] is pages
+    frames = encode(
+        envelope_of(0x30), LandPages(1, numbers, numbers, numbers.astype(np.uint8), pages)
+    )
+    assert frames[4] is pages
     _, received = decode(frames, KEY)
     assert isinstance(received, LandPages)
     assert np.shares_memory(received.pfn, numbers)

@@ -95,7 +95,7 @@ def pages_land_in_the_wrong_order(patch: Patch) -> None:
 
 
 def a_landing_says_ok_and_writes_nothing(patch: Patch) -> None:
-    def land(original: Any, zone: Zone, pfn: Any, generation: Any, data: Any) -> Any:
+    def land(original: Any, zone: Zone, pfn: Any, *rest: Any) -> Any:
         return np.zeros(pfn.size, np.int32)
 
     wrap(patch, Zone, "land", land)

@@ -167,7 +167,7 @@ def test_page_contents_are_sent_again_from_where_they_are() -> None:
     target.ask(NODE, Exit(0), now=0.0)
     hear(source, sends(target.take_effects()))
     pages, numbers = memoryview(bytearray(8192)), np.array([3, 4], np.uint32)
-    source.ask("node1", LandPages(1, numbers, numbers, pages), now=0.0)
+    source.ask("node1", LandPages(1, numbers, numbers, numbers.astype(np.uint8), pages), now=0.0)
     source.tick(now=0.25)
     _, first, again = sends(source.take_effects())
     assert first[-1] is pages and again[-1] is pages

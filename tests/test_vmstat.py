@@ -149,6 +149,24 @@ def test_numa_maps_says_what_the_lists_say(make_lab: MakeLab, profile: Profile) 
 
 
 @PROFILES
+def test_a_page_that_moves_or_is_copied_keeps_its_list(make_lab: MakeLab, profile: Profile) -> None:
+    """K 1.50.  A copy is a new anonymous page."""
+    lab = make_lab(profile=profile)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 20)
+    file = lab.mmap(pid, 6, prot=PROT_READ, name="/bin/true")
+    lab.fault(pid, file, 6, access=POPULATE_FILE)
+    for source, target in ((0, 1), (1, 2), (2, 0)):
+        assert lab.migrate(pid, source, target) == 0
+        anon, of_file = lab.numa_maps(pid)
+        assert ("active=0" in anon) == (profile is MODERN)
+        assert "mapped=6 active=0" in of_file
+    child = lab.fork(pid)
+    lab.fault(child, start, 20)
+    assert ("active=0" in lab.numa_maps(child)[0]) == (profile is MODERN)
+
+
+@PROFILES
 def test_counters_and_trace_outlive_the_coordinator(make_lab: MakeLab, profile: Profile) -> None:
     lab = make_lab(nodes=3, frames=20, profile=profile)
     pid = lab.spawn()

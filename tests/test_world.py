@@ -45,7 +45,9 @@ class Teller:
                 names = self.name, self.peer
                 envelope = Envelope(KEY, Kind.QUESTION, OPCODE, order, 0, *names, 1, 1, 1)
                 nothing = np.zeros(0, np.uint32)
-                message = LandPages(0, nothing, nothing, memoryview(self.page))
+                message = LandPages(
+                    0, nothing, nothing, nothing.astype(np.uint8), memoryview(self.page)
+                )
                 return [Send(self.peer, encode(envelope, message))]
             case Received(frames):
                 try:

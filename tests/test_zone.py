@@ -220,7 +220,7 @@ def test_putback_maps_unlocks_and_brings_to_the_lru() -> None:
     pfn, generation = touch(zone, 2)
     zone.isolate_lru_page(pfn, generation)
     zone.lock(pfn, generation)
-    _, target, fresh = zone.new_pages(0, u32(5), u32(6))
+    _, target, fresh = zone.new_pages(3, u32(5), u32(6))
     both = np.concatenate((pfn, target)), np.concatenate((generation, fresh))
     assert not zone.putback_lru_pages(*both).any()
     count = zone.count()
@@ -354,11 +354,11 @@ def test_pages_land_only_in_frames_of_that_generation_that_no_page_maps() -> Non
     where = np.concatenate((pfn, target)), np.concatenate((generation, fresh + u32(0, 1)))
     data = b"a" * PAGE + b"b" * PAGE + b"c" * PAGE
     wanted = [-errno.ESTALE, 0, -errno.ESTALE]
-    assert zone.land(*where, data).tolist() == wanted
-    assert zone.land(*where, data).tolist() == wanted
-    assert zone.land(*where, data[1:]).tolist() == [-errno.EINVAL] * 3
+    assert zone.land(*where, ones(3), data).tolist() == wanted
+    assert zone.land(*where, ones(3), data).tolist() == wanted
+    assert zone.land(*where, ones(3), data[1:]).tolist() == [-errno.EINVAL] * 3
     zone.putback_lru_pages(target, fresh)
-    assert zone.land(target, fresh, b"d" * 2 * PAGE).tolist() == [-errno.ESTALE] * 2
+    assert zone.land(target, fresh, ones(2), b"d" * 2 * PAGE).tolist() == [-errno.ESTALE] * 2
     loaded = zone.load(PAGE, target[:1], fresh[:1], u32(0))[1]
     assert bytes(loaded) == b"b" * PAGE
 
@@ -378,7 +378,7 @@ def test_a_pfn_that_is_no_frame_is_einval_everywhere() -> None:
         zone.set_generation(pfn, generation, generation),
         zone.hold(pfn, generation, ones(2), ones(2)),
         zone.mapped(pfn, generation),
-        zone.land(pfn, generation, bytes(2 * PAGE)),
+        zone.land(pfn, generation, ones(2), bytes(2 * PAGE)),
         zone.load(8, pfn, generation, u32(0, 0))[0],
         zone.store(8, pfn, generation, u32(0, 0), b"x" * 16),
     ):

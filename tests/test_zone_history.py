@@ -48,7 +48,7 @@ def run(zone: Zone, command: str, rows: list[tuple[int, int, int]], generation: 
         case "store":
             zone.store(3, pfn, named, u32(*bits), b"abc" * pfn.size)
         case "land":
-            zone.land(pfn, named, b"z" * PAGE * pfn.size)
+            zone.land(pfn, named, bits & np.uint8(1), b"z" * PAGE * pfn.size)
         case "prep":
             zone.migrate_prep()
 
