@@ -8,11 +8,14 @@ INSTALLED_TEST := $(VENV)/installed-test
 PACKAGES := protocol nodes coordinator numalab
 CHECKED := $(PACKAGES) tests
 
-.PHONY: help demo test sim soak bench docs clean
+# Of `make conformance`; SEED=N draws the same ones again.
+RANDOM_SCENARIOS ?= 500
+
+.PHONY: help demo test sim soak bench conformance docs clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: $(INSTALLED)  ## Start a small machine and watch its pages move
 	$(BIN)/numalab demo
@@ -32,6 +35,9 @@ soak: $(INSTALLED_TEST)  ## Writers during a minute of migrations, and 10,000 th
 
 bench: $(INSTALLED)  ## How fast pages move on this machine
 	$(BIN)/numalab bench
+
+conformance: $(INSTALLED)  ## The same calls here and on a real Linux 6.1 in QEMU
+	$(BIN)/python -m numalab.conformance --random $(RANDOM_SCENARIOS) $(if $(SEED),--seed $(SEED))
 
 docs: $(INSTALLED)  ## Write the pages that are made from the tables
 	$(BIN)/python -m numalab.documents

@@ -1,0 +1,298 @@
+"""A scenario on a machine of ours, through the same API that everybody uses (numalab/task.py).
+
+The machine is a live one (numalab/machine.py) or a simulated one (numalab/conformance/sim.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+
+from numalab.conformance.scenario import (
+    FIRST,
+    PAGE,
+    Layout,
+    Scenario,
+    Step,
+    error_name,
+    prot,
+    runs_of_nodes,
+    status_name,
+)
+from numalab.machine import Machine
+from numalab.task import Task
+from protocol.syscalls import MovedPages, MovePages
+
+Answer = dict[str, Any]
+MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_LOCKED = 1, 2, 0x10, 0x20, 0x2000
+NO_SUCH_PID = 999_999
+
+
+class NotYet(Exception):
+    """The machine has no such call."""
+
+
+class Arm:
+    """The tasks of one scenario on our machine."""
+
+    def __init__(self, machine: Machine, scenario: Scenario) -> None:
+        self.machine = machine
+        self.steps = scenario.steps
+        self.layout = Layout(scenario.steps)
+        self.tasks: dict[str, Task] = {}
+        self._areas: list[str] = []
+        self._files: list[str] = []
+        self._cpusets: list[str] = []
+        self.answers: list[Answer] = []
+
+    async def run(self) -> list[Answer]:
+        """An answer for each step; {"not yet": op} is the last one if a call is missing."""
+        answers = self.answers
+        try:
+            await self.spawn({"task": FIRST, "cpu": 0, "uid": 0})
+            for step in self.steps:
+                try:
+                    answers.append(await self.step(step))
+                except NotYet as what:
+                    answers.append({"not yet": str(what)})
+                    break
+        finally:
+            await self._leave()
+        return answers
+
+    async def _leave(self) -> None:
+        for task in self.tasks.values():
+            with contextlib.suppress(OSError):
+                await task.exit()
+        for path in reversed(self._cpusets):
+            with contextlib.suppress(OSError):
+                await self.machine.cpusets.rmdir(path)
+        for name in self._files:
+            with contextlib.suppress(OSError):
+                await self._method("unlink")(name)
+
+    async def step(self, step: Step) -> Answer:
+        before = await self._vmstat()
+        carry_out = getattr(self, step["op"], None)
+        if carry_out is None:
+            raise NotYet(step["op"])
+        try:
+            answer = await carry_out(step)
+        except OSError as error:
+            answer = {"errno": error_name(error.errno or 0)}
+        after = await self._vmstat()
+        if before and after:
+            answer |= {"moved": after[0] - before[0], "failed": after[1] - before[1]}
+        seen = {name: await self._look(task) for name, task in self.tasks.items()}
+        return {**answer, "seen": seen}
+
+    def _method(self, name: str, of: object = None) -> Any:
+        """A method of the machine (or of a task) that it may not have."""
+        found = getattr(self.machine if of is None else of, name, None)
+        if found is None:
+            raise NotYet(name)
+        return found
+
+    def _by(self, step: Step) -> Task:
+        return self.tasks[step.get("by", FIRST)]
+
+    def _pid(self, step: Step) -> int:
+        name = step.get("task", FIRST)
+        if not isinstance(name, int):
+            return self.tasks[name].pid
+        return NO_SUCH_PID if name < 0 else name
+
+    def _range(self, step: Step) -> tuple[int, int]:
+        return self.layout.address(step["place"]), step["pages"] * PAGE + step.get("bytes", 0)
+
+    async def _vmstat(self) -> tuple[int, int] | None:
+        if not hasattr(self.machine, "vmstat"):
+            return None
+        counts = await self.machine.vmstat()
+        return int(counts["pgmigrate_success"]), int(counts["pgmigrate_fail"])
+
+    # ---- tasks -----------------------------------------------------------------------------
+
+    async def spawn(self, step: Step) -> Answer:
+        uid = step.get("uid", 0)
+        task = await self.machine.spawn(step.get("cpu", 0), uid, leased=False)
+        self.tasks[step["task"]] = task
+        return {"value": 0}
+
+    async def fork(self, step: Step) -> Answer:
+        child = await self._by(step).fork(step.get("cpu", 0))
+        self.tasks[step["task"]] = child
+        return {"value": 0}
+
+    async def clone(self, step: Step) -> Answer:
+        clone = self._method("clone", self._by(step))
+        self.tasks[step["task"]] = await clone(cpu=step.get("cpu", 0))
+        return {"value": 0}
+
+    async def exit(self, step: Step) -> Answer:
+        await self.tasks.pop(step.get("by", FIRST)).exit()
+        return {"value": 0}
+
+    async def run_on(self, step: Step) -> Answer:
+        self._by(step).cpu = step["cpu"]
+        return {"value": 0}
+
+    async def setresuid(self, step: Step) -> Answer:
+        await self._method("setresuid", self._by(step))(*step["uids"])
+        return {"value": 0}
+
+    # ---- memory ----------------------------------------------------------------------------
+
+    async def mmap(self, step: Step) -> Answer:
+        area = step["area"]
+        flags = MAP_FIXED | (MAP_SHARED if step.get("shared") else MAP_PRIVATE)
+        if step.get("locked"):
+            self._method("mlock", self._by(step))
+            flags |= MAP_LOCKED
+        name = step.get("file")
+        flags |= MAP_ANONYMOUS if name is None else 0
+        path = "" if name is None else f"/{name}"
+        address, offset = self.layout.address([area, 0]), step.get("offset", 0) * PAGE
+        length = step["pages"] * PAGE
+        got = await self._by(step).mmap(length, prot(step), flags, address, path, offset)
+        assert got == address, f"{area} is at {got:#x} and not at {address:#x}"
+        if area not in self._areas:
+            self._areas.append(area)
+        return {"value": 0}
+
+    async def file(self, step: Step) -> Answer:
+        await self._method("create_file")(f"/{step['name']}", step["pages"], "shmem")
+        self._files.append(f"/{step['name']}")
+        return {"value": 0}
+
+    async def munmap(self, step: Step) -> Answer:
+        await self._by(step).munmap(*self._range(step))
+        return {"value": 0}
+
+    async def mprotect(self, step: Step) -> Answer:
+        await self._by(step).mprotect(*self._range(step), prot(step))
+        return {"value": 0}
+
+    async def mlock(self, step: Step) -> Answer:
+        await self._method("mlock", self._by(step))(*self._range(step))
+        return {"value": 0}
+
+    async def munlock(self, step: Step) -> Answer:
+        await self._method("munlock", self._by(step))(*self._range(step))
+        return {"value": 0}
+
+    async def madvise(self, step: Step) -> Answer:
+        await self._method("madvise", self._by(step))(*self._range(step), step["advice"])
+        return {"value": 0}
+
+    def _pages(self, step: Step) -> Any:
+        start = self.layout.address(step["place"])
+        return start + PAGE * np.arange(step["pages"], dtype=np.uint64)
+
+    async def write(self, step: Step) -> Answer:
+        """Page by page, so that those before one that cannot be written are."""
+        words = np.arange(step["value"], step["value"] + step["pages"], dtype="<u8")
+        for address, word in zip(self._pages(step).tolist(), words, strict=True):
+            await self._by(step).store(address, word.tobytes())
+        return {"value": 0}
+
+    async def read(self, step: Step) -> Answer:
+        task = self._by(step)
+        data = [await task.load(address, 8) for address in self._pages(step).tolist()]
+        return {"value": 0, "words": [int.from_bytes(word, "little") for word in data]}
+
+    # ---- policies --------------------------------------------------------------------------
+
+    def _nodes(self, step: Step, key: str) -> list[int]:
+        nodes = step.get(key)
+        if isinstance(nodes, dict):
+            raise NotYet("raw node masks")
+        return list(nodes or [])
+
+    async def set_mempolicy(self, step: Step) -> Answer:
+        await self._by(step).set_mempolicy(step["mode"], self._nodes(step, "nodes"))
+        return {"value": 0}
+
+    async def mbind(self, step: Step) -> Answer:
+        nodes, flags = self._nodes(step, "nodes"), step.get("flags", 0)
+        await self._by(step).mbind(*self._range(step), step["mode"], nodes, flags)
+        return {"value": 0}
+
+    async def get_mempolicy(self, step: Step) -> Answer:
+        address = self.layout.address(step["place"]) if step.get("place") else 0
+        address = step.get("address", address)
+        mode, nodes = await self._by(step).get_mempolicy(address, step.get("flags", 0))
+        answer: Answer = {"value": 0, "mode": mode}
+        if step.get("maxnode"):
+            answer["nodes"] = list(nodes)
+        return answer
+
+    # ---- migration -------------------------------------------------------------------------
+
+    async def migrate_pages(self, step: Step) -> Answer:
+        old, new = self._nodes(step, "old"), self._nodes(step, "new")
+        return {"value": await self._by(step).migrate_pages(self._pid(step), old, new)}
+
+    async def move_pages(self, step: Step) -> Answer:
+        if step.get("bad"):
+            raise NotYet("unreadable arrays")
+        addresses = [self.layout.address(place) for place in step["places"]]
+        nodes, flags = step.get("nodes"), step.get("flags", 2)
+        by = self._by(step)
+        query = nodes is None
+        wanted = np.array([0] * len(addresses) if query else nodes, np.int32)
+        places = np.array(addresses, np.uint64)
+        message = MovePages(by.pid, self._pid(step), flags, int(query), places, wanted)
+        try:
+            moved = await self.machine.expect(message, MovedPages)
+        except OSError as error:
+            untouched = ["untouched"] * len(addresses)
+            return {"errno": error_name(error.errno or 0), "status": untouched}
+        return {"value": moved.value, "status": [status_name(one) for one in moved.status.tolist()]}
+
+    # ---- cpusets ---------------------------------------------------------------------------
+
+    async def cpuset(self, step: Step) -> Answer:
+        path, file = f"/{step['path']}", step.get("file", "")
+        match step["do"]:
+            case "mkdir":
+                await self.machine.cpusets.mkdir(path)
+                self._cpusets.append(path)
+            case "rmdir":
+                await self.machine.cpusets.rmdir(path)
+            case "read":
+                return {"value": 0, "text": (await self.machine.cpusets.read(path, file)).strip()}
+            case _:
+                text = str(self._pid(step)) if "task" in step else step["text"]
+                await self.machine.cpusets.write(path, file, text)
+        return {"value": 0}
+
+    # ---- looking ---------------------------------------------------------------------------
+
+    async def _look(self, task: Task) -> dict[str, Any]:
+        nodes: dict[str, list[int | str]] = {}
+        words: dict[str, list[int | None]] = {}
+        for name, start, pages in self.layout.areas():
+            if name in self._areas:
+                places = start + PAGE * np.arange(pages, dtype=np.uint64)
+                status = await task.move_pages(0, places, None, 0)
+                nodes[name] = [status_name(one) for one in status]
+                words[name] = await self._words(task, places, status)
+        return {"nodes": nodes, "words": words, "maps": await self._numa_maps(task)}
+
+    async def _words(self, task: Task, places: Any, status: list[int]) -> list[int | None]:
+        words: list[int | None] = [None] * len(status)
+        for first, end in runs_of_nodes(status):
+            with contextlib.suppress(OSError):
+                data = await task.load_many(places[first:end], 8)
+                words[first:end] = np.frombuffer(data, "<u8").tolist()
+        return words
+
+    async def _numa_maps(self, task: Task) -> list[str]:
+        lines = []
+        for line in (await self.machine.numa_maps(task.pid)).splitlines():
+            start, _, rest = line.partition(" ")
+            lines.append(f"{self.layout.name(int(start, 16))} {rest}")
+        return lines
