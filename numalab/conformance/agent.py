@@ -41,6 +41,10 @@ def prepare(doer: Doer) -> None:
         done = doer.call("finit_module", fd, empty, 0)
         assert done in (0, -17), f"{name}: {done}"
         doer.call("close", fd)
+    # A read fault maps the page that was read, and none around it.
+    mount(doer, "debugfs", "/debug")
+    with open("/debug/fault_around_bytes", "w") as file:
+        file.write("4096")
 
 
 def settle(doer: Doer) -> None:

@@ -18,11 +18,11 @@ from numalab.conformance.scenario import (
     Step,
     error_name,
     prot,
-    runs_of_nodes,
     status_name,
 )
 from numalab.machine import Machine
 from numalab.task import Task
+from protocol.files import CreateFile, Unlink
 from protocol.syscalls import MovedPages, MovePages
 
 Answer = dict[str, Any]
@@ -71,7 +71,7 @@ class Arm:
                 await self.machine.cpusets.rmdir(path)
         for name in self._files:
             with contextlib.suppress(OSError):
-                await self._method("unlink")(name)
+                await self.machine.call(Unlink(name))
 
     async def step(self, step: Step) -> Answer:
         before = await self._vmstat()
@@ -163,7 +163,7 @@ class Arm:
         return {"value": 0}
 
     async def file(self, step: Step) -> Answer:
-        await self._method("create_file")(f"/{step['name']}", step["pages"], "shmem")
+        await self.machine.call(CreateFile(f"/{step['name']}", step["pages"], "shmem", 0.0))
         self._files.append(f"/{step['name']}")
         return {"value": 0}
 
@@ -283,11 +283,18 @@ class Arm:
         return {"nodes": nodes, "words": words, "maps": await self._numa_maps(task)}
 
     async def _words(self, task: Task, places: Any, status: list[int]) -> list[int | None]:
+        """The first word of each page that is present: to read another one would map it."""
         words: list[int | None] = [None] * len(status)
-        for first, end in runs_of_nodes(status):
-            with contextlib.suppress(OSError):
-                data = await task.load_many(places[first:end], 8)
-                words[first:end] = np.frombuffer(data, "<u8").tolist()
+        present = [page for page, node in enumerate(status) if node >= 0]
+        try:
+            data = await task.load_many(places[present], 8)
+        except OSError:
+            for page in present:
+                with contextlib.suppress(OSError):
+                    words[page] = int.from_bytes(await task.load(int(places[page]), 8), "little")
+            return words
+        for page, word in zip(present, np.frombuffer(data, "<u8").tolist(), strict=True):
+            words[page] = word
         return words
 
     async def _numa_maps(self, task: Task) -> list[str]:

@@ -6,10 +6,10 @@
 
 typedef unsigned long word;
 
-enum { SYSCALL, WRITE, READ, POKE, PEEK, FORK, CLONE };
+enum { SYSCALL, WRITE, READ, POKE, PEEK, FORK, CLONE, LOOK };
 enum { SYS_read, SYS_write, SYS_rt_sigaction = 13, SYS_clone = 56,
-       SYS_exit_group = 231 };
-enum { SIGBUS = 7, SIGSEGV = 11, SIGCHLD = 17, CLONE_PARENT = 0x8000, SEGV_ACCERR = 2, EIO = 5, EACCES = 13, EFAULT = 14 };
+       SYS_exit_group = 231, SYS_move_pages = 279 };
+enum { SIGBUS = 7, SIGSEGV = 11, SIGCHLD = 17, CLONE_PARENT = 0x8000, SEGV_ACCERR = 2, EACCES = 13, EFAULT = 14 };
 enum { THREADS = 4, STACK = 4096, BUFFER = 64 };
 
 static const word SA_SIGINFO = 4, SA_RESTORER = 0x04000000, SA_NODEFER = 0x40000000;
@@ -39,11 +39,11 @@ static void quit(void) { call(SYS_exit_group, 0, 0, 0, 0, 0, 0); }
 
 static void restorer(void) { quit(); }
 
-/* info[2] is si_code: a missing mapping, or one that does not allow it. */
+/* As an errno, what happened: info[2] is si_code. */
 static void caught(int signal, int *info, void *context)
 {
 	(void)context;
-	failure = signal == SIGBUS ? -EIO : info[2] == SEGV_ACCERR ? -EACCES : -EFAULT;
+	failure = signal == SIGSEGV && info[2] == SEGV_ACCERR ? -EACCES : -EFAULT;
 	__builtin_longjmp(escape, 1);
 }
 
@@ -97,6 +97,23 @@ static long read_words(word address, word count, word stride, word *values)
 	return 0;
 }
 
+struct look { word address; int status; int readable; word value; };
+
+/* Of each address: its node or -errno, and the word there; a page that is absent is not touched. */
+static void look(word task, word count, word array)
+{
+	word *address = (word *)array;
+	int *status = (int *)(address + count);
+	receive(task, address, count * sizeof *address);
+	call(SYS_move_pages, 0, count, array, 0, (word)status, 0);
+	for (word i = 0; i < count; i++) {
+		struct look seen = {address[i], status[i], 0, 0};
+		if (status[i] >= 0)
+			seen.readable = read_words(address[i], 1, 0, &seen.value) == 0;
+		send(task, &seen, sizeof seen);
+	}
+}
+
 void loop(word task);
 
 static long thread(word task, char *stack)
@@ -138,6 +155,9 @@ __attribute__((used)) void loop(word task)
 			break;
 		case PEEK:
 			send(task, (char *)c.a[0], c.a[1]);
+			continue;
+		case LOOK:
+			look(task, c.a[0], c.a[1]);
 			continue;
 		case FORK:
 			result = call(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0, 0);

@@ -11,8 +11,8 @@ from numalab.conformance.scenario import PAGE, UNREADABLE, RawMask
 
 PROGRAM = "/doer"
 TASKS = 8
-SECONDS = 10.0
-SYSCALL, WRITE, READ, POKE, PEEK, FORK, CLONE = range(7)
+SECONDS = 30.0
+SYSCALL, WRITE, READ, POKE, PEEK, FORK, CLONE, LOOK = range(8)
 
 SYS = {
     "mmap": 9, "mprotect": 10, "munmap": 11, "madvise": 28, "exit": 60, "execve": 59,
@@ -141,6 +141,13 @@ class Doer:
         self.tell(READ, address, pages, PAGE)
         result = self.result()
         return result, list(struct.unpack(f"<{pages}Q", self.hear(8 * pages)))
+
+    def look(self, addresses: list[int]) -> list[tuple[int, int | None]]:
+        """The status of each page, and its first word if it is present and may be read."""
+        self.tell(LOOK, len(addresses), ARRAYS)
+        os.write(self._to, struct.pack(f"<{len(addresses)}Q", *addresses))
+        rows = struct.iter_unpack("<QiiQ", self.hear(24 * len(addresses)))
+        return [(status, word if readable else None) for _, status, readable, word in rows]
 
     def fork(self, number: int) -> Doer:
         self.tell(FORK, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import struct
 from collections.abc import Callable
@@ -19,7 +20,6 @@ from numalab.conformance.scenario import (
     nodes_of,
     prot,
     raw_mask,
-    runs_of_nodes,
     status_name,
 )
 
@@ -308,32 +308,16 @@ class Run:
 
     def _look(self, doer: Doer) -> dict[str, Any]:
         """Where the pages of each area are, what is in them, and the lines of numa_maps."""
+        areas = [area for area in self.layout.areas() if area[0] in self.areas]
+        places = [start + n * PAGE for _, start, pages in areas for n in range(pages)]
+        seen = iter(doer.look(places))
         nodes: dict[str, list[int | str]] = {}
         words: dict[str, list[int | None]] = {}
-        for name, start, pages in self.layout.areas():
-            if name not in self.areas:
-                continue
-            status = self._query(doer, start, pages)
-            nodes[name] = [status_name(one) for one in status]
-            words[name] = self._words(doer, start, status)
+        for name, _, pages in areas:
+            rows = list(itertools.islice(seen, pages))
+            nodes[name] = [status_name(status) for status, _ in rows]
+            words[name] = [word for _, word in rows]
         return {"nodes": nodes, "words": words, "maps": self._numa_maps(doer.tid)}
-
-    def _query(self, doer: Doer, start: int, pages: int) -> list[int]:
-        """move_pages(2) as a question, by the task itself."""
-        doer.poke(ARRAYS, struct.pack(f"<{pages}Q", *(start + n * PAGE for n in range(pages))))
-        status = ARRAYS + 3 * PAGE
-        done = doer.call("move_pages", 0, pages, ARRAYS, 0, status, 0)
-        assert done == 0, done
-        return list(struct.unpack(f"<{pages}i", doer.peek(status, 4 * pages)))
-
-    def _words(self, doer: Doer, start: int, status: list[int]) -> list[int | None]:
-        """The first word of each page that is present: to read another one would map it."""
-        words: list[int | None] = [None] * len(status)
-        for first, end in runs_of_nodes(status):
-            done, values = doer.read(start + first * PAGE, end - first)
-            if done == 0:
-                words[first:end] = values
-        return words
 
     def _numa_maps(self, pid: int) -> list[str]:
         lines = []

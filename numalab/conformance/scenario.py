@@ -27,7 +27,7 @@ GAP = 7
 UNREADABLE = 0x8000
 
 FIRST = "t"
-#: Pages of which one read tells the words.
+#: Pages that one read reads at most.
 READ_MAX = 64
 #: Distances between the nodes: two pairs, and a longer way from 0 to 3 and 1 to 2.
 DISTANCES = ((10, 12, 20, 22), (12, 10, 22, 20), (20, 22, 10, 12), (22, 20, 12, 10))
@@ -123,15 +123,3 @@ def status_name(status: int) -> int | str:
 def prot(step: Step) -> int:
     """PROT_READ, PROT_WRITE and PROT_EXEC for the letters r, w and x."""
     return sum({"r": 1, "w": 2, "x": 4}[letter] for letter in step.get("prot", "rw"))
-
-
-def runs_of_nodes(status: list[int]) -> Iterator[tuple[int, int]]:
-    """First and end of each run of pages that are on some node, as long as one read may be."""
-    first = 0
-    while first < len(status):
-        end = first
-        while end < len(status) and status[end] >= 0 and end - first < READ_MAX:
-            end += 1
-        if end > first:
-            yield first, end
-        first = max(end, first + 1)
