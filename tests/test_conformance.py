@@ -97,7 +97,7 @@ def test_a_scenario_that_differs_is_shrunk_to_what_matters() -> None:
 
     def wrong(scenario: Scenario) -> list[Answer]:
         answers = sim.run(scenario)
-        for step, answer in zip(scenario.steps, answers, strict=True):
+        for step, answer in zip(scenario.steps, answers, strict=False):
             if step["op"] == "migrate_pages" and answer.get("value") == 0:
                 answer["value"] = 1
         return answers
