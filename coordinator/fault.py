@@ -234,6 +234,7 @@ def _first_touch(
     vma.bits[slot] &= ~np.uint8(Pte.BUSY)
     for nid, rows, pfn in parts:
         memory.map_new(task, vma, slot[rows], nid, pfn, np.full(rows.size, bits, np.uint8))
-        memory.emulated.faulted(memory, task.pid, node, nid, rows.size)
+        if access <= Access.WRITE:
+            memory.emulated.faulted(memory, task.pid, node, nid, rows.size)
     memory.woken = True
     return sum(rows.size for _, rows, _ in parts) == slot.size

@@ -211,7 +211,8 @@ class Client:
     def _end_access(self, ticket: int, access: Access, now: float) -> None:
         """It ends now, or at a pace when its emulated time is over."""
         result, until = access.result(), access.started + access.emulated * self.meter.pace
-        self.meter.waited(access.pid, max(until, now) - access.started)
+        if access.fault <= FaultAccess.WRITE:
+            self.meter.waited(access.pid, max(until, now) - access.started)
         if until > now:
             self._drop(ticket)
             self._rests.add(ticket, until, result)

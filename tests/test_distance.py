@@ -156,6 +156,13 @@ def test_a_page_that_is_there_already_costs_no_fault(lab: Lab) -> None:
     assert emulated(lab) == before
 
 
+@pytest.mark.parametrize("populate", [2, 3])
+def test_an_image_that_is_filled_in_costs_nothing(lab: Lab, populate: int) -> None:
+    pid = lab.spawn()
+    lab.fault(pid, lab.mmap(pid, 5), 5, access=populate)
+    assert emulated(lab) == ({}, {})
+
+
 def test_a_copy_on_write_is_a_fault_too(lab: Lab) -> None:
     pid = lab.spawn()
     start = lab.mapped(pid, 4)
