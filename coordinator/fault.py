@@ -17,7 +17,8 @@ from coordinator.cow import copy_on_write
 from coordinator.frames import ACTIVE, INACTIVE, allocate_frames
 from coordinator.mem_map import FILLING, NO_NODE, PageFlag, Rows
 from coordinator.memory import Memory
-from coordinator.mm import PROT_READ, PROT_WRITE, Pages, Pte, Task, Vma
+from coordinator.mm import PROT_READ, PROT_WRITE, UNCACHED, Pages, Pte, Task, Vma
+from coordinator.uncached import allocate_granules
 from protocol.notes import FaultServed
 from protocol.syscalls import Translations
 
@@ -192,6 +193,8 @@ def _serve(
         memory.map_existing(task, vma, slot, nid, pfn, bits)
     if needs.reuse.size or needs.attach.size:
         return True
+    if needs.allocate.size and vma.name == UNCACHED:
+        return (yield from allocate_granules(memory, task, vma, needs.allocate, node))
     if needs.allocate.size:
         return (yield from _first_touch(memory, task, vma, needs.allocate, node, access))
     if needs.copy.size:

@@ -7,7 +7,8 @@ import numpy as np
 from coordinator.cpuset import TOP, is_subset, parent_of
 from coordinator.mem_map import NO_NODE, PageFlag
 from coordinator.memory import Memory
-from coordinator.mm import Mapping, Pte, Vma
+from coordinator.mm import UNCACHED, Mapping, Pte, Vma
+from coordinator.uncached import GRANULE_PAGES
 
 _LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
 _ENTRY = np.uint8(Pte.ENTRY)
@@ -39,6 +40,7 @@ def check_memory(memory: Memory) -> None:
     for mapping in memory.mappings.values():
         if mapping.shared:
             _check_cache(memory, mapping)
+            _check_granules(mapping)
     for path, mapping in memory.files.items():
         host = mapping.host
         linked = host is not None and host.linked and host.path == path
@@ -62,6 +64,15 @@ def _check_cache(memory: Memory, mapping: Mapping) -> None:
         index = slot + vma.pgoff
         same = (mapping.nid[index] == vma.nid[slot]) & (mapping.pfn[index] == vma.pfn[slot])
         assert same.all(), f"{where}: an entry at {vma.start:#x} is not what the cache has"
+
+
+def _check_granules(mapping: Mapping) -> None:
+    """A granule of the uncached allocator is on one node, all of it, or it is nowhere."""
+    if mapping.vmas and mapping.vmas[0].name == UNCACHED:
+        short = -mapping.nid.size % GRANULE_PAGES
+        granules = np.pad(mapping.nid, (0, short), "edge").reshape(-1, GRANULE_PAGES)
+        torn = np.flatnonzero((granules != granules[:, :1]).any(axis=1))
+        assert not torn.size, f"object {mapping.id}: granule {torn[0]} is on several nodes"
 
 
 def _check_vma(memory: Memory, pid: int, vma: Vma, counted: dict[int, np.ndarray]) -> None:

@@ -39,7 +39,7 @@ from coordinator.records import (
     PagesTagged,
 )
 from coordinator.vmstat import Counters, Migrated, trace_lines
-from protocol.messages import NewPageFrames, NewPages
+from protocol.messages import NewPageFrames, NewPages, NewUncachedPages
 from protocol.notes import Note, PagesAllocated
 from protocol.profile import SEED, Profile
 from protocol.schema import Message
@@ -186,7 +186,12 @@ class Memory:
         self.records.append(MigrationCounted(done.succeeded, done.failed, lines))
 
     def given(
-        self, nid: int, answer: NewPageFrames, rows: Rows, asked: NewPages, flags: PageFlag
+        self,
+        nid: int,
+        answer: NewPageFrames,
+        rows: Rows,
+        asked: NewPages | NewUncachedPages,
+        flags: PageFlag,
     ) -> Pfns:
         """These rows of an allocation got frames; a frame that was being put is free thereby."""
         frames, pfn = self.mem_map[nid], answer.pfn[rows].copy()

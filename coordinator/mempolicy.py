@@ -133,8 +133,8 @@ def do_migrate_pages(
     """
     yield from down_read(mm)
     try:
-        error = migrate_vmas(
-            mm, from_nodes=from_nodes, to_nodes=to_nodes, flags=flags, profile=profile
+        error = yield from migrate_vmas(
+            memory, mm, from_nodes=from_nodes, to_nodes=to_nodes, flags=flags, profile=profile
         )
         if error:
             return min(error, 0)

@@ -7,7 +7,7 @@ into chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
@@ -39,22 +39,26 @@ def fail_migrate_page(mapping: Mapping, pages: int) -> Statuses32:
 
 
 def migrate_vmas(
+    memory: Memory,
     mm: Mm,
     *,
     from_nodes: frozenset[int],
     to_nodes: frozenset[int],
     flags: int,
     profile: Profile,
-) -> int:
+) -> Steps[int]:
     """Offer each vma that has ``vm_ops->migrate`` to its hook, in address order (K 2.2).
 
-    The first non-zero return ends the walk and is returned (K 2.5).  Keyword arguments, because the
-    header and the definition of 2006 disagreed on the order of the two masks (K 2.3).
+    mmap_sem is held.  The first non-zero return ends the walk and is returned (K 2.5).  Keyword
+    arguments, because the header and the definition of 2006 disagreed on the order of the two
+    masks (K 2.3).
     """
     vmas = mm.vmas[:-1] if profile.last_vma_skipped else mm.vmas
     for vma in list(vmas):
         if vma.vm_ops is not None and vma.vm_ops.migrate is not None:
-            result = vma.vm_ops.migrate(vma, from_nodes, to_nodes, flags)
+            result = vma.vm_ops.migrate(memory, vma, from_nodes, to_nodes, flags)
+            if isinstance(result, Generator):
+                result = yield from result
             if result:
                 return result
     return 0
@@ -93,11 +97,12 @@ class Migration:
     # ---- the passes (K 1.19) ---------------------------------------------------------------
 
     def run(self) -> Steps[int]:
-        self.list.seal()
+        self.list.seal(State.ISOLATED if self.settings.granule else State.LISTED)
         self.memory.page_lists.append(self.list)
         started, retry, failed = self.memory.now, 0, 0
         try:
-            yield from self._isolate_all()
+            if not self.settings.granule:
+                yield from self._isolate_all()
             for number in range(PASSES):
                 self.work.force = number >= POLITE_PASSES
                 yield from self._one_pass()
@@ -192,7 +197,7 @@ class Migration:
             return
         rows = np.flatnonzero(self.list.state == State.ALLOCATED)
         if self.work.nomem_row is not None:
-            late = rows[rows > self.work.nomem_row]
+            late = rows[rows >= self.work.nomem_row]
             self.work.step(late, np.full(late.size, -ENOMEM, np.int32))
             rows = rows[rows < self.work.nomem_row]
         self.work.start_copying(rows)

@@ -11,12 +11,17 @@ from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from coordinator.inode import Inode, PageTag
 from coordinator.mem_map import NO_NODE
+
+if TYPE_CHECKING:
+    from coordinator.calls import Steps
+    from coordinator.memory import Memory
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x01, 0x02, 0x10, 0x20
@@ -54,11 +59,14 @@ class VmFlag(IntFlag):
     RESERVED = 8
 
 
+#: The name of memory of the uncached allocator (uncached.py).
+UNCACHED = "[uncached]"
 #: vm_flags of mappings with these names, as a driver's mmap method would set them (K 3.6).
 SPECIAL_MAPPINGS = {
     "[io]": VmFlag.IO,
     "[pfnmap]": VmFlag.PFNMAP,
     "[reserved]": VmFlag.RESERVED,
+    UNCACHED: VmFlag.IO | VmFlag.PFNMAP,
 }
 NOT_MIGRATABLE = VmFlag.LOCKED | VmFlag.IO | VmFlag.PFNMAP | VmFlag.RESERVED
 
@@ -91,8 +99,9 @@ class Mempolicy:
     mems_allowed: tuple[int, ...] = field(default=(), compare=False)
 
 
-#: vm_ops->migrate(vma, from, to, flags) -> 0, -errno, or positive (K 2.2, 2.5).
-MigrateHook = Callable[["Vma", frozenset[int], frozenset[int], int], int]
+#: vm_ops->migrate(memory, vma, from, to, flags) -> 0, -errno, or positive (K 2.2, 2.5); a hook that
+#: asks nodes is a generator of steps (calls.py).
+MigrateHook = Callable[["Memory", "Vma", frozenset[int], frozenset[int], int], "int | Steps[int]"]
 #: a_ops->migratepage(mapping, rows) -> one status for each row: 0 copy it, or -errno for good.
 MigratePageMethod = Callable[["Mapping", int], npt.NDArray[np.int32]]
 
@@ -161,6 +170,7 @@ class Vma:
         "prot",
         "start",
         "vm_flags",
+        "vm_mm",
         "vm_ops",
     )
 
@@ -179,6 +189,7 @@ class Vma:
         self.name, self.pgoff, self.mapping = name, pgoff, mapping
         self.file = mapping if mapping.shared else file
         self.vm_flags = VmFlag(0)
+        self.vm_mm: Mm | None = None
         self.vm_ops: VmOperations | None = None
         self.policy: Mempolicy | None = None
         self.nid = np.zeros(end - start, np.uint8)
@@ -227,6 +238,7 @@ class Vma:
         upper.name, upper.pgoff, upper.mapping = self.name, self.pgoff + offset, self.mapping
         upper.file = self.file
         upper.vm_flags, upper.vm_ops, upper.policy = self.vm_flags, self.vm_ops, self.policy
+        upper.vm_mm = self.vm_mm
         upper.nid, self.nid = self.nid[offset:], self.nid[:offset]
         upper.pfn, self.pfn = self.pfn[offset:], self.pfn[:offset]
         upper.bits, self.bits = self.bits[offset:], self.bits[:offset]
@@ -288,6 +300,7 @@ class Mm:
 
     def insert(self, vma: Vma) -> None:
         assert not self.overlapping(vma.start, vma.end)
+        vma.vm_mm = self
         insort(self.vmas, vma, key=lambda other: other.start)
 
     def remove(self, vma: Vma) -> None:

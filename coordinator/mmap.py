@@ -23,6 +23,7 @@ from coordinator.mm import (
     PROT_WRITE,
     SPECIAL_MAPPINGS,
     TASK_SIZE,
+    UNCACHED,
     Mapping,
     Mm,
     Pte,
@@ -52,6 +53,9 @@ def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
     sharing = asked.flags & (MAP_SHARED | MAP_PRIVATE)
     fixed = asked.flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)
     if not pages or sharing not in (MAP_SHARED, MAP_PRIVATE) or asked.prot & ~7:
+        return -EINVAL
+    # As the mspec driver: memory of the uncached allocator is never copied, so it is shared.
+    if asked.name == UNCACHED and not asked.flags & MAP_SHARED:
         return -EINVAL
     if asked.address % size or asked.offset % size or asked.flags > FLAGS_MAX:
         return -EINVAL

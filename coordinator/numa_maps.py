@@ -9,7 +9,7 @@ from coordinator.calls import Ask, Steps, ask_all
 from coordinator.inode import PageTag
 from coordinator.mem_map import Nids, Pfns, Rows
 from coordinator.memory import Memory
-from coordinator.mm import Pte, Task, Vma
+from coordinator.mm import Pte, Task, Vma, VmFlag
 from coordinator.policy import effective_policy, policy_text
 from protocol.messages import Statuses
 from protocol.observe import PageActive
@@ -21,7 +21,7 @@ def numa_maps(memory: Memory, task: Task) -> Steps[str]:
 
     Which pages are active their nodes say, all others count as active while a node is lost.
     """
-    present = [(vma, vma.present()) for vma in task.mm.vmas]
+    present = [(vma, _pages(vma)) for vma in task.mm.vmas]
     lines = [_Line(memory, task, vma, slot) for vma, slot in present]
     nid = np.concatenate([np.zeros(0, np.uint8), *(vma.nid[slot] for vma, slot in present)])
     pfn = np.concatenate([np.zeros(0, np.uint32), *(vma.pfn[slot] for vma, slot in present)])
@@ -31,6 +31,12 @@ def numa_maps(memory: Memory, task: Task) -> Steps[str]:
         f"{line.text(int(np.count_nonzero(inactive[end - line.total : end])))}\n"
         for line, end in zip(lines, ends, strict=True)
     )
+
+
+def _pages(vma: Vma) -> Rows:
+    """Slots of the pages that are present; those without page structs are none to it (K 1.15)."""
+    present = vma.present()
+    return present[:0] if vma.vm_flags & VmFlag.PFNMAP else present
 
 
 def _inactive(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[npt.NDArray[np.bool_]]:

@@ -25,6 +25,8 @@ class Settings:
 
     ``fallback``: the allocation may use the zonelist of the wanted node (K 1.18).
     ``policy``: what the destinations follow, if they follow one: BIND is never left.
+    ``granule``: 0, or of how many pages a granule is that moves as a whole; its pages have no page
+    structs and so need no isolation (uncached.py).
     ``local``: node of the cpu that runs the call (numastat, K 6.7).  ``caller``: its pid, or 0.
     ``mems_allowed``: of the cpuset that is charged; None: every node.
     """
@@ -37,6 +39,7 @@ class Settings:
     reason: str = "syscall_or_cpuset"
     policy: Mempolicy | None = None
     mems_allowed: frozenset[int] | None = None
+    granule: int = 0
 
 
 class PageList:
@@ -54,15 +57,15 @@ class PageList:
         self._parts.append((source, pfn, page))
         self.rows += pfn.size
 
-    def seal(self) -> None:
+    def seal(self, state: State = State.LISTED) -> None:
         """The list is complete: make the columns."""
         self.source = np.concatenate([source for source, _, _ in self._parts])
         self.pfn = np.concatenate([pfn for _, pfn, _ in self._parts])
         self.page = np.concatenate([page for _, _, page in self._parts])
         self._parts.clear()
-        self.state = np.full(self.rows, State.LISTED, np.uint8)
+        self.state = np.full(self.rows, state, np.uint8)
         self.counts = [0] * len(State)
-        self.counts[State.LISTED] = self.rows
+        self.counts[state] = self.rows
         self.status = np.zeros(self.rows, np.int32)
         self.failed = np.zeros(self.rows, np.uint8)
         self.target = np.zeros(self.rows, np.uint8)

@@ -18,7 +18,7 @@ from coordinator.mempolicy import (
     vma_migratable,
 )
 from coordinator.migrate import migrate_pages
-from coordinator.mm import TASK_SIZE, Mempolicy, Mm, Mode, Task
+from coordinator.mm import TASK_SIZE, Mempolicy, Mm, Mode, Task, VmFlag
 from coordinator.pagelist import Nodes, PageList, Settings
 from coordinator.policy import effective_policy, new_policy, wanted_nodes
 from coordinator.rebind import update_task_memory_state
@@ -155,6 +155,8 @@ def _check_range(
     allowed = np.array(() if policy is None else policy.nodes, np.uint8)
     for vma in mm.overlapping(start, end):
         if not flags & MPOL_MF_STRICT and not (flags & _MOVING and vma_migratable(vma)):
+            continue
+        if vma.vm_flags & VmFlag.PFNMAP:
             continue
         slot = vma.present()
         slot = slot[(slot + vma.start >= start) & (slot + vma.start < end)]

@@ -250,3 +250,14 @@ class MigrationCounted(Message):
     succeeded: Unsigned
     failed: Unsigned
     lines: tuple[Text, ...]
+
+
+@message(0x9F, "journal")
+class GranulesAllocated(Message):
+    """Frames of whole granules of an uncached object; no entry maps them yet."""
+
+    mapping: Unsigned
+    nid: Unsigned
+    index: U32
+    pfn: U32
+    generation: U32

@@ -14,7 +14,7 @@ import numpy as np
 from coordinator.cpuset import Cpuset, CpusetFlag, contextualized
 from coordinator.files import forget_name, new_file
 from coordinator.inode import Device, PageTag
-from coordinator.mem_map import PageFlag
+from coordinator.mem_map import NO_NODE, PageFlag
 from coordinator.memory import Memory
 from coordinator.mm import (
     PROT_WRITE,
@@ -37,6 +37,7 @@ from coordinator.records import (
     FileUnlinked,
     FramesFreed,
     GenerationsSet,
+    GranulesAllocated,
     MigrationCounted,
     PagesCommitted,
     PagesCopied,
@@ -177,6 +178,14 @@ def _pages_copied(memory: Memory, entry: PagesCopied) -> None:
         memory.map_copy(task, vma, slot, entry.nid, entry.pfn[rows])
 
 
+def _granules_allocated(memory: Memory, entry: GranulesAllocated) -> None:
+    owner = np.full(entry.pfn.size, entry.mapping, np.uint32)
+    frames = memory.mem_map[entry.nid]
+    frames.allocate(entry.pfn, entry.generation, owner, entry.index, PageFlag.ALLOCATED)
+    mapping = memory.mappings[entry.mapping]
+    mapping.nid[entry.index], mapping.pfn[entry.index] = entry.nid, entry.pfn
+
+
 def _entries_changed(memory: Memory, entry: EntriesChanged) -> None:
     task = memory.tasks[entry.pid]
     for vma, rows in task.mm.by_vma(entry.page):
@@ -270,6 +279,7 @@ _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
     PagesMapped: _pages_mapped,
     PagesCopied: _pages_copied,
     EntriesChanged: _entries_changed,
+    GranulesAllocated: _granules_allocated,
     PagesCommitted: _committed,
     GenerationsSet: _generations_set,
     FramesFreed: _frames_freed,
@@ -337,6 +347,7 @@ def _file_differences(told: Memory, seen: Memory) -> Iterator[str]:
     for number in sorted(told.mappings):
         mine, other = told.mappings[number], seen.mappings[number]
         wrong = (mine.nid != other.nid) | (mine.dirty() != other.dirty())
+        wrong |= (mine.nid != NO_NODE) & (mine.pfn != other.pfn)
         wrong |= (mine.tags & PageTag.PRIVATE) != (other.tags & PageTag.PRIVATE)
         if wrong.any():
             yield f"object {number} index {np.flatnonzero(wrong)[0]}: the journal has another page"

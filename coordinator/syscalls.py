@@ -22,7 +22,7 @@ from coordinator.mempolicy import (
     new_page_node,
 )
 from coordinator.migrate import migrate_pages
-from coordinator.mm import Mm, Pages, Pte, Task
+from coordinator.mm import Mm, Pages, Pte, Task, VmFlag
 from coordinator.pagelist import PageList, Settings
 from protocol.profile import Profile
 from protocol.syscalls import MigratePages, MovedPages, MovePages
@@ -167,6 +167,9 @@ def _find_pages(
             status[rows] = -EFAULT
             if profile.hole_below_vma_is_enoent:
                 status[rows[page[rows] < last]] = -ENOENT
+            continue
+        if vma.vm_flags & VmFlag.PFNMAP:
+            status[rows] = -EFAULT if profile.pfnmap_is_efault else -ENOENT
             continue
         slot = (page[rows] - np.uint64(vma.start)).astype(np.intp)
         present = (vma.bits[slot] & Pte.PRESENT) != 0

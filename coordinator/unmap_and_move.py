@@ -17,7 +17,7 @@ from coordinator.address_space import buffers_locked, entries_restored, migratep
 from coordinator.calls import Ask, Reply, statuses_of
 from coordinator.inode import PageTag
 from coordinator.life import State
-from coordinator.mem_map import PageFlag, Rows, grouped
+from coordinator.mem_map import PageFlag, Pfns, Rows, grouped
 from coordinator.memory import Memory
 from coordinator.mm import Mapping
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
@@ -27,6 +27,7 @@ from protocol.messages import (
     IsolateLruPage,
     NewPageFrames,
     NewPages,
+    NewUncachedPages,
     PutbackLruPages,
     PutPages,
     UnlockPages,
@@ -127,8 +128,21 @@ class UnmapAndMove:
         self.outstanding -= 1
         if asked.state == State.ALLOCATING and reply.message is not None:
             self._got_frames(asked, reply)
-        else:
-            self.step(asked.rows, statuses_of(reply, asked.rows.size), reply.ask)
+            return
+        status = statuses_of(reply, asked.rows.size)
+        if asked.state == State.COPYING and self.settings.granule:
+            status = self._of_whole_granules(asked.rows, status)
+        self.step(asked.rows, status, reply.ask)
+
+    def _of_whole_granules(self, rows: Rows, status: Statuses32) -> Statuses32:
+        """A page that could not be copied keeps back all of its granule."""
+        status = status.copy()
+        granule = self._objects(rows)[1] // self.settings.granule
+        for number in np.unique(granule[status != 0]):
+            mine = granule == number
+            for_good = np.setdiff1d(status[mine], [0, -EAGAIN])
+            status[mine] = for_good[0] if for_good.size else -EAGAIN
+        return status
 
     # ---- questions -------------------------------------------------------------------------
 
@@ -182,18 +196,23 @@ class UnmapAndMove:
             self._ask_zone(Asked(State.ALLOCATING, mine, zonelist, int(nid)))
 
     def _ask_zone(self, asked: Asked) -> None:
-        rows = asked.rows
+        kind = NewUncachedPages if self.settings.granule else NewPages
+        self._put(asked.zonelist[0], kind(0, *self._objects(asked.rows)), asked)
+
+    def _objects(self, rows: Rows) -> tuple[Pfns, Pfns]:
+        """Of which object these pages are, and which page of it each (page->mapping, ->index)."""
         owner = np.zeros(rows.size, np.uint32)
         index = np.zeros(rows.size, np.uint32)
         for source, mine in self.memory.by_node(self.list.source[rows]):
             pfn = self.list.pfn[rows[mine]]
             owner[mine] = self.memory.mem_map[source].mapping[pfn]
             index[mine] = self.memory.mem_map[source].index[pfn]
-        self._put(asked.zonelist[0], NewPages(0, owner, index), asked)
+        return owner, index
 
     def _got_frames(self, asked: Asked, reply: Reply) -> None:
         answer, wanted, rows = reply.message, reply.ask.message, asked.rows
-        assert isinstance(answer, NewPageFrames) and isinstance(wanted, NewPages)
+        assert isinstance(answer, NewPageFrames)
+        assert isinstance(wanted, NewPages | NewUncachedPages)
         given = np.flatnonzero(answer.status == 0)
         refused = rows[answer.status != 0]
         node = asked.zonelist[0]
@@ -211,6 +230,9 @@ class UnmapAndMove:
     def _no_frames(self, rows: Rows) -> None:
         if rows.size:
             first = int(rows.min())
+            if self.settings.granule:
+                granule = self._objects(np.arange(self.list.rows))[1] // self.settings.granule
+                first = int(np.flatnonzero(granule == granule[first])[0])
             self.nomem_row = first if self.nomem_row is None else min(self.nomem_row, first)
             self.step(rows, np.full(rows.size, -ENOMEM, np.int32))
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from coordinator import uncached
 from coordinator.memory import Memory
 from coordinator.migrate import fail_migrate_page, migrate_page
-from coordinator.mm import MigratePageMethod, VmOperations
+from coordinator.mm import UNCACHED, MigratePageMethod, VmOperations
 
 ADDRESS_SPACE_OPERATIONS: dict[str, MigratePageMethod] = {
     "[migrate_page]": migrate_page,
@@ -19,7 +20,12 @@ ADDRESS_SPACE_OPERATIONS: dict[str, MigratePageMethod] = {
 }
 
 
+VM_OPERATIONS: dict[str, VmOperations] = {
+    UNCACHED: VmOperations(uncached.migrate),
+}
+
+
 def register(memory: Memory, vm_operations: Mapping[str, VmOperations]) -> None:
     """Give the machine these vm_operations, and the address-space methods that come with it."""
-    memory.vm_operations.update(vm_operations)
+    memory.vm_operations.update({**VM_OPERATIONS, **vm_operations})
     memory.address_space_operations.update(ADDRESS_SPACE_OPERATIONS)

@@ -18,11 +18,14 @@ class Flag(IntFlag):
     LOCKED = 32  # the page lock, held by migration
     HELD = 64  # the page lock, held by another user
     PINNED = 128  # extra references (K 1.48)
+    UNCACHED = 256  # has no page struct: on no LRU, and never isolated from one (K 2.7)
 
 
 # Plain numbers, because numpy widens u2 arrays that meet an IntFlag.
-ALLOCATED, MAPPED, LRU, ACTIVE, ISOLATED, LOCKED, HELD, PINNED = (int(flag) for flag in Flag)
-FREEING = 256
+ALLOCATED, MAPPED, LRU, ACTIVE, ISOLATED, LOCKED, HELD, PINNED, UNCACHED = map(int, Flag)
+FREEING = 512
+#: Of these a frame that waits for the LRU has MAPPED alone.
+PENDING_MASK = MAPPED | LRU | ISOLATED | UNCACHED
 #: Flags of a new frame by ``NewPages.mapped``: a migration target, a first touch of either list,
 #: a copy.
 NEW = (ALLOCATED, ALLOCATED | MAPPED | ACTIVE, ALLOCATED | MAPPED, ALLOCATED | ACTIVE)
@@ -33,8 +36,10 @@ def _is_legal(flags: int) -> bool:
     if not flags & ALLOCATED:
         return flags == 0
     if not flags & MAPPED:
-        return flags & ~ACTIVE == ALLOCATED
+        return flags & ~(ACTIVE | UNCACHED) == ALLOCATED
     if flags & LOCKED and flags & (HELD | PINNED):
+        return False
+    if flags & UNCACHED and flags & (LRU | ISOLATED):
         return False
     return not (flags & LRU and flags & ISOLATED)
 
@@ -49,7 +54,7 @@ GAUGES = {
     "free": (ALLOCATED, 0),
     "active": (LRU | ACTIVE, LRU | ACTIVE),
     "inactive": (LRU | ACTIVE, LRU),
-    "pending": (MAPPED | LRU | ISOLATED, MAPPED),
+    "pending": (PENDING_MASK, MAPPED),
     "isolated": (ISOLATED, ISOLATED),
     "locked": (LOCKED, LOCKED),
 }

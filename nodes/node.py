@@ -35,6 +35,7 @@ from protocol.messages import (
     MigratePrep,
     NewPageFrames,
     NewPages,
+    NewUncachedPages,
     NodeDescription,
     PutbackLruPages,
     PutPages,
@@ -297,6 +298,11 @@ class Node:
 
     def on_new_pages(self, _: Question, message: NewPages) -> NewPageFrames:
         return NewPageFrames(*self._zone.new_pages(message.mapped, message.owner, message.index))
+
+    def on_new_uncached_pages(self, _: Question, message: NewUncachedPages) -> NewPageFrames:
+        return NewPageFrames(
+            *self._zone.new_pages(message.mapped, message.owner, message.index, uncached=True)
+        )
 
     def on_put_pages(self, _: Question, message: PutPages) -> Statuses:
         return Statuses(self._zone.put_pages(message.pfn, message.generation))

@@ -31,12 +31,15 @@ from nodes.flags import (
     LRU,
     MAPPED,
     NEW,
+    PENDING_MASK,
     PINNED,
     REFCOUNT,
+    UNCACHED,
 )
 from nodes.free_area import Frames, FreeArea
 from nodes.generation import next_incarnation, same_incarnation
 from nodes.layout import U16, U32
+from nodes.rows import ascending, distinct
 from protocol.core import Buffer
 
 U8 = npt.NDArray[np.uint8]
@@ -107,7 +110,7 @@ class Zone:
         self._histogram = np.bincount(flags, minlength=FREEING)
         self._free = FreeArea(flags)
         self._pending = np.empty(0, np.intp)
-        self._lru_add(np.flatnonzero(flags & (MAPPED | LRU | ISOLATED) == MAPPED))
+        self._lru_add(np.flatnonzero(flags & PENDING_MASK == MAPPED))
 
     @property
     def epoch(self) -> int:
@@ -120,19 +123,23 @@ class Zone:
 
     # ---- the life of a frame ---------------------------------------------------------------
 
-    def new_pages(self, mapped: int, owner: U32, index: U32) -> tuple[Statuses, U32, U32]:
+    def new_pages(
+        self, mapped: int, owner: U32, index: U32, *, uncached: bool = False
+    ) -> tuple[Statuses, U32, U32]:
         """Allocate a frame for each row: (status, pfn, generation); -ENOMEM for what does not fit.
 
         Runs of neighbours first, the lowest first.  ``mapped`` 1: zero-filled, mapped and pending
         (as lru_cache_add_active()); 2: as lru_cache_add(); 0: contents and mapping are to come.
+        ``uncached``: on no LRU, now or later.
         """
         frame = self._free.take(owner.size)
         got = frame.size
         self._owner[frame], self._index[frame] = owner[:got], index[:got]
         if NEW[mapped] & MAPPED:
             self._arena.zero(frame)
-        self._write(frame, np.full(got, NEW[mapped], np.uint16))
-        if NEW[mapped] & MAPPED:
+        flags = NEW[mapped] | (UNCACHED if uncached else 0)
+        self._write(frame, np.full(got, flags, np.uint16))
+        if NEW[mapped] & MAPPED and not uncached:
             self._lru_add(frame)
         status = np.full(owner.size, -errno.ENOMEM, np.int32)
         pfn, generation = np.zeros((2, owner.size), np.uint32)
@@ -143,7 +150,7 @@ class Zone:
     def put_pages(self, pfn: U32, generation: U32) -> Statuses:
         """Free frames, whatever holds them; OK for a generation that is gone."""
         frame, _, status = self._find(pfn, generation)
-        freed = _distinct(frame[status == 0])
+        freed = distinct(frame[status == 0])
         before = self._flags[freed]
         self._flags[freed] = FREEING
         self._generation[freed] = next_incarnation(self._generation[freed])
@@ -177,20 +184,20 @@ class Zone:
         frame, flags, status = self._find(pfn, generation)
         _refuse(status, flags & LRU == 0, errno.EBUSY)
         rows = np.flatnonzero(status == 0)
-        if not _ascending(frame[rows]):
+        if not ascending(frame[rows]):
             _, first = np.unique(frame[rows], return_index=True)
             status[np.delete(rows, first)] = -errno.EBUSY
         self._change(frame[rows], add=ISOLATED, remove=LRU)
         return status
 
     def putback_lru_pages(self, pfn: U32, generation: U32) -> Statuses:
-        """Mapped, unlocked, not isolated, and on its way to the LRU if not there (K 1.22)."""
+        """Mapped, unlocked, not isolated, on its way to the LRU (but UNCACHED ones) (K 1.22)."""
         frame, flags, status = self._find(pfn, generation)
         done = status == 0
         # Who is pending already stays where it is in the pagevec.
-        added = done & (flags & (MAPPED | LRU | ISOLATED) != MAPPED) & (flags & LRU == 0)
+        added = done & (flags & PENDING_MASK != MAPPED) & (flags & (LRU | UNCACHED) == 0)
         self._change(frame[done], add=MAPPED, remove=ISOLATED | LOCKED)
-        self._lru_add(_distinct(frame[added]))
+        self._lru_add(distinct(frame[added]))
         return status
 
     # ---- locks -----------------------------------------------------------------------------
@@ -314,7 +321,7 @@ class Zone:
         assert (self._refcount == REFCOUNT[flags]).all(), f"{where}: refcounts"
         assert (self._histogram == np.bincount(flags, minlength=FREEING)).all(), f"{where}: counts"
         self._free.validate()
-        pending = np.flatnonzero(flags & (MAPPED | LRU | ISOLATED) == MAPPED)
+        pending = np.flatnonzero(flags & PENDING_MASK == MAPPED)
         assert (np.sort(self._pending) == pending).all(), f"{where}: pending LRU adds"
         assert self._pending.size < PAGEVEC_SIZE, f"{where}: a pagevec is full and not drained"
 
@@ -370,7 +377,7 @@ class Zone:
 
     def _write(self, frame: Frames, after: U16) -> None:
         """Store flags, with all that follows from them; the flags last."""
-        if not _ascending(frame):
+        if not ascending(frame):
             backwards, last = np.unique(frame[::-1], return_index=True)
             frame, after = backwards, after[::-1][last]
         self._count(self._flags[frame], after)
@@ -385,15 +392,3 @@ class Zone:
 def _refuse(status: Statuses, where: npt.NDArray[np.bool_], error: int) -> None:
     """-error in the rows that were not refused before."""
     status[where & (status == 0)] = -error
-
-
-def _ascending(frame: Frames) -> bool:
-    return bool((frame[1:] > frame[:-1]).all())
-
-
-def _distinct(frame: Frames) -> Frames:
-    """Each frame once, in the order of first appearance."""
-    if _ascending(frame):
-        return frame
-    _, first = np.unique(frame, return_index=True)
-    return frame[np.sort(first)]

@@ -201,6 +201,18 @@ class DropHolds(Message):
     client: Text
 
 
+@message(0x25, "coordinator>node", answer="NewPageFrames")
+class NewUncachedPages(Message):
+    """NewPages for memory without page structs: the frames are on no LRU, now or later (K 2.7).
+
+    They cannot be isolated (-EBUSY); PutbackLruPages makes them mapped and unlocked, as others.
+    """
+
+    mapped: Annotated[int, Meta(ge=0, le=1)]
+    owner: U32
+    index: U32
+
+
 # ---- a node asks a node --------------------------------------------------------------------
 
 

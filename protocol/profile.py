@@ -18,6 +18,7 @@ class Profile:
     allocation_falls_back: bool
     hole_below_vma_is_enoent: bool
     nothing_to_move_is_enoent: bool
+    pfnmap_is_efault: bool
     bind_in_node_order: bool
     policy_separator: str
     mbind_holes_at_edges_pass: bool
@@ -67,6 +68,11 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "hole_below_vma_is_enoent",
         "K 4.18",
         "move_pages(2) answers -ENOENT, not -EFAULT, for a hole below some vma",
+    ),
+    Behaviour(
+        "pfnmap_is_efault",
+        "K 4.17",
+        "move_pages(2) answers -EFAULT, not -ENOENT, for memory that has no page structs",
     ),
     Behaviour(
         "nothing_to_move_is_enoent",
@@ -210,6 +216,7 @@ SEED = Profile(
     skip_common_sources=False,
     allocation_falls_back=True,
     hole_below_vma_is_enoent=True,
+    pfnmap_is_efault=False,
     nothing_to_move_is_enoent=True,
     bind_in_node_order=True,
     policy_separator="=",
@@ -242,6 +249,7 @@ MODERN = Profile(
     skip_common_sources=True,
     allocation_falls_back=False,
     hole_below_vma_is_enoent=False,
+    pfnmap_is_efault=True,
     nothing_to_move_is_enoent=False,
     bind_in_node_order=False,
     policy_separator=":",

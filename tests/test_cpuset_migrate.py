@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from coordinator.memory import Memory
 from coordinator.mm import Mode, Vma, VmOperations
 from protocol.messages import CopyPages
 from protocol.profile import MODERN, SEED, Profile
@@ -261,7 +262,9 @@ def test_k_5_14_equal_masks_are_skipped_in_modern(
 ) -> None:
     asked: list[frozenset[int]] = []
 
-    def migrate(vma: Vma, old: frozenset[int], new: frozenset[int], flags: int) -> int:
+    def migrate(
+        memory: Memory, vma: Vma, old: frozenset[int], new: frozenset[int], flags: int
+    ) -> int:
         asked.append(new)
         return 0
 

@@ -13,6 +13,7 @@ import pytest
 
 from coordinator import migrate_off
 from coordinator.mem_map import Rows
+from coordinator.memory import Memory
 from coordinator.migrate import fail_migrate_page, migrate_page, migrate_vmas
 from coordinator.mm import MAP_PRIVATE, Mapping, Mm, Vma, VmOperations
 from coordinator.pagelist import Nodes, PageList
@@ -20,7 +21,8 @@ from nodes.flags import Flag
 from protocol.messages import IsolateLruPage, NewPages
 from protocol.profile import SEED
 from protocol.syscalls import MigratePages, MovedPages, MovePages
-from tests.lab import Lab, pages_from
+from protocol.topology import Topology
+from tests.lab import PAGE, Lab, pages_from
 from tests.zones import flags_of, make, ones, touch, u32
 
 ROOT = Path(__file__).parent.parent
@@ -189,7 +191,9 @@ class Hooks:
         self.results = results
         self.asked: list[tuple[str, set[int], set[int], int]] = []
 
-    def __call__(self, vma: Vma, old: frozenset[int], new: frozenset[int], flags: int) -> int:
+    def __call__(
+        self, memory: Memory, vma: Vma, old: frozenset[int], new: frozenset[int], flags: int
+    ) -> int:
         self.asked.append((vma.name, set(old), set(new), flags))
         return self.results.get(vma.name, 0)
 
@@ -279,8 +283,9 @@ def test_move_pages_does_not_ask_the_hooks(make_lab: MakeLab) -> None:
 def test_the_masks_are_keywords_because_header_and_definition_disagreed() -> None:
     # K 2.3.
     """K 2.3: whoever swaps them is told so, and does not get a wrong migration."""
+    memory = Memory(Topology.uniform(2, PAGE, page_size=PAGE))
     with pytest.raises(TypeError):
-        migrate_vmas(Mm(1), *EVERYTHING, 4, SEED)  # type: ignore[call-arg]
+        migrate_vmas(memory, Mm(1), *EVERYTHING, 4, SEED)  # type: ignore[call-arg]
 
 
 # ---- CONFIG_MIGRATION=n (K 0.3, 0.4) -------------------------------------------------------

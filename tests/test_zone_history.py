@@ -16,10 +16,11 @@ from nodes.zone import Zone
 from tests.zones import PAGE, U32, flags_of, make, state, u32
 
 FRAMES = 80
+ALLOCATIONS = ("new", "touch", "new uncached", "touch uncached")
 COMMANDS = ("put", "isolate", "putback", "lock", "unlock", "bump", "hold", "store", "land", "prep")
 row = st.tuples(st.integers(0, FRAMES), st.sampled_from((0, 0, 0, 1)), st.integers(0, 3))
 step = st.one_of(
-    st.tuples(st.sampled_from(("new", "touch")), st.integers(0, 40)),
+    st.tuples(st.sampled_from(ALLOCATIONS), st.integers(0, 40)),
     st.tuples(st.sampled_from(COMMANDS), st.lists(row, max_size=30)),
 )
 
@@ -63,7 +64,9 @@ def test_any_history_keeps_the_invariants_and_every_command_twice_is_once(
         if isinstance(argument, int):
             zeros = np.zeros(argument, np.uint32)
             free = zone.count()["free"]
-            status, _, _ = zone.new_pages(int(command == "touch"), zeros, zeros)
+            status, _, _ = zone.new_pages(
+                int(command.startswith("touch")), zeros, zeros, uncached="uncached" in command
+            )
             assert int((status == 0).sum()) == min(argument, free)
         else:
             assert isinstance(argument, list)

@@ -1,0 +1,20 @@
+"""Columns of frame numbers: in order, each once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nodes.free_area import Frames
+
+
+def ascending(frame: Frames) -> bool:
+    """Whether each is larger than the one before, so that none comes twice."""
+    return bool((frame[1:] > frame[:-1]).all())
+
+
+def distinct(frame: Frames) -> Frames:
+    """Each frame once, in the order of first appearance."""
+    if ascending(frame):
+        return frame
+    _, first = np.unique(frame, return_index=True)
+    return frame[np.sort(first)]
