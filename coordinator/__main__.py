@@ -6,10 +6,12 @@ import sys
 import time
 
 from coordinator.coordinator import Coordinator
+from coordinator.vm_operations import new_extensions
 from protocol.core import ConfigurationError
 from protocol.labels import Role
 from protocol.live.driver import Driver
 from protocol.live.exposition import Exposition
+from protocol.live.extension import load_extension
 from protocol.live.journal import Journal
 from protocol.live.process import (
     Configuration,
@@ -18,6 +20,7 @@ from protocol.live.process import (
     serve_metrics,
 )
 from protocol.live.transport import open_transport
+from protocol.notes import ExtensionFailed, Note
 from protocol.profile import PROFILES
 from protocol.schema import COORDINATOR
 from protocol.topology_text import parse_topology
@@ -31,7 +34,7 @@ class CoordinatorConfiguration(
     addresses: where clients reach the nodes, by name.  migration: as CONFIG_MIGRATION.
     profile: whose behaviour (``protocol/profile.py``).  chunk_pages: pages that are copied
     together.  lease: seconds a silent client's tasks live.  pace: seconds that a second of emulated
-    time lasts.
+    time lasts.  load: paths of users' Python files (coordinator/extensions.py).
     """
 
     topology: str
@@ -42,6 +45,7 @@ class CoordinatorConfiguration(
     chunk_pages: int = 4096
     lease: float = 10.0
     pace: float = 0.0
+    load: tuple[str, ...] = ()
 
 
 async def serve(configuration: CoordinatorConfiguration) -> None:
@@ -54,6 +58,9 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
         raise ConfigurationError(
             f"There is no profile '{configuration.profile}': choose {' or '.join(PROFILES)}."
         )
+    extensions = new_extensions(topology)
+    for path in configuration.load:
+        load_extension(path, extensions)
     async with (
         Journal(configuration.journal) as journal,
         open_transport(
@@ -71,12 +78,20 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
             lease=configuration.lease,
             pace=configuration.pace,
             addresses=configuration.addresses,
+            extensions=extensions,
         )
         exposition = Exposition(
             Role.COORDINATOR, configuration.nids, statistics=transport.statistics
         )
         serve_metrics(exposition, configuration.metrics)
-        await Driver(coordinator, transport, journal=journal, on_note=exposition.feed).run()
+
+        def on_note(note: Note) -> None:
+            exposition.feed(note)
+            if isinstance(note, ExtensionFailed):
+                sys.stderr.write(f"{note.method} failed at {note.where}: {note.error}\n")
+                sys.stderr.flush()
+
+        await Driver(coordinator, transport, journal=journal, on_note=on_note).run()
 
 
 if __name__ == "__main__":

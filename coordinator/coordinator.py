@@ -10,13 +10,14 @@ from coordinator import cpuset_calls, files, handlers, reads
 from coordinator.address_space import end_page_writeback, next_writeback
 from coordinator.calls import Ask, Parked, Reply, Steps, ask_all
 from coordinator.desk import HANDLERS, Desk
+from coordinator.extensions import Extensions
 from coordinator.invariants import check_memory
 from coordinator.members import Members
 from coordinator.memory import Memory
 from coordinator.mm import VmOperations
 from coordinator.mmap import do_exit
 from coordinator.syscalls import Kernel
-from coordinator.vm_operations import register
+from coordinator.vm_operations import register, register_extensions
 from protocol.codec import WireError, encode_entry
 from protocol.core import Deadline, Effect, Event, Received, Record, Report
 from protocol.messages import Done, DropHolds
@@ -47,7 +48,7 @@ class Coordinator:
     addresses: where clients reach the nodes, by node name.  chunk_pages: pages that are copied
     together.  lease: seconds after which a silent client's tasks exit.  heartbeat: seconds between
     two questions to each node whether it is there; None asks once.  pace: seconds that a second of
-    emulated time lasts (emulated.py).
+    emulated time lasts (emulated.py).  extensions: what users' files registered.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Coordinator:
         pace: float = 0.0,
         addresses: Mapping[str, str] | None = None,
         vm_operations: Mapping[str, VmOperations] | None = None,
+        extensions: Extensions | None = None,
         **session_options: Any,
     ) -> None:
         self.session = Session(
@@ -78,6 +80,8 @@ class Coordinator:
         self.memory = Memory(topology, profile)
         self.memory.emulated.pace = pace
         register(self.memory, vm_operations or {})
+        if extensions is not None:
+            register_extensions(self.memory, extensions)
         self.members = Members(self.memory, lease=lease, heartbeat=heartbeat)
         kernel = Kernel(profile, migration, chunk_pages)
         self.desk = Desk(self.memory, kernel, self.members, dict(addresses or {}), epoch)

@@ -6,7 +6,7 @@ journal in ``records``; the Core turns those into Record effects before its next
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from coordinator.mm import (
     Vma,
     VmOperations,
 )
-from coordinator.pagelist import PageList
+from coordinator.pagelist import LoadedNewPage, PageList
 from coordinator.records import (
     AllocationsCounted,
     EntriesChanged,
@@ -77,6 +77,8 @@ class Memory:
         #: vm_ops and migratepage methods by the name of a vma (vm_operations.py).
         self.vm_operations: dict[str, VmOperations] = {}
         self.address_space_operations: dict[str, MigratePageMethod] = {}
+        #: new_page_t callbacks that were loaded, by name: each makes one for one call.
+        self.new_pages: dict[str, Callable[[], LoadedNewPage]] = {}
         self.records: list[Message] = []
         self.notes: list[Note] = []
         self.now = 0.0

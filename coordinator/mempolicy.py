@@ -13,7 +13,7 @@ from coordinator.mem_map import PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.migrate import migrate_pages, migrate_vmas
 from coordinator.mm import NOT_MIGRATABLE, Mm, Vma
-from coordinator.pagelist import Nodes, PageList, Settings
+from coordinator.pagelist import Nodes, PageList, Settings, new_page_t
 from protocol.messages import MigratePrep
 from protocol.nodemask import node_remap
 from protocol.profile import Profile
@@ -105,7 +105,13 @@ def migrate_prep(memory: Memory) -> Steps[None]:
 
 
 def migrate_to_node(
-    memory: Memory, mm: Mm, source: int, dest: int, flags: int, settings: Settings
+    memory: Memory,
+    mm: Mm,
+    source: int,
+    dest: int,
+    flags: int,
+    settings: Settings,
+    get_new_page: new_page_t = new_node_page,
 ) -> Steps[int]:
     """Move what ``mm`` has on ``source`` to ``dest``; pages not moved, or -errno (K 1.13)."""
     yield from migrate_prep(memory)
@@ -113,7 +119,7 @@ def migrate_to_node(
     check_range(memory, mm, source, flags, pagelist)
     if not pagelist.rows:
         return 0
-    return (yield from migrate_pages(memory, pagelist, new_node_page, dest, settings))
+    return (yield from migrate_pages(memory, pagelist, get_new_page, dest, settings))
 
 
 def do_migrate_pages(
@@ -125,6 +131,7 @@ def do_migrate_pages(
     flags: int,
     settings: Settings,
     profile: Profile,
+    get_new_page: new_page_t = new_node_page,
 ) -> Steps[int]:
     """Move the pages of ``mm`` from one set of nodes to another (K 1.5 - 1.8).
 
@@ -145,7 +152,9 @@ def do_migrate_pages(
             # A node that the machine does not have has its place in the mask, but no pages.
             if source not in memory.mem_map:
                 continue
-            result = yield from migrate_to_node(memory, mm, source, dest, flags, settings)
+            result = yield from migrate_to_node(
+                memory, mm, source, dest, flags, settings, get_new_page
+            )
             if result < 0:
                 return result
             busy += result

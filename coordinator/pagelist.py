@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -142,3 +143,11 @@ class PageList:
 
 #: new_page_t: on which node to allocate, for each of ``rows`` of the list; -1 for no page.
 new_page_t = Callable[[PageList, Rows, object], Nodes]
+
+
+class LoadedNewPage(Protocol):
+    """A new_page_t from a user's file, for one call; ``wrong``: it failed, and gave no nodes."""
+
+    wrong: bool
+
+    def __call__(self, pagelist: PageList, rows: Rows, private: object) -> Nodes: ...

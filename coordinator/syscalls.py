@@ -19,6 +19,7 @@ from coordinator.mempolicy import (
     MPOL_MF_MOVE_ALL,
     do_migrate_pages,
     migrate_prep,
+    new_node_page,
     new_page_node,
 )
 from coordinator.migrate import migrate_pages
@@ -27,7 +28,7 @@ from coordinator.pagelist import PageList, Settings
 from protocol.profile import Profile
 from protocol.syscalls import MigratePages, MovedPages, MovePages
 
-EPERM, ENOENT, ESRCH, EACCES, EFAULT = 1, 2, 3, 13, 14
+EPERM, ENOENT, ESRCH, EIO, EACCES, EFAULT = 1, 2, 3, 5, 13, 14
 EBUSY, ENODEV, EINVAL, ENOSYS = 16, 19, 22, 38
 #: ``caller`` of the operator at the console: no task, all capabilities.
 OPERATOR = 0
@@ -91,6 +92,11 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
         )
     if memory.lost & (from_nodes | to_nodes):
         return -ENODEV
+    loaded = None
+    if asked.new_page:
+        if asked.new_page not in memory.new_pages:
+            return -EINVAL
+        loaded = memory.new_pages[asked.new_page]()
     settings = Settings(
         chunk_pages=kernel.chunk_pages,
         fallback=kernel.profile.allocation_falls_back,
@@ -98,17 +104,17 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
         mems_allowed=charged,
         caller=asked.caller,
     )
-    return (
-        yield from do_migrate_pages(
-            memory,
-            task.mm,
-            from_nodes=from_nodes,
-            to_nodes=to_nodes,
-            flags=flags,
-            settings=settings,
-            profile=kernel.profile,
-        )
+    value = yield from do_migrate_pages(
+        memory,
+        task.mm,
+        from_nodes=from_nodes,
+        to_nodes=to_nodes,
+        flags=flags,
+        settings=settings,
+        profile=kernel.profile,
+        get_new_page=loaded or new_node_page,
     )
+    return -EIO if loaded is not None and loaded.wrong else value
 
 
 def sys_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> Steps[MovedPages]:

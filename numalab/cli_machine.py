@@ -57,6 +57,13 @@ NODES_MAX = 254
     help="Let emulated time pass on the clock, so many times as long.  [default: it does not]",
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the coordinator.")
+@click.option(
+    "--load",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="A Python file that adds methods to the machine; can be repeated.",
+)
 @click.option("--metrics/--no-metrics", default=True, help="Serve metrics for Prometheus.")
 @click.option(
     "--within",
@@ -86,6 +93,7 @@ def _settings(
     chunk: int,
     pace: float,
     port: int | None,
+    load: tuple[Path, ...],
     metrics: bool,
 ) -> Settings:
     from numalab.cluster import Settings
@@ -99,6 +107,7 @@ def _settings(
         pace=pace,
         ports={} if port is None else {COORDINATOR: port},
         metrics=metrics,
+        load=load,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -121,16 +122,22 @@ def verify(place: Place, pid: int, as_json: bool) -> int:
 @click.argument("from_nodes", metavar="FROM-NODES")
 @click.argument("to_nodes", metavar="TO-NODES")
 @click.option("--time", "timed", is_flag=True, help="Say what it took, on stderr.")
+@click.option("--new-page", default="", metavar="NAME", help="Who chooses: a loaded new_page.")
 @json_option
 def migratepages(
-    place: Place, pid: int, from_nodes: str, to_nodes: str, timed: bool, as_json: bool
+    place: Place,
+    pid: int,
+    from_nodes: str,
+    to_nodes: str,
+    timed: bool,
+    new_page: str,
+    as_json: bool,
 ) -> int:
     """Move all pages of a task from some nodes to others, as migratepages(8) does."""
     from numalab import commands
 
-    return run_with_bar(
-        commands.migratepages, as_json, place, pid, from_nodes, to_nodes, timed=timed
-    )
+    command = partial(commands.migratepages, timed=timed, new_page=new_page)
+    return run_with_bar(command, as_json, place, pid, from_nodes, to_nodes)
 
 
 @click.command("move-pages", cls=AboutTasks)

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import trio
 
+from coordinator.vm_operations import new_extensions
 from nodes.zone import Zone
 from numalab import processes, rundirectory
 from numalab.locate import (
@@ -33,6 +34,7 @@ from numalab.machine import Machine, connect
 from numalab.processes import Process
 from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError
+from protocol.live.extension import load_extension
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology
 from protocol.topology_text import format_topology
@@ -51,7 +53,8 @@ class Settings:
     """What a local machine shall be.
 
     ports, metrics_ports: by process name (``coordinator``, ``node0``); any free one where nothing
-    is said.  metrics: whether the processes serve them.  The others are those of
+    is said.  metrics: whether the processes serve them.  load: users' Python files that add methods
+    to the machine (docs/extending.md).  The others are those of
     ``coordinator.coordinator.Coordinator``.
     """
 
@@ -64,6 +67,7 @@ class Settings:
     ports: Mapping[str, int] = field(default_factory=dict)
     metrics_ports: Mapping[str, int] = field(default_factory=dict)
     metrics: bool = True
+    load: Sequence[str | Path] = ()
 
     @property
     def names(self) -> list[str]:
@@ -110,6 +114,9 @@ async def up(
     outlive it (called in its main thread then); 0: it may.  within: seconds.
     Raises ConfigurationError.
     """
+    # What is wrong with a file is said before anything is started.
+    for path in settings.load:
+        load_extension(path, new_extensions(settings.topology))
     directory = _directory(run_directory)
     rundirectory.claim(directory)
     with rundirectory.locked(directory):
@@ -187,7 +194,8 @@ async def local_cluster(
     """A machine for as long as the block runs: ``async with numalab.local_cluster() as machine:``.
 
     memory: of each node.  topology: instead of ``nodes`` and ``memory``.  The other settings are
-    those of ``Settings`` (migration, profile, chunk_pages, lease, ports, metrics_ports, metrics).
+    those of ``Settings`` (migration, profile, chunk_pages, lease, ports, metrics_ports, metrics,
+    load).
     It ends with the block, however that ends, and with this process, even when it is killed.
     Raises ConfigurationError.
     """
@@ -287,6 +295,7 @@ def _write_configurations(plan: _Plan) -> None:
                 "chunk_pages": settings.chunk_pages,
                 "lease": settings.lease,
                 "pace": settings.pace,
+                "load": [str(Path(path).absolute()) for path in settings.load],
             }
         else:
             node = next(node for node in topology.nodes if node_name(node.nid) == name)

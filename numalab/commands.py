@@ -234,17 +234,27 @@ async def verify(place: Place, pid: int) -> Answer:
 
 
 async def migratepages(
-    place: Place, pid: int, from_nodes: str, to_nodes: str, heed: Heed, *, timed: bool = False
+    place: Place,
+    pid: int,
+    from_nodes: str,
+    to_nodes: str,
+    heed: Heed,
+    *,
+    timed: bool = False,
+    new_page: str = "",
 ) -> Answer:
-    """migratepages(8): move all pages of a task that are on some nodes to others."""
+    """migratepages(8): move all pages of a task that are on some nodes to others.
+
+    new_page: the loaded function that chooses where each goes, or empty.
+    """
     async with place.connected() as machine:
         operator = Task(machine, OPERATOR, 0, leased=False)
         source, target = machine.nodes(from_nodes), machine.nodes(to_nodes)
         before, started = await machine.emulated(), trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, machine, pid, heed)
-            async with _about(machine, pid):
-                not_moved = await operator.migrate_pages(pid, source, target)
+            async with _about(machine, pid), _loaded(new_page):
+                not_moved = await operator.migrate_pages(pid, source, target, new_page=new_page)
             nursery.cancel_scope.cancel()
         wall, after = trio.current_time() - started, await machine.emulated()
     time = sum(_migrating(told, pid, sign) for told, sign in ((after, 1), (before, -1)))
@@ -261,6 +271,27 @@ async def migratepages(
 
 def _migrating(told: Emulated, pid: int, sign: int) -> float:
     return sign * told.tasks.get(pid, Spent()).migration
+
+
+@asynccontextmanager
+async def _loaded(new_page: str) -> AsyncIterator[None]:
+    """Say what an errno means that methods of a loaded file are the reason of."""
+    try:
+        yield
+    except IndefiniteError:
+        raise
+    except OSError as error:
+        if error.errno == errno.EINVAL and new_page:
+            raise CommandFailed(
+                f"This machine has no new_page '{new_page}': load a file that registers it, with "
+                "'numalab up --load FILE'."
+            ) from None
+        if error.errno == errno.EIO:
+            raise CommandFailed(
+                "A method that was loaded into this machine is wrong: the log of its coordinator "
+                "says which one, and on which line."
+            ) from None
+        raise
 
 
 async def _watch(machine: Machine, pid: int, heed: Heed) -> None:

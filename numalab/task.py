@@ -155,14 +155,21 @@ class Task:
     # ---- where its pages are ---------------------------------------------------------------
 
     async def migrate_pages(
-        self, pid: int, from_nodes: str | Iterable[int], to_nodes: str | Iterable[int]
+        self,
+        pid: int,
+        from_nodes: str | Iterable[int],
+        to_nodes: str | Iterable[int],
+        *,
+        new_page: str = "",
     ) -> int:
         """migrate_pages(2) by this task: the number of pages that could NOT be moved (K 4.5).
 
-        Errors: ESRCH, EPERM, EINVAL, ENOMEM, ENOSYS; NodeListError for a malformed node list.
+        new_page: a function of a loaded file that chooses where each page goes (docs/extending.md).
+        Errors: ESRCH, EPERM, EINVAL (also: no such function), EIO (a loaded method is wrong),
+        ENOMEM, ENOSYS; NodeListError for a malformed node list.
         """
         source, target = self._machine.nodes(from_nodes), self._machine.nodes(to_nodes)
-        return await self._machine.call(MigratePages(self.pid, pid, source, target))
+        return await self._machine.call(MigratePages(self.pid, pid, source, target, new_page))
 
     async def set_mempolicy(self, mode: int, nodes: str | Iterable[int] = ()) -> None:
         """set_mempolicy(2): where new pages of this task go.  Errors: EINVAL (K 4.33)."""

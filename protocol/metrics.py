@@ -334,6 +334,12 @@ TABLE: tuple[Metric, ...] = (
         (labels.END,),
     ),
     _counter(
+        "extension_failures",
+        notes.ExtensionFailed,
+        lambda n: _one(),
+        "Times that a method of a loaded file raised, or returned what no such method returns.",
+    ),
+    _counter(
         "operations",
         notes.OperationEnded,
         lambda n: _one(),

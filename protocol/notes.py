@@ -237,6 +237,18 @@ class TaskEnded(Note):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class ExtensionFailed(Note):
+    """A method that a user's file registered raised, or returned what no such method returns.
+
+    method: as ``vm_ops->migrate of '[ring]'``.  where: file and line of it.
+    """
+
+    method: str
+    where: str
+    error: str
+
+
 # ---- a client ------------------------------------------------------------------------------
 
 

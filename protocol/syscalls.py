@@ -133,12 +133,16 @@ class Translations(Message):
 
 @message(0x5B, "client>coordinator", answer="Done")
 class MigratePages(Message):
-    """migrate_pages(2) by task ``caller``: pages NOT moved, or -errno (K 4.5)."""
+    """migrate_pages(2) by task ``caller``: pages NOT moved, or -errno (K 4.5).
+
+    ``new_page`` names a new_page_t that was loaded; empty: pages go to the node of their pair.
+    """
 
     caller: Word
     pid: Word
     from_nodes: Nodes
     to_nodes: Nodes
+    new_page: Text = ""
 
 
 @message(0x5C, "client>coordinator", answer="MovedPages")

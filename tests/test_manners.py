@@ -234,7 +234,7 @@ def test_a_node_that_is_down_is_named(numalab: Numalab, monkeypatch: pytest.Monk
         told = await self.expect(DescribeHardware(), Hardware)
         return dataclasses.replace(told, up=np.array([1, 0, 1, 1], np.uint8))
 
-    async def refused(*_: object) -> None:
+    async def refused(*_: object, **__: object) -> None:
         raise OSError(errno.ENODEV, "No such device")
 
     monkeypatch.setattr(Machine, "hardware", without_node1)

@@ -58,6 +58,7 @@ NOTES: dict[type[Note], Note] = {
         notes.NodeUp(2),
         notes.NodeLost(2),
         notes.TaskEnded(41, "lease"),
+        notes.ExtensionFailed("new_page 'ring'", "ring.py, line 3", "KeyError: 1"),
         notes.OperationEnded(1, OSError(5, "EIO")),
     )
 }
@@ -68,6 +69,9 @@ UNMEASURED = {
     ("PassEnded", "failed"): "numalab_pgmigrate_fail_total counts them once, at the end",
     ("MachineCounted", "nodes_up"): "sum(numalab_node_up)",
     ("TaskEnded", "pid"): "a label without end",
+    ("ExtensionFailed", "method"): "a label without end",
+    ("ExtensionFailed", "where"): "a label without end",
+    ("ExtensionFailed", "error"): "a label without end",
     ("OperationEnded", "ticket"): "a label without end",
 }
 
