@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
@@ -105,19 +106,15 @@ class _Guarded:
 
     def failed(self, error: BaseException) -> None:
         """Tell what went wrong, and on which line of the user's file."""
-        file, line = self.function_at()
-        trace = error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == file:
-                line = trace.tb_lineno
-            trace = trace.tb_next
-        sentence = f"{type(error).__name__}: {error}"
-        self.memory.notes.append(ExtensionFailed(self.what, f"{file}, line {line}", sentence))
-
-    def function_at(self) -> tuple[str, int]:
-        """File and line where the function is defined."""
         code = getattr(inspect.unwrap(self.function), "__code__", None)
-        return ("", 0) if code is None else (code.co_filename, code.co_firstlineno)
+        frames = traceback.extract_tb(error.__traceback__)
+        if code is None:
+            file, line = frames[-1].filename, frames[-1].lineno
+        else:
+            lines = [frame.lineno for frame in frames if frame.filename == code.co_filename]
+            file, line = code.co_filename, lines[-1] if lines else code.co_firstlineno
+        sentence = " ".join(f"{type(error).__name__}: {error}".split())
+        self.memory.notes.append(ExtensionFailed(self.what, f"{file}, line {line}", sentence))
 
 
 class GuardedMigrate(_Guarded):

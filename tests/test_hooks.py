@@ -66,6 +66,7 @@ def nodes_of(lab: Lab, pid: int, starts: list[int]) -> list[int]:
 @pytest.mark.parametrize("profile", [SEED, MODERN])
 @pytest.mark.parametrize("fails", range(4))
 def test_the_first_error_is_the_answer_and_no_page_moves(fails: int, profile: Any) -> None:
+    # K 2.2, 2.5.
     hooks = Script(**{NAMES[fails]: -errno.EPERM})
     lab = hooks.lab(profile=profile)
     pid, starts = task_with_all(lab)
@@ -76,6 +77,7 @@ def test_the_first_error_is_the_answer_and_no_page_moves(fails: int, profile: An
 
 
 def test_a_positive_answer_ends_it_with_zero_and_moves_nothing() -> None:
+    # K 2.5.
     hooks = Script(b=7)
     lab = hooks.lab()
     pid, starts = task_with_all(lab)
@@ -84,6 +86,7 @@ def test_a_positive_answer_ends_it_with_zero_and_moves_nothing() -> None:
 
 
 def test_zero_from_all_is_an_ordinary_migration_of_their_vmas_too() -> None:
+    # K 2.5, 2.7.
     hooks = Script()
     lab = hooks.lab()
     pid, starts = task_with_all(lab)
@@ -103,6 +106,7 @@ def test_what_hooks_did_before_an_error_stays_done() -> None:
 
 
 def test_mbind_and_move_pages_ask_no_hook() -> None:
+    # K 2.1.
     hooks = Script(a=-errno.EPERM)
     lab = hooks.lab()
     pid, starts = task_with_all(lab)
@@ -112,6 +116,7 @@ def test_mbind_and_move_pages_ask_no_hook() -> None:
 
 
 def test_the_last_vma_is_never_asked_where_that_is_played() -> None:
+    # K 2.4.
     hooks = Script(d=-errno.EPERM)
     lab = hooks.lab(profile=replace(SEED, name="quirk", last_vma_skipped=True))
     pid = lab.spawn()

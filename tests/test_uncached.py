@@ -11,9 +11,15 @@ import pytest
 from coordinator.mm import MAP_PRIVATE, PROT_READ, UNCACHED, VmFlag
 from coordinator.replay import differences, replay
 from coordinator.uncached import GRANULE_PAGES as GRANULE
-from protocol.messages import CopyPages, IsolateLruPage, NewUncachedPages, PutbackLruPages
+from protocol.messages import (
+    CopyPages,
+    Done,
+    IsolateLruPage,
+    NewUncachedPages,
+    PutbackLruPages,
+)
 from protocol.profile import MODERN
-from protocol.syscalls import Fault, MigratePages, Mmap, Mprotect, Munmap
+from protocol.syscalls import Exit, Fault, MigratePages, Mmap, Mprotect, Munmap
 from tests.lab import PAGE, READ, RW, Lab, pages_from
 
 PAGES = 3 * GRANULE
@@ -67,6 +73,7 @@ def test_a_first_touch_brings_a_whole_granule_from_the_node_of_the_cpu(lab: Lab)
 
 
 def test_it_is_on_no_lru_and_nothing_that_looks_for_pages_finds_it(lab: Lab) -> None:
+    # K 1.15, 2.7, 3.6, 4.17.
     pid = lab.spawn()
     start = uncached(lab, pid)
     zone = lab.zone(0)
@@ -166,6 +173,7 @@ def test_it_migrates_by_its_own_method_with_all_that_is_in_it(lab: Lab) -> None:
 
 
 def test_each_granule_goes_from_its_node_to_the_one_in_its_place(lab: Lab) -> None:
+    # K 1.7.
     pid = lab.spawn()
     start = lab.mmap(pid, PAGES, shared=True, name=UNCACHED)
     for granule, cpu in enumerate((0, 1, 3)):
@@ -203,6 +211,32 @@ def test_who_reads_all_the_time_waits_and_never_sees_old_or_torn_bytes(lab: Lab)
     assert lab.answer_to(call) is not None and lab.answer_to(waits) is not None
     assert lab.load(old, 0)[0] == -errno.ESTALE and lab.store(old, 1, 9) == -errno.ESTALE
     assert contents(lab, pid, start) == WRITTEN
+
+
+def test_a_sharer_waits_for_granules_on_the_move_whatever_it_wants(lab: Lab) -> None:
+    """It faults on a page that it never touched, migrates them itself, protects one, or exits."""
+    pid = lab.spawn()
+    start = uncached(lab, pid)
+    late, mover, guard, leaver = (lab.fork(pid) for _ in range(4))
+    for sharer in (mover, guard, leaver):
+        assert contents(lab, sharer, start) == WRITTEN
+    lab.hold_back(CopyPages)
+    first = lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.run()
+    waiting = [
+        lab.start(_fault(late, start)),
+        lab.start(MigratePages(0, mover, (0,), (2,))),
+        lab.start(Mprotect(guard, start * PAGE, PAGE, PROT_READ)),
+        lab.start(Exit(leaver)),
+    ]
+    assert [lab.answer_to(call) for call in waiting] == [None] * 4
+    lab.let_go(CopyPages)
+    for call in (first, *waiting[1:]):
+        done = lab.answer_to(call)
+        assert isinstance(done, Done) and done.value == 0
+    assert lab.answer_to(waiting[0]) is not None
+    assert nodes(lab, pid, start) == [1, 1, 1], "the second migration found none on node 0"
+    assert contents(lab, late, start) == WRITTEN
 
 
 def test_a_full_target_gives_enomem_and_leaves_whole_granules() -> None:
