@@ -12,7 +12,7 @@ import numpy.typing as npt
 from coordinator.coordinator import Coordinator
 from coordinator.mem_map import NO_NODE
 from coordinator.memory import Memory
-from coordinator.mm import Mm, Pte
+from coordinator.mm import UNCACHED, Mm, Pte
 from nodes.flags import HELD, ISOLATED, MAPPED, PINNED
 from nodes.node import Node
 from nodes.zone import Zone
@@ -282,6 +282,11 @@ class Cluster:
             areas = _areas(task.mm)
             machine.processes[pid] = oracle.Process(task.uid, task.capable, areas)
         return machine
+
+    def has_uncached(self) -> bool:
+        """Whether some task maps memory of the uncached allocator."""
+        tasks = self.memory.tasks.values()
+        return any(vma.name == UNCACHED for task in tasks for vma in task.mm.vmas)
 
     def placement(self) -> dict[tuple[int, int], int]:
         """The node of every present page, by (pid, page)."""

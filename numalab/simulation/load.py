@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED
+from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, UNCACHED
 from nodes.flags import HELD, PINNED
 from numalab.checker import WORD, Finding
 from numalab.history import PROT_READ, PROT_WRITE, History, Operation, Outcome, outcome_of
@@ -28,6 +28,7 @@ from protocol.syscalls import Exit, Fork, Mmap, Mprotect, Munmap, Spawn
 HOLD_SECONDS = 2.0
 #: About as long as it takes to move a few pages.
 STORM_SECONDS = 0.03
+UNCACHED_SEEDS = 0.25
 #: A call that takes longer may have met a node that gave up on a peer, which counts as -EAGAIN.
 UNDISTURBED_SECONDS = 4.0
 Ended = Callable[[object], None]
@@ -42,6 +43,8 @@ class Driver:
         self.draws = Draws(self.random, cluster.topology)
         self.history = History(PAGE_SIZE)
         self.findings: list[Finding] = []
+        #: In some seeds shared memory is that of the uncached allocator.
+        self._uncached = random.Random(f"uncached {self.plan.seed}").random() < UNCACHED_SEEDS
         self.left = self.plan.operations
         self.quiet_left = self.plan.quiet
         self.compared = 0
@@ -202,7 +205,8 @@ class Driver:
             ended(result)
 
         operation = Operation("map", task.pid, 0, length, prot=prot, shared=shared)
-        message = Mmap(task.pid, 0, length, prot, flags, "", 0)
+        name = UNCACHED if shared and self._uncached else ""
+        message = Mmap(task.pid, 0, length, prot, flags, name, 0)
         self.ask(client, message, self._tell(operation, mapped))
 
     def _unmap(self, client: str, ended: Ended) -> None:
