@@ -20,6 +20,7 @@ from protocol.messages import (
 )
 from protocol.profile import MODERN
 from protocol.syscalls import Exit, Fault, MigratePages, Mmap, Mprotect, Munmap
+from tests.cpusets import cpuset, write
 from tests.lab import PAGE, READ, RW, Lab, pages_from
 
 PAGES = 3 * GRANULE
@@ -94,6 +95,20 @@ def test_move_pages_of_today_says_efault() -> None:
 def test_a_private_mapping_of_it_is_refused(lab: Lab) -> None:
     pid = lab.spawn()
     assert lab.call(Mmap(pid, 0, PAGE, RW, MAP_PRIVATE, UNCACHED, 0)) == -errno.EINVAL
+
+
+def test_a_cpuset_says_where_granules_come_from_and_its_migration_asks_the_method(
+    lab: Lab,
+) -> None:
+    # K 2.1, 5.12, 5.13.
+    pid = lab.spawn()
+    path = cpuset(lab, "/one", mems="1-2", migrate=True)
+    assert write(lab, path, "tasks", pid) == 0
+    start = uncached(lab, pid)
+    assert nodes(lab, pid, start) == [1, 1, 1]
+    assert write(lab, path, "mems", "3") == 0
+    lab.run()
+    assert nodes(lab, pid, start) == [3, 3, 3] and contents(lab, pid, start) == WRITTEN
 
 
 def test_a_node_without_a_whole_granule_is_passed_over() -> None:
