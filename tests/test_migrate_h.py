@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from coordinator import migrate_off
+from coordinator.extensions import Extensions
 from coordinator.mem_map import Rows
 from coordinator.memory import Memory
 from coordinator.migrate import fail_migrate_page, migrate_page, migrate_vmas
 from coordinator.mm import MAP_PRIVATE, Mapping, Mm, Vma, VmOperations
-from coordinator.pagelist import Nodes, PageList
+from coordinator.pagelist import Nodes, PageList, new_page_t
 from nodes.flags import Flag
 from protocol.messages import IsolateLruPage, NewPages
 from protocol.profile import SEED
@@ -143,8 +144,16 @@ def test_a_page_with_other_users_can_be_isolated() -> None:
 # ---- new_page_t, and the methods of an object ----------------------------------------------
 
 
+def with_callback(make_lab: MakeLab, callback: new_page_t) -> Lab:
+    """A machine into which this callback was loaded, as "mine"."""
+    topology = Topology.uniform(4, 256 * PAGE, page_size=PAGE)
+    extensions = Extensions(topology)
+    extensions.new_page("mine", callback)
+    return make_lab(topology=topology, extensions=extensions)
+
+
 def test_migrate_pages_does_not_know_where_pages_go(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    make_lab: MakeLab,
 ) -> None:
     # K 0.1.
     """Any callback will do: this one deals the pages out like cards."""
@@ -153,24 +162,24 @@ def test_migrate_pages_does_not_know_where_pages_go(
         assert private == 1, "handed through untouched"
         return (1 + rows % 3).astype(np.int32)
 
-    monkeypatch.setattr("coordinator.mempolicy.new_node_page", deal)
+    lab = with_callback(make_lab, deal)
     pid = lab.spawn()
     start = lab.mapped(pid, 6)
-    assert lab.migrate(pid, 0, 1) == 0
+    assert lab.call(MigratePages(0, pid, (0,), (1,), "mine")) == 0
     assert lab.where(pid, start, 6) == [1, 2, 3, 1, 2, 3]
 
 
 def test_a_callback_that_has_no_page_for_us_ends_the_call(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    make_lab: MakeLab,
 ) -> None:
     # K 0.1.
     def none_for_the_second(pagelist: PageList, rows: Rows, private: object) -> Nodes:
         return np.where(rows == 1, -1, 2).astype(np.int32)
 
-    monkeypatch.setattr("coordinator.mempolicy.new_node_page", none_for_the_second)
+    lab = with_callback(make_lab, none_for_the_second)
     pid = lab.spawn()
     start = lab.mapped(pid, 3)
-    assert lab.migrate(pid, 0, 2) == -errno.ENOMEM
+    assert lab.call(MigratePages(0, pid, (0,), (2,), "mine")) == -errno.ENOMEM
     assert lab.where(pid, start, 3) == [2, 0, 0]
 
 
