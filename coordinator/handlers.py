@@ -125,7 +125,7 @@ def on_set_mempolicy(desk: Desk, question: Question, asked: m.SetMempolicy) -> M
     task = desk.memory.tasks.get(asked.pid)
     if task is None:
         return Done(-ESRCH)
-    return Done(sys_set_mempolicy(desk.memory, task, asked.mode, asked.nodes))
+    return Done(sys_set_mempolicy(desk.memory, desk.kernel, task, asked))
 
 
 @handles(m.GetMempolicy)
@@ -134,8 +134,8 @@ def on_get_mempolicy(
 ) -> Message | Steps[Message]:
     task = desk.memory.tasks.get(asked.pid)
     if task is None:
-        return m.PolicyTold(-ESRCH, 0, ())
-    return sys_get_mempolicy(desk.memory, task, asked.address, asked.flags)
+        return m.PolicyTold(-ESRCH, 0, None)
+    return sys_get_mempolicy(desk.memory, desk.kernel, task, asked)
 
 
 @handles(m.Mbind)

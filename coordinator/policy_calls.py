@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -23,8 +24,9 @@ from coordinator.pagelist import Nodes, PageList, Settings
 from coordinator.policy import effective_policy, new_policy, wanted_nodes
 from coordinator.rebind import update_task_memory_state
 from coordinator.records import PolicySet, TaskPolicySet
-from coordinator.syscalls import Kernel, is_capable
-from protocol.syscalls import Mbind, PolicyTold
+from coordinator.syscalls import Kernel, is_capable, read_mask
+from protocol.syscalls import GetMempolicy, Mbind, PolicyTold, SetMempolicy
+from protocol.user_mask import MAX_NUMNODES, copy_nodes_to_user
 
 EPERM, ESRCH, EIO, EFAULT, EINVAL, ENOSYS = 1, 3, 5, 14, 22, 38
 MPOL_MF_STRICT = 1
@@ -32,9 +34,23 @@ MPOL_F_NODE, MPOL_F_ADDR = 1, 2
 _MOVING = MPOL_MF_MOVE | MPOL_MF_MOVE_ALL
 
 
-def sys_set_mempolicy(memory: Memory, task: Task, mode: int, nodes: tuple[int, ...]) -> int:
-    """0 or -EINVAL; moves no page (K 4.33, 4.34)."""
-    policy = new_policy(mode, frozenset(nodes), frozenset(memory.nids))
+@dataclass(frozen=True, slots=True)
+class Told:
+    """0 or -errno; a mode, or with MPOL_F_NODE a node; the nodes of the policy."""
+
+    value: int
+    mode: int = 0
+    nodes: tuple[int, ...] = ()
+
+
+def sys_set_mempolicy(memory: Memory, kernel: Kernel, task: Task, asked: SetMempolicy) -> int:
+    """0, -EINVAL or -EFAULT, the mode first; moves no page (K 4.33, 4.34)."""
+    if asked.mode not in list(Mode):
+        return -EINVAL
+    nodes = read_mask(kernel, asked.maxnode, asked.nodes)
+    if isinstance(nodes, int):
+        return nodes
+    policy = new_policy(asked.mode, nodes, frozenset(memory.nids))
     if isinstance(policy, int):
         return policy
     task.policy = contextualized(memory, task, policy)
@@ -43,30 +59,47 @@ def sys_set_mempolicy(memory: Memory, task: Task, mode: int, nodes: tuple[int, .
     return 0
 
 
-def sys_get_mempolicy(memory: Memory, task: Task, address: int, flags: int) -> Steps[PolicyTold]:
+def sys_get_mempolicy(
+    memory: Memory, kernel: Kernel, task: Task, asked: GetMempolicy
+) -> Steps[PolicyTold]:
+    """The policy and, where the caller has a pointer for it, its mask as K 4.4 writes it."""
+    nr_node_ids = max(memory.nids) + 1
+    least = MAX_NUMNODES if kernel.profile.get_mempolicy_wants_all_bits else nr_node_ids
+    if asked.room is not None and asked.maxnode < least:
+        return PolicyTold(-EINVAL, 0, None)
+    told = yield from do_get_mempolicy(memory, task, asked.address, asked.flags)
+    if told.value or asked.room is None:
+        return PolicyTold(told.value, told.mode, None)
+    mask = copy_nodes_to_user(told.nodes, asked.maxnode, asked.room)
+    if isinstance(mask, int):
+        return PolicyTold(mask, told.mode, None)
+    return PolicyTold(0, told.mode, mask)
+
+
+def do_get_mempolicy(memory: Memory, task: Task, address: int, flags: int) -> Steps[Told]:
     """Mode and nodes, or with MPOL_F_NODE a node in the place of the mode (K 4.35)."""
     update_task_memory_state(memory, task)
     page = address // memory.topology.page_size
     if flags & ~(MPOL_F_NODE | MPOL_F_ADDR) or (address and not flags & MPOL_F_ADDR):
-        return PolicyTold(-EINVAL, 0, ())
+        return Told(-EINVAL)
     vma = task.mm.find(page) if flags & MPOL_F_ADDR else None
     if flags & MPOL_F_ADDR and vma is None:
-        return PolicyTold(-EFAULT, 0, ())
+        return Told(-EFAULT)
     if flags == MPOL_F_NODE | MPOL_F_ADDR:
         asked = np.array([page], np.uint64)
         found = yield from handle_mm_fault(memory, task, task.cpu, Access.READ, asked)
         error = min(int(found.status[0]), 0)
         # The zero page is the kernel's, on its first node.
-        return PolicyTold(error, max(int(found.nid[0]), memory.nids[0]), ())
+        return Told(error, max(int(found.nid[0]), memory.nids[0]))
     policy = task.policy if vma is None else vma.policy
     if flags == MPOL_F_NODE:
         if policy is None or policy.mode != Mode.INTERLEAVE:
-            return PolicyTold(-EINVAL, 0, ())
-        return PolicyTold(0, policy.nodes[0], ())
+            return Told(-EINVAL)
+        return Told(0, policy.nodes[0])
     if policy is None:
-        return PolicyTold(0, Mode.DEFAULT, ())
+        return Told(0, Mode.DEFAULT)
     # Preferred without a node is local; its mask reads as all nodes at the seed (K 4.36).
-    return PolicyTold(0, policy.mode, policy.nodes or memory.nids)
+    return Told(0, policy.mode, policy.nodes or memory.nids)
 
 
 def sys_mbind(memory: Memory, kernel: Kernel, task: Task, asked: Mbind) -> Steps[int]:
@@ -74,6 +107,11 @@ def sys_mbind(memory: Memory, kernel: Kernel, task: Task, asked: Mbind) -> Steps
     should be (K 4.24, 4.26).
     """
     size, flags = memory.topology.page_size, asked.flags
+    if not kernel.profile.mbind_reads_mask_first and asked.mode not in list(Mode):
+        return -EINVAL
+    nodes = read_mask(kernel, asked.maxnode, asked.nodes)
+    if isinstance(nodes, int):
+        return nodes
     error = _check_mbind(memory, task, asked)
     if error:
         return error
@@ -85,7 +123,7 @@ def sys_mbind(memory: Memory, kernel: Kernel, task: Task, asked: Mbind) -> Steps
         return -EINVAL
     if start == end:
         return 0
-    policy = new_policy(asked.mode, frozenset(asked.nodes), frozenset(memory.nids))
+    policy = new_policy(asked.mode, nodes, frozenset(memory.nids))
     if isinstance(policy, int):
         return policy
     if flags & _MOVING and not kernel.migration:

@@ -27,9 +27,13 @@ from coordinator.mm import Mm, Pages, Pte, Task, VmFlag
 from coordinator.pagelist import PageList, Settings
 from protocol.profile import Profile
 from protocol.syscalls import MigratePages, MovedPages, MovePages
+from protocol.user_mask import get_nodes
 
-EPERM, ENOENT, ESRCH, EIO, EACCES, EFAULT = 1, 2, 3, 5, 13, 14
+EPERM, ENOENT, ESRCH, EIO, E2BIG, ENOMEM, EACCES, EFAULT = 1, 2, 3, 5, 7, 12, 13, 14
 EBUSY, ENODEV, EINVAL, ENOSYS = 16, 19, 22, 38
+#: What limits the number of entries of one move_pages(2): sizeof(struct page_to_node), 64 bits.
+PAGE_TO_NODE = 24
+ULONG_MAX = (1 << 64) - 1
 #: ``caller`` of the operator at the console: no task, all capabilities.
 OPERATOR = 0
 
@@ -57,6 +61,11 @@ def is_capable(memory: Memory, caller: int) -> bool:
     return caller == OPERATOR or (task is not None and task.capable)
 
 
+def read_mask(kernel: Kernel, maxnode: int, mask: bytes | None) -> frozenset[int] | int:
+    """The node set that a caller passes, or -EINVAL, -EFAULT (K 4.1 - 4.3)."""
+    return get_nodes(maxnode, mask, from_the_end=kernel.profile.mask_read_from_its_end)
+
+
 def cpu_node(memory: Memory, caller: int) -> int:
     """The node of the cpu that the caller runs on; the first node for the operator."""
     task = memory.tasks.get(caller)
@@ -69,12 +78,17 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
     A node that the machine does not have is -EINVAL, as since 2.6.23 (K 1.4); one that is lost is
     -ENODEV, which no kernel answers here.
     """
+    from_nodes = read_mask(kernel, asked.maxnode, asked.old_nodes)
+    if isinstance(from_nodes, int):
+        return from_nodes
+    to_nodes = read_mask(kernel, asked.maxnode, asked.new_nodes)
+    if isinstance(to_nodes, int):
+        return to_nodes
     task = memory.tasks.get(asked.pid or asked.caller)
     if task is None:
         return -ESRCH
     if not may_move(memory, asked.caller, task):
         return -EPERM
-    from_nodes, to_nodes = frozenset(asked.from_nodes), frozenset(asked.to_nodes)
     if not to_nodes <= mems_allowed(memory, task) and not is_capable(memory, asked.caller):
         return -EPERM
     charged = mems_charged(memory, asked.caller)
@@ -120,20 +134,28 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
 def sys_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> Steps[MovedPages]:
     """move_pages(2): value and status array (K 4.11 - 4.21)."""
     error, task = _check_move_pages(memory, kernel, asked)
-    status = np.zeros(asked.address.size, np.int32)
-    if task is None:
+    if task is not None:
+        error = _check_arrays(memory, task, asked)
+    status = asked.status.copy()
+    if task is None or error:
         return MovedPages(error, status)
-    page = asked.address // np.uint64(memory.topology.page_size)
+    found = np.zeros(asked.count, np.int32)
+    page = asked.address[: asked.count] // np.uint64(memory.topology.page_size)
+    value = 0
     yield from down_read(task.mm)
     try:
         if asked.query:
-            _find_pages(memory, kernel.profile, task.mm, page, status)
-            return MovedPages(0, status)
-        yield from migrate_prep(memory)
-        value = yield from _move(memory, kernel, task, asked, page, status)
-        return MovedPages(value, status)
+            _find_pages(memory, kernel.profile, task.mm, page, found)
+        else:
+            yield from migrate_prep(memory)
+            value = yield from _move(memory, kernel, task, asked, page, found)
     finally:
         up_read(memory, task.mm)
+    if value >= 0:
+        room = min(status.size, asked.count)
+        status[:room] = found[:room]
+        value = value if room == asked.count else -EFAULT
+    return MovedPages(value, status)
 
 
 def _check_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> tuple[int, Task | None]:
@@ -149,13 +171,28 @@ def _check_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> tuple
         return -ESRCH, None
     if not may_move(memory, asked.caller, task):
         return -EPERM, None
-    online = [nid for nid in memory.nids if nid not in memory.lost]
-    allowed = np.isin(asked.node, _ids(sorted(mems_allowed(memory, task))))
-    there = np.isin(asked.node, _ids(online))
-    if not asked.query and not (there & allowed).all():
-        # The first entry that is wrong says what is wrong.
-        return (-EACCES if there[np.argmin(there & allowed)] else -ENODEV), None
     return 0, task
+
+
+def _check_arrays(memory: Memory, task: Task, asked: MovePages) -> int:
+    """All entries before any work: the first bad one decides (K 4.12, 4.13).
+
+    The kernel keeps PAGE_TO_NODE bytes for each entry; it has no more memory than the machine.
+    """
+    if asked.count > ULONG_MAX // PAGE_TO_NODE - 1:
+        return -E2BIG
+    memory_bytes = sum(node.frames for node in memory.topology.nodes) * memory.topology.page_size
+    if (asked.count + 1) * PAGE_TO_NODE > memory_bytes:
+        return -ENOMEM
+    if asked.query:
+        return -EFAULT if asked.address.size < asked.count else 0
+    readable = min(asked.address.size, asked.node.size, asked.count)
+    online = [nid for nid in memory.nids if nid not in memory.lost]
+    there = np.isin(asked.node[:readable], _ids(online))
+    allowed = np.isin(asked.node[:readable], _ids(sorted(mems_allowed(memory, task))))
+    if not (there & allowed).all():
+        return -EACCES if there[np.argmin(there & allowed)] else -ENODEV
+    return -EFAULT if readable < asked.count else 0
 
 
 def _ids(nids: Iterable[int]) -> npt.NDArray[np.int32]:
@@ -194,7 +231,8 @@ def _move(
 ) -> Steps[int]:
     nid, pfn = _find_pages(memory, kernel.profile, task.mm, page, status)
     found = np.flatnonzero(status >= 0)
-    todo = found[status[found] != asked.node[found]]
+    wanted = asked.node[: asked.count]
+    todo = found[status[found] != wanted[found]]
     if not asked.flags & MPOL_MF_MOVE_ALL:
         several = memory.mapcounts(nid[todo], pfn[todo]) > 1
         status[todo[several]] = -EACCES
@@ -222,7 +260,7 @@ def _move(
         caller=asked.caller,
     )
     entry = _first_entry(frame, found, todo)
-    value = yield from migrate_pages(memory, pagelist, new_page_node, asked.node[entry], settings)
+    value = yield from migrate_pages(memory, pagelist, new_page_node, wanted[entry], settings)
     skipped = pagelist.state == State.SKIPPED
     status[todo[skipped]] = -EBUSY
     status[entry[~skipped]] = pagelist.status[~skipped]

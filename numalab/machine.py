@@ -62,6 +62,7 @@ from protocol.syscalls import (
     ListTasks,
     MovedPages,
     NumaMaps,
+    PolicyTold,
     Progress,
     ProgressMade,
     Spawn,
@@ -76,7 +77,7 @@ RESEND = 0.25
 RESEND_MAX = 2.0
 
 #: Answers whose value is -errno if the question failed.
-_WITH_ERRNO = (Done, Description, AddressSpace, MovedPages, CpusetWritten)
+_WITH_ERRNO = (Done, Description, AddressSpace, MovedPages, PolicyTold, CpusetWritten)
 
 _M = TypeVar("_M", bound=Message)
 

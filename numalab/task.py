@@ -18,6 +18,7 @@ from numalab.constants import (
 )
 from numalab.emulation import Spent
 from numalab.orders import Fill, Load, LoadMany, Store, StoreMany
+from numalab.raw import RawCalls
 from protocol.core import Buffer
 from protocol.syscalls import (
     Exit,
@@ -33,6 +34,7 @@ from protocol.syscalls import (
     PolicyTold,
     SetMempolicy,
 )
+from protocol.user_mask import MASK_BYTES_MAX, MAXNODE, nodes_of, user_mask
 
 if TYPE_CHECKING:
     from numalab.machine import Machine
@@ -168,20 +170,24 @@ class Task:
         Errors: ESRCH, EPERM, EINVAL (also: no such function), EIO (a loaded method is wrong),
         ENOMEM, ENOSYS; NodeListError for a malformed node list.
         """
-        source, target = self._machine.nodes(from_nodes), self._machine.nodes(to_nodes)
-        return await self._machine.call(MigratePages(self.pid, pid, source, target, new_page))
+        source = user_mask(self._machine.nodes(from_nodes))
+        target = user_mask(self._machine.nodes(to_nodes))
+        message = MigratePages(self.pid, pid, MAXNODE, source, target, new_page)
+        return await self._machine.call(message)
 
     async def set_mempolicy(self, mode: int, nodes: str | Iterable[int] = ()) -> None:
         """set_mempolicy(2): where new pages of this task go.  Errors: EINVAL (K 4.33)."""
-        await self._machine.call(SetMempolicy(self.pid, mode, self._machine.nodes(nodes)))
+        mask = user_mask(self._machine.nodes(nodes))
+        await self._machine.call(SetMempolicy(self.pid, mode, mask, MAXNODE))
 
     async def get_mempolicy(self, address: int = 0, flags: int = 0) -> tuple[int, tuple[int, ...]]:
         """get_mempolicy(2): (mode, nodes); with MPOL_F_NODE a node in the place of the mode.
 
         Errors: EINVAL, EFAULT (K 4.35).
         """
-        told = await self._machine.expect(GetMempolicy(self.pid, address, flags), PolicyTold)
-        return told.mode, told.nodes
+        asked = GetMempolicy(self.pid, MASK_BYTES_MAX, MAXNODE, address, flags)
+        told = await self._machine.expect(asked, PolicyTold)
+        return told.mode, nodes_of(told.nodes or b"")
 
     async def mbind(
         self,
@@ -195,8 +201,8 @@ class Task:
 
         Errors: EINVAL, EPERM, EFAULT, EIO, ENOSYS (K 4.22 - 4.27).
         """
-        wanted = self._machine.nodes(nodes)
-        await self._machine.call(Mbind(self.pid, address, length, mode, wanted, flags))
+        mask = user_mask(self._machine.nodes(nodes))
+        await self._machine.call(Mbind(self.pid, address, length, mode, mask, MAXNODE, flags))
 
     async def move_pages(
         self,
@@ -216,9 +222,15 @@ class Task:
             wanted = np.zeros(places.size, np.int32)
         if wanted.size != places.size:
             raise ValueError(f"{wanted.size} nodes for {places.size} addresses: give one for each")
-        message = MovePages(self.pid, pid, flags, int(query), places, wanted)
+        status = np.zeros(places.size, np.int32)
+        message = MovePages(self.pid, pid, places.size, flags, int(query), places, wanted, status)
         moved = await self._machine.expect(message, MovedPages)
         return [int(status) for status in moved.status.tolist()]
+
+    @property
+    def raw(self) -> RawCalls:
+        """The same calls with the arguments that the kernel takes."""
+        return RawCalls(self._machine, self.pid)
 
     # ---- other users of its pages ----------------------------------------------------------
 

@@ -44,6 +44,9 @@ class Profile:
     new_anonymous_is_active: bool
     migrate_trace_counts: tuple[str, ...]
     migrate_start_is_traced: bool
+    mask_read_from_its_end: bool
+    mbind_reads_mask_first: bool
+    get_mempolicy_wants_all_bits: bool
     last_vma_skipped: bool = False
 
 
@@ -205,6 +208,22 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "a line of the trace says that a call of migrate_pages() begins",
     ),
     Behaviour(
+        "mask_read_from_its_end",
+        "K 4.3",
+        "words of a node mask beyond the largest node are looked at from the last one down",
+    ),
+    Behaviour(
+        "mbind_reads_mask_first",
+        "K 4.22",
+        "mbind(2) reads the mask before it looks at the mode",
+    ),
+    Behaviour(
+        "get_mempolicy_wants_all_bits",
+        "K 4.4",
+        "get_mempolicy(2) refuses a mask of less than MAX_NUMNODES bits, not only one of less "
+        "than the machine has nodes",
+    ),
+    Behaviour(
         "last_vma_skipped",
         "K 2.4",
         "migrate_vmas never offers the last vma (a bug until 2.6.29; a switch, off by default)",
@@ -243,6 +262,9 @@ SEED = Profile(
     new_anonymous_is_active=True,
     migrate_trace_counts=("nr_succeeded", "nr_failed"),
     migrate_start_is_traced=False,
+    mask_read_from_its_end=False,
+    mbind_reads_mask_first=True,
+    get_mempolicy_wants_all_bits=True,
 )
 MODERN = Profile(
     name="modern",
@@ -279,5 +301,8 @@ MODERN = Profile(
         *("nr_thp_succeeded", "nr_thp_failed", "nr_thp_split"),
     ),
     migrate_start_is_traced=True,
+    mask_read_from_its_end=True,
+    mbind_reads_mask_first=False,
+    get_mempolicy_wants_all_bits=False,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}

@@ -15,7 +15,6 @@ from protocol.schema import (
     U32,
     U64,
     Message,
-    Nodes,
     PlainI32,
     PlainU32,
     PlainU64,
@@ -24,6 +23,7 @@ from protocol.schema import (
     Word,
     message,
 )
+from protocol.user_mask import UserMask
 
 # ---- a client asks the coordinator ---------------------------------------------------------
 
@@ -135,31 +135,39 @@ class Translations(Message):
 class MigratePages(Message):
     """migrate_pages(2) by task ``caller``: pages NOT moved, or -errno (K 4.5).
 
+    A mask is the bytes at the pointer, nil for NULL; bytes that are missing cannot be read.
     ``new_page`` names a new_page_t that was loaded; empty: pages go to the node of their pair.
     """
 
     caller: Word
     pid: Word
-    from_nodes: Nodes
-    to_nodes: Nodes
+    maxnode: Unsigned
+    old_nodes: UserMask
+    new_nodes: UserMask
     new_page: Text = ""
 
 
 @message(0x5C, "client>coordinator", answer="MovedPages")
 class MovePages(Message):
-    """move_pages(2): byte addresses; without nodes it is a query (``query`` 1, node ignored)."""
+    """move_pages(2): byte addresses; without nodes it is a query (``query`` 1, node ignored).
+
+    The arrays are what can be read at the pointers, and ``status`` what can be written, with what
+    the caller has put there: an array of less than ``count`` elements ends in -EFAULT (K 4.12).
+    """
 
     caller: Word
     pid: Word
+    count: Unsigned
     flags: Unsigned
     query: Annotated[int, Meta(ge=0, le=1)]
-    address: U64
-    node: I32
+    address: PlainU64
+    node: PlainI32
+    status: PlainI32
 
 
 @message(0x5D, "coordinator>client")
 class MovedPages(Message):
-    """The call's value and the status array (only meaningful when value >= 0, K 4.16)."""
+    """The value and the caller's status array: what was not written is as it was (K 4.16)."""
 
     value: Word
     status: I32
@@ -277,25 +285,34 @@ class SetMempolicy(Message):
 
     pid: Word
     mode: Unsigned
-    nodes: Nodes
+    nodes: UserMask
+    maxnode: Unsigned
 
 
 @message(0x69, "client>coordinator", answer="PolicyTold")
 class GetMempolicy(Message):
-    """get_mempolicy(2) of a task: byte address and MPOL_F_* (K 4.35)."""
+    """get_mempolicy(2) of a task: byte address and MPOL_F_* (K 4.35).
+
+    ``room``: bytes that can be written at the pointer of the mask; nil: it is NULL.
+    """
 
     pid: Word
+    room: Unsigned | None
+    maxnode: Unsigned
     address: Unsigned
     flags: Unsigned
 
 
 @message(0x6A, "coordinator>client")
 class PolicyTold(Message):
-    """0 or -errno; the mode, or with MPOL_F_NODE a node; the nodes of the policy."""
+    """0 or -errno; the mode, or with MPOL_F_NODE a node; the mask, nil where none was wanted.
+
+    An error of the mask comes when the mode is written already (K 4.4).
+    """
 
     value: Word
     mode: Unsigned
-    nodes: Nodes
+    nodes: UserMask
 
 
 @message(0x6B, "client>coordinator", answer="Done")
@@ -306,7 +323,8 @@ class Mbind(Message):
     address: Unsigned
     length: Unsigned
     mode: Unsigned
-    nodes: Nodes
+    nodes: UserMask
+    maxnode: Unsigned
     flags: Unsigned
 
 

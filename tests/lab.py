@@ -39,15 +39,14 @@ from protocol.syscalls import (
     Exit,
     Fault,
     Fork,
-    MigratePages,
     Mmap,
     MovedPages,
-    MovePages,
     NumaMaps,
     Spawn,
     Translations,
 )
 from protocol.topology import Topology
+from tests.calls import migration, moving
 
 KEY = b"the lab's secret"
 PAGE = 64
@@ -333,24 +332,22 @@ class Lab:
 
     def migrate(self, pid: int, source: Any, target: Any, caller: int = 0) -> int:
         """migrate_pages(2) from node(s) to node(s)."""
-        return self.call(MigratePages(caller, pid, as_nodes(source), as_nodes(target)))
+        return self.call(migration(caller, pid, as_nodes(source), as_nodes(target)))
 
     def move(
         self, pid: int, pages: list[int], nodes: list[int], flags: int = 0, caller: int = 0
     ) -> MovedPages:
         """move_pages(2) of page numbers."""
-        address = np.array(pages, np.uint64) * np.uint64(self.topology.page_size)
-        return self.ask(
-            MovePages(caller, pid, flags, 0, address, np.array(nodes, np.int32)), MovedPages
-        )
+        size = self.topology.page_size
+        asked = moving(pid, [page * size for page in pages], nodes, flags, caller)
+        return self.ask(asked, MovedPages)
 
     # ---- looking ---------------------------------------------------------------------------
 
     def where(self, pid: int, start: int, pages: int = 1) -> list[int]:
         """The node of each page, or -errno, as move_pages(2) tells it."""
         address = pages_from(start, pages) * np.uint64(self.topology.page_size)
-        asked = MovePages(0, pid, 0, 1, address, np.zeros(pages, np.int32))
-        answer = self.ask(asked, MovedPages)
+        answer = self.ask(moving(pid, address, None), MovedPages)
         assert answer.value == 0, f"move_pages: {answer.value}"
         return [int(status) for status in answer.status]
 

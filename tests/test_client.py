@@ -23,7 +23,8 @@ from protocol.core import Received
 from protocol.messages import Done, HoldPages, LoadBytes, LoadedBytes, StoreBytes
 from protocol.notes import FrameDropped
 from protocol.schema import Message
-from protocol.syscalls import Attach, Attached, Exit, Fault, MigratePages, Munmap, NumaMaps, Renew
+from protocol.syscalls import Attach, Attached, Exit, Fault, Munmap, NumaMaps, Renew
+from tests.calls import migration
 from tests.peers import PAGE, World, silent
 
 
@@ -215,7 +216,7 @@ def test_a_question_to_a_restarted_coordinator() -> None:
     world = World()
     world.result(Ask(1, "coordinator", Munmap(7, 0, PAGE)))
     world.restart("coordinator", 1, silent)
-    world.order(Ask(2, "coordinator", MigratePages(7, 7, (0,), (1,))))
+    world.order(Ask(2, "coordinator", migration(7, 7, (0,), (1,))))
     world.order(Ask(3, "coordinator", NumaMaps(7)))
     world.order(Load(4, 7, 0, 2 * PAGE, 8))
     world.restart("coordinator", 2, world.coordinate)

@@ -24,13 +24,13 @@ from protocol.syscalls import (
     Fork,
     Hardware,
     ListTasks,
-    MigratePages,
     Progress,
     ProgressMade,
     Renew,
     Spawn,
     TaskList,
 )
+from tests.calls import migration
 from tests.lab import WRITE, Lab, pages_from
 
 MakeLab = Callable[..., Lab]
@@ -68,7 +68,7 @@ def test_numastat_counts_who_gave_and_who_should_have(make_lab: MakeLab) -> None
     lab = make_lab(nodes=2, frames=4)
     pid = lab.spawn()
     lab.mapped(pid, 6)
-    lab.ask(MigratePages(0, pid, (1,), (0,)), Done)
+    lab.ask(migration(0, pid, (1,), (0,)), Done)
     hardware = lab.ask(DescribeHardware(), Hardware)
     assert hardware.numa_hit[0] == 4 and hardware.numa_miss[1] >= 2
     assert hardware.numa_miss.sum() == hardware.numa_foreign.sum()
@@ -95,7 +95,7 @@ def test_progress_says_how_many_pages_are_settled(make_lab: MakeLab) -> None:
     pid = lab.spawn()
     lab.mapped(pid, 16)
     lab.hold_back(CopyPages)
-    lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     seen = []
     for _ in range(2):
@@ -171,8 +171,8 @@ def test_two_nodes_that_migrate_into_each_other_both_finish(lab: Lab, lag: type[
     here, there = lab.mapped(first, 20, cpu=0), lab.mapped(second, 20, cpu=1)
     lab.hold_back(lag)
     tickets = [
-        lab.start(MigratePages(0, first, (0,), (1,))),
-        lab.start(MigratePages(0, second, (1,), (0,))),
+        lab.start(migration(0, first, (0,), (1,))),
+        lab.start(migration(0, second, (1,), (0,))),
     ]
     lab.run()
     lab.let_go(lag)
@@ -187,7 +187,7 @@ def test_all_pairs_of_four_nodes_at_once_finish(lab: Lab) -> None:
         start = lab.mapped(pid, 9, cpu=source)
         lab.write(pid, start, 10 * source + target)
         calls.append((pid, start, source, target))
-    tickets = [lab.start(MigratePages(0, pid, (s,), (t,))) for pid, _, s, t in calls]
+    tickets = [lab.start(migration(0, pid, (s,), (t,))) for pid, _, s, t in calls]
     assert [value(lab, ticket) for ticket in tickets] == [0] * 12
     for pid, start, source, target in calls:
         assert lab.where(pid, start, 9) == [target] * 9
@@ -201,8 +201,8 @@ def test_nearly_full_nodes_exchange_what_fits(make_lab: MakeLab) -> None:
     lab.mapped(first, 10, cpu=0)
     lab.mapped(second, 10, cpu=1)
     tickets = [
-        lab.start(MigratePages(0, first, (0,), (1,))),
-        lab.start(MigratePages(0, second, (1,), (0,))),
+        lab.start(migration(0, first, (0,), (1,))),
+        lab.start(migration(0, second, (1,), (0,))),
     ]
     assert all(value(lab, ticket) in (0, -errno.ENOMEM) for ticket in tickets)
     assert sum(lab.free()) == 4
@@ -212,7 +212,7 @@ def test_two_migrations_of_one_mm_share_its_pages(lab: Lab) -> None:
     pid = lab.spawn()
     start = lab.mapped(pid, 10)
     lab.hold_back(CopyPages)
-    tickets = [lab.start(MigratePages(0, pid, (0,), (target,))) for target in (1, 2)]
+    tickets = [lab.start(migration(0, pid, (0,), (target,))) for target in (1, 2)]
     lab.run()
     lab.let_go(CopyPages)
     assert [value(lab, ticket) for ticket in tickets] == [0, 0]
@@ -226,8 +226,8 @@ def test_a_parent_and_a_child_that_share_pages_can_be_migrated_at_once(lab: Lab)
     child = lab.fork(parent)
     lab.fault(child, start, 4)
     tickets = [
-        lab.start(MigratePages(0, parent, (0,), (1,))),
-        lab.start(MigratePages(0, child, (0,), (2,))),
+        lab.start(migration(0, parent, (0,), (1,))),
+        lab.start(migration(0, child, (0,), (2,))),
         lab.start(Fault(child, 3, WRITE, pages_from(start, 8))),
     ]
     assert [value(lab, ticket) for ticket in tickets[:2]] == [0, 0]
@@ -308,7 +308,7 @@ def test_a_lost_question_is_asked_again_and_executed_once(lab: Lab, lost: type[M
     start = lab.mapped(pid, 5)
     lab.write(pid, start, 9)
     lab.drop(lost)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     assert lab.answer_to(call) is None
     lab.wait(1.0)
     assert value(lab, call) == 0
@@ -340,7 +340,7 @@ def test_a_lease_that_ends_during_a_migration_ends_after_it(make_lab: MakeLab) -
     pid = lab.spawn(leased=True)
     lab.mapped(pid, 5)
     lab.hold_back(CopyPages)
-    lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.start(migration(0, pid, (0,), (1,)))
     lab.wait(30.0)
     assert list(lab.memory.tasks) == [pid]
     lab.let_go(CopyPages)

@@ -15,8 +15,8 @@ from protocol.syscalls import (
     CpusetWrite,
     CpusetWritten,
     Exit,
-    Mbind,
 )
+from tests.calls import binding
 from tests.cpusets import attached, cpuset, mkdir, told, write
 from tests.lab import PAGE, Lab
 
@@ -50,7 +50,7 @@ def test_k_5_12_a_full_cpuset_has_no_more_pages(make_lab: Labs) -> None:
 def test_k_5_12_the_cpuset_outranks_the_policy(lab: Lab) -> None:
     pid = attached(lab, cpuset(lab, "/a", mems="1-2"))
     start = lab.mmap(pid, 2)
-    assert lab.call(Mbind(pid, start * PAGE, 2 * PAGE, Mode.PREFERRED, (3,), 0)) in (0, -22)
+    assert lab.call(binding(pid, start * PAGE, 2 * PAGE, Mode.PREFERRED, (3,), 0)) in (0, -22)
     lab.fault(pid, start, 2)
     assert set(lab.where(pid, start, 2)) <= {1, 2}
 

@@ -10,7 +10,8 @@ import pytest
 from coordinator.mm import Mode
 from protocol.messages import CopyPages
 from protocol.profile import MODERN, SEED, Profile
-from protocol.syscalls import CpusetWrite, GetMempolicy, Mbind, PolicyTold, SetMempolicy
+from protocol.syscalls import CpusetWrite, PolicyTold
+from tests.calls import binding, getting, setting
 from tests.cpusets import attached, cpuset, told, write
 from tests.lab import PAGE, Lab
 
@@ -19,7 +20,7 @@ BOTH = pytest.mark.parametrize("profile", [SEED, MODERN], ids=lambda profile: pr
 
 
 def policy_of(lab: Lab, pid: int) -> tuple[int, ...]:
-    return lab.ask(GetMempolicy(pid, 0, 0), PolicyTold).nodes
+    return lab.ask(getting(pid, 0, 0), PolicyTold).nodes
 
 
 @BOTH
@@ -27,7 +28,7 @@ def test_k_5_15_policies_of_vmas_follow_at_once(make_lab: Labs, profile: Profile
     lab = make_lab(profile=profile)
     pid = attached(lab, cpuset(lab, "/a", mems="0-1"))
     start = lab.mmap(pid, 1)
-    assert lab.call(Mbind(pid, start * PAGE, PAGE, Mode.BIND, (1,), 0)) == 0
+    assert lab.call(binding(pid, start * PAGE, PAGE, Mode.BIND, (1,), 0)) == 0
     assert write(lab, "/a", "mems", "2-3") == 0
     assert lab.vma(pid, start).policy is not None
     assert f"bind{profile.policy_separator}3" in lab.numa_maps(pid)[0]
@@ -42,7 +43,7 @@ def test_k_5_15_the_task_s_policy_follows_when_it_allocates_next_at_the_seed(
 ) -> None:
     lab = make_lab(profile=profile)
     pid = attached(lab, cpuset(lab, "/a", mems="0-1"))
-    assert lab.call(SetMempolicy(pid, Mode.BIND, (1,))) == 0
+    assert lab.call(setting(pid, Mode.BIND, (1,))) == 0
     start = lab.mmap(pid, 1)
     assert write(lab, "/a", "mems", "2-3") == 0
     assert f"bind{profile.policy_separator}{shown}" in lab.numa_maps(pid)[0]
@@ -58,7 +59,7 @@ def test_k_5_15_asking_for_the_policy_brings_it_up_to_date(
 ) -> None:
     lab = make_lab(profile=profile)
     pid = attached(lab, cpuset(lab, "/a", mems="0-1"))
-    assert lab.call(SetMempolicy(pid, Mode.INTERLEAVE, (0, 1))) == 0
+    assert lab.call(setting(pid, Mode.INTERLEAVE, (0, 1))) == 0
     assert write(lab, "/a", "mems", "1-2") == 0
     assert policy_of(lab, pid) == (1, 2)
     cpuset(lab, "/b", mems="3")
@@ -70,7 +71,7 @@ def test_k_5_15_asking_for_the_policy_brings_it_up_to_date(
 def test_k_5_15_a_child_s_policies_follow_its_own_cpuset(make_lab: Labs, profile: Profile) -> None:
     lab = make_lab(profile=profile)
     pid = attached(lab, cpuset(lab, "/a", mems="0-1"))
-    assert lab.call(SetMempolicy(pid, Mode.BIND, (1,))) == 0
+    assert lab.call(setting(pid, Mode.BIND, (1,))) == 0
     child = lab.fork(pid)
     cpuset(lab, "/b", mems="2-3")
     assert write(lab, "/b", "tasks", child) == 0
@@ -84,7 +85,7 @@ def test_a_fork_while_a_cpuset_changes_leaves_no_old_policy_behind(make_lab: Lab
     first, second = attached(lab, "/a"), attached(lab, "/a")
     lab.mapped(first, 1)
     start = lab.mmap(second, 1)
-    assert lab.call(Mbind(second, start * PAGE, PAGE, Mode.BIND, (0,), 0)) == 0
+    assert lab.call(binding(second, start * PAGE, PAGE, Mode.BIND, (0,), 0)) == 0
     lab.hold_back(CopyPages)
     ticket = lab.start(CpusetWrite(0, "/a", "mems", "2-3"))
     child = lab.fork(second)
@@ -116,7 +117,7 @@ def test_policies_and_pages_go_where_linux_6_1_has_them(
     pid = attached(lab, cpuset(lab, "/a", mems="0-1"))
     cpuset(lab, "/b", mems="2-3", migrate=True)
     page = lab.mapped(pid, 1, cpu=1)
-    assert lab.call(SetMempolicy(pid, mode, nodes)) == 0
+    assert lab.call(setting(pid, mode, nodes)) == 0
     writes = [
         [("/a", "mems", "2-3")],
         [("/a", "memory_migrate", "1"), ("/a", "mems", "1")],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nodes.node import Node
-from protocol.syscalls import Attach, Attached, Exit, MigratePages
+from protocol.syscalls import Attach, Attached, Exit
+from tests.calls import migration
 from tests.lab import READ, Lab
 
 
@@ -18,7 +19,7 @@ def test_a_dead_client_s_page_lock_does_not_stop_a_migration_for_ever() -> None:
     victim = lab.spawn(leased=True)
     lab.hold_pages(lab.fault(survivor, start, access=READ), locked=1)
     lab.hold_pages(lab.fault(survivor, start + 1, access=READ), pinned=1)
-    moving = lab.start(MigratePages(0, survivor, (0,), (1,)))
+    moving = lab.start(migration(0, survivor, (0,), (1,)))
     assert lab.answer_to(moving) is None
     # 2. Nobody hears of the client again.  Its lease runs out.
     lab.wait(6.0)

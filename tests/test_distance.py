@@ -19,8 +19,8 @@ from protocol.messages import Done, HoldPages, LoadBytes
 from protocol.notes import EmulatedTimeAccrued
 from protocol.observe import Accrue, AskPace, EmulatedTime, Pace, ReadEmulated
 from protocol.presets import PRESETS
-from protocol.syscalls import MigratePages
 from protocol.topology import Costs, Topology, TopologyNode
+from tests.calls import migration
 from tests.lab import Lab
 from tests.live import Numalab
 
@@ -187,7 +187,7 @@ def test_a_migration_at_a_pace_ends_when_its_emulated_time_is_over(make_lab: Mak
     lab = make_lab(pace=10_000)
     pid = lab.spawn()
     start = lab.mapped(pid, 10)
-    asked = lab.start(MigratePages(0, pid, (0,), (1,)))
+    asked = lab.start(migration(0, pid, (0,), (1,)))
     until = 10_000 * 1e-9 * (58_700 + 10 * (2600 + 64 / 3.51))
     lab.wait(until * 0.99)
     assert lab.answer_to(asked) is None

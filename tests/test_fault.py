@@ -11,7 +11,8 @@ import pytest
 from coordinator.mm import PROT_READ, Pte
 from protocol.messages import CopyPages, Done, NewPages, PutbackLruPages
 from protocol.notes import FaultServed, PagesAllocated
-from protocol.syscalls import Fault, MigratePages, Translations
+from protocol.syscalls import Fault, Translations
+from tests.calls import migration
 from tests.lab import READ, WRITE, Lab, pages_from
 
 MakeLab = Callable[..., Lab]
@@ -259,7 +260,7 @@ def test_a_write_to_a_page_under_migration_waits_and_then_copies(lab: Lab) -> No
     lab.write(parent, start, 4)
     child = lab.fork(parent)
     lab.hold_back(PutbackLruPages, "node1")
-    lab.start(MigratePages(0, parent, (0,), (1,)))
+    lab.start(migration(0, parent, (0,), (1,)))
     lab.run()
     writing = lab.start(Fault(child, 3, WRITE, pages_from(start, 1)))
     assert lab.answer_to(writing) is None
@@ -285,7 +286,7 @@ def test_the_time_that_a_fault_was_parked_is_reported(lab: Lab) -> None:
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
     lab.hold_back(CopyPages)
-    lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     lab.start(Fault(pid, 0, WRITE, pages_from(start, 1)))
     lab.run()
@@ -299,7 +300,7 @@ def test_a_parked_fault_of_many_pages_is_answered_once_and_whole(lab: Lab) -> No
     start = lab.mapped(pid, 2)
     lab.mmap(pid, 2, at=start + 2)
     lab.hold_back(CopyPages)
-    lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     waiting = lab.start(Fault(pid, 2, WRITE, pages_from(start, 4)))
     assert lab.answer_to(waiting) is None

@@ -14,11 +14,11 @@ from protocol.messages import CopyPages, NewPages
 from protocol.syscalls import (
     Description,
     Fault,
-    MigratePages,
     Mprotect,
     Munmap,
     Translations,
 )
+from tests.calls import migration
 from tests.filing import (
     PATH,
     assert_journal_tells_all,
@@ -184,7 +184,7 @@ def test_a_copy_waits_for_the_page_of_the_file_that_moves(lab: Lab) -> None:
     lab.write(owner, shared, 7)
     private = map_file(lab, other, 1, shared=False)
     lab.hold_back(CopyPages)
-    moving = lab.start(MigratePages(0, owner, (0,), (1,)))
+    moving = lab.start(migration(0, owner, (0,), (1,)))
     lab.run()
     writing = lab.start(Fault(other, 2, WRITE, pages_from(private, 1)))
     assert lab.answer_to(writing) is None

@@ -18,8 +18,9 @@ from protocol.core import Command
 from protocol.messages import HoldPages, Statuses
 from protocol.notes import OperationEnded, PassEnded
 from protocol.schema import Message, node_name
-from protocol.syscalls import Exit, Fault, MigratePages, Mmap, Munmap
+from protocol.syscalls import Exit, Fault, Mmap, Munmap
 from tests import peers
+from tests.calls import migration
 from tests.lab import KEY, PAGE, Lab
 from tests.peers import World, silent
 from tests.zones import flags_of, make, ones, touch
@@ -196,7 +197,7 @@ def test_a_forced_pass_goes_on_once_the_holder_lets_go_of_the_lock(
     assert lab.order(at(1, pid, start, before)) == [None]
     load = Load(9, pid, 0, start * PAGE, 8)
     assert lab.order(load) == [], "a load waits for the page lock, too"
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     lab.wait(5.0)
     assert lab.answer_to(call) is None, "the forced pass waits for the lock"
     assert len(lab.noted(PassEnded)) == 3, "polite passes failed before it"
@@ -217,7 +218,7 @@ def test_the_name_from_before_the_polite_passes_is_good_for_letting_go(lab: Lab)
     start = lab.mapped(pid, 1)
     where = lab.fault(pid, start)
     lab.hold_pages(where, locked=1)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     free = HoldPages(where.pfn, where.generation, *held(0, 0))
     assert lab.hold_of(where).generation > where.generation

@@ -13,7 +13,7 @@ from coordinator.mempolicy import next_pair, node_pairs
 from coordinator.mm import VmFlag
 from protocol.messages import IsolateLruPage, MigratePrep
 from protocol.nodemask import node_remap, parse_list
-from protocol.syscalls import MigratePages
+from tests.calls import migration
 from tests.lab import READ, Lab
 
 #: (from, to, pairs at the seed, pairs of modern): K 1.12.
@@ -112,7 +112,7 @@ def test_pages_are_queued_in_the_order_of_their_addresses(lab: Lab) -> None:
     for offset in order:
         lab.fault(pid, start + int(offset))
     lab.hold_back(IsolateLruPage)
-    lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     (asked,) = lab.held(IsolateLruPage)
     vma = lab.vma(pid, start)

@@ -1,7 +1,6 @@
 """migrate_pages(): passes and force, what is counted, what is undone, who is remapped (K 1D - 1G).
 
-A page is pinned or locked by a client that plays another user of the frame (HoldPages).
-"""
+A page is pinned or locked by a client that plays another user of the frame (HoldPages)."""
 
 from __future__ import annotations
 
@@ -15,7 +14,8 @@ from protocol.messages import CopyPages, NewPages, PutbackLruPages, UnlockPages
 from protocol.notes import MigrationEnded, PagesMoved, PagesNotMoved, PassEnded
 from protocol.profile import MODERN
 from protocol.schema import node_name
-from protocol.syscalls import Fault, MigratePages, Translations
+from protocol.syscalls import Fault, Translations
+from tests.calls import migration
 from tests.lab import READ, WRITE, Lab, pages_from
 
 MakeLab = Callable[..., Lab]
@@ -113,7 +113,7 @@ def test_polite_passes_come_first_and_force_begins_with_the_fourth(lab: Lab) -> 
     where = lab.fault(pid, lab.mapped(pid, 1))
     lab.hold_pages(where, pinned=1)
     lab.hold_back(CopyPages)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     forced = []
     while lab.answer_to(call) is None:
         forced += [asked.force for asked in lab.held(CopyPages)]
@@ -158,7 +158,7 @@ def test_polite_passes_do_not_wait_for_a_page_lock_and_forced_ones_do(lab: Lab) 
     start = lab.mapped(pid, 2)
     where = lab.fault(pid, start, 2)
     lab.hold_pages(row_of(where, 0), locked=1)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     assert lab.answer_to(call) is None
     assert passes(lab) == [(0, 1, 0), (1, 1, 0), (2, 1, 0)]
     lab.wait(60.0)
@@ -173,7 +173,7 @@ def test_pages_of_the_same_chunk_pass_the_locked_one(lab: Lab) -> None:
     pid = lab.spawn()
     where = lab.fault(pid, lab.mapped(pid, 40), 40)
     lab.hold_pages(row_of(where, 0), locked=1)
-    lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     assert sum(note.pages for note in lab.noted(PagesMoved)) == 39
     lab.hold_pages(row_of(where, 0))
@@ -317,7 +317,7 @@ def test_a_locked_page_is_not_served_and_a_fault_on_it_waits_for_the_target(lab:
     old = lab.fault(pid, start)
     lab.store(old, 0, 42)
     lab.hold_back(PutbackLruPages)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     assert lab.store(old, 0, 43) == -errno.EAGAIN, "the old frame is locked"
     waiting = lab.start(Fault(pid, 0, WRITE, pages_from(start, 1)))
@@ -334,7 +334,7 @@ def test_a_fault_on_a_migration_entry_parks_and_others_are_served(lab: Lab) -> N
     pid = lab.spawn()
     start, elsewhere = lab.mapped(pid, 1), lab.mapped(pid, 1, cpu=2)
     lab.hold_back(CopyPages)
-    lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     assert lab.vma(pid, start).bits[0] & Pte.ENTRY
     waiting = lab.start(Fault(pid, 0, READ, pages_from(start, 1)))
@@ -365,7 +365,7 @@ def test_a_parked_fault_is_let_go_by_a_restored_entry_too(lab: Lab) -> None:
     start = lab.mapped(pid, 1)
     lab.hold_pages(lab.fault(pid, start), pinned=1)
     lab.hold_back(UnlockPages)
-    lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     waiting = lab.start(Fault(pid, 0, WRITE, pages_from(start, 1)))
     assert lab.answer_to(waiting) is None
@@ -379,7 +379,7 @@ def test_a_store_that_was_acknowledged_before_the_lock_is_on_the_target(lab: Lab
     start = lab.mapped(pid, 1)
     where = lab.fault(pid, start)
     lab.hold_back(CopyPages)
-    lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     assert lab.store(where, 0, 1234) == 0, "the source has not locked it yet"
     lab.let_go(CopyPages)

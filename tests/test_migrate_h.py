@@ -21,8 +21,9 @@ from coordinator.pagelist import Nodes, PageList, new_page_t
 from nodes.flags import Flag
 from protocol.messages import IsolateLruPage, NewPages
 from protocol.profile import SEED
-from protocol.syscalls import MigratePages, MovedPages, MovePages
+from protocol.syscalls import MovedPages
 from protocol.topology import Topology
+from tests.calls import migration, moving
 from tests.lab import PAGE, Lab, pages_from
 from tests.zones import flags_of, make, ones, touch, u32
 
@@ -222,7 +223,7 @@ def test_hooks_are_called_in_address_order_before_any_page_moves(make_lab: MakeL
     for name, at in (("high", 0x300), ("plain", 0x200), ("low", 0x100)):
         lab.mapped(pid, 1, name=name, at=at)
     lab.hold_back(IsolateLruPage)
-    call = lab.start(MigratePages(0, pid, (0, 2), (1, 3)))
+    call = lab.start(migration(0, pid, (0, 2), (1, 3)))
     lab.run()
     assert hooks.asked == [("low", {0, 2}, {1, 3}, 4), ("high", {0, 2}, {1, 3}, 4)]
     lab.let_go(IsolateLruPage)
@@ -337,7 +338,7 @@ def test_move_pages_is_absent_before_any_check(make_lab: MakeLab) -> None:
     lab = make_lab(migration=False)
     for flags in (0, 64):
         assert lab.move(99, [1], [77], flags).value == -errno.ENOSYS
-    query = MovePages(0, lab.spawn(), 0, 1, pages_from(1, 1), np.zeros(1, np.int32))
+    query = moving(lab.spawn(), [1], None)
     assert lab.ask(query, MovedPages).value == -errno.ENOSYS
 
 

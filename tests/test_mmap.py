@@ -20,7 +20,8 @@ from coordinator.mm import (
 )
 from protocol.messages import CopyPages, Done, LoadBytes, NewPages, PutPages, SetGeneration
 from protocol.notes import TaskEnded
-from protocol.syscalls import Exit, Fault, Fork, MigratePages, Mmap, Mprotect, Munmap, Translations
+from protocol.syscalls import Exit, Fault, Fork, Mmap, Mprotect, Munmap, Translations
+from tests.calls import migration
 from tests.lab import PAGE, READ, RW, WRITE, Lab, pages_from
 
 MakeLab = Callable[..., Lab]
@@ -304,7 +305,7 @@ def test_a_change_of_the_map_waits_for_the_whole_migration(lab: Lab, change: str
         "exit": Exit(pid),
     }[change]
     lab.hold_back(CopyPages)
-    migrating = lab.start(MigratePages(0, pid, (0,), (1,)))
+    migrating = lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     changing = lab.start(asked)
     assert lab.answer_to(changing) is None
@@ -329,7 +330,7 @@ def test_a_change_waits_for_another_task_that_moves_the_same_pages(lab: Lab, cha
         "exit": Exit(child),
     }[change]
     lab.hold_back(CopyPages)
-    lab.start(MigratePages(0, parent, (0,), (1,)))
+    lab.start(migration(0, parent, (0,), (1,)))
     lab.run()
     changing = lab.start(asked)
     assert lab.answer_to(changing) is None
@@ -348,7 +349,7 @@ def test_a_migration_waits_for_a_change_that_came_before_it(lab: Lab) -> None:
     lab.hold_back(PutPages)
     unmapping = lab.start(Munmap(pid, start * PAGE, PAGE))
     lab.run()
-    migrating = lab.start(MigratePages(0, pid, (0,), (1,)))
+    migrating = lab.start(migration(0, pid, (0,), (1,)))
     assert lab.answer_to(migrating) is None
     lab.let_go(PutPages)
     assert lab.answer_to(unmapping) is not None and lab.answer_to(migrating) is not None

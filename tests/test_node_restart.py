@@ -24,7 +24,8 @@ from protocol.messages import (
 )
 from protocol.notes import PagesNotMoved
 from protocol.schema import Message
-from protocol.syscalls import Fault, Fork, MigratePages, Munmap, Translations
+from protocol.syscalls import Fault, Fork, Munmap, Translations
+from tests.calls import migration
 from tests.lab import PAGE, WRITE, Lab, pages_from
 
 SOURCE, TARGET = 0, 1
@@ -38,7 +39,7 @@ def migrating(lab: Lab, stops_at: type[Message], target: str = "") -> tuple[int,
     for offset in range(PAGES):
         lab.write(pid, start + offset, 50 + offset)
     lab.hold_back(stops_at, target)
-    call = lab.start(MigratePages(0, pid, (SOURCE,), (TARGET,)))
+    call = lab.start(migration(0, pid, (SOURCE,), (TARGET,)))
     lab.run()
     return pid, start, call
 
@@ -94,7 +95,7 @@ def test_a_failed_attempt_is_undone_by_the_next_process(lab: Lab) -> None:
     lab.write(pid, start, 50)
     lab.hold_pages(lab.fault(pid, start), pinned=1)
     lab.hold_back(UnlockPages)
-    call = lab.start(MigratePages(0, pid, (SOURCE,), (TARGET,)))
+    call = lab.start(migration(0, pid, (SOURCE,), (TARGET,)))
     lab.run()
     lab.restart(SOURCE)
     lab.let_go(UnlockPages)

@@ -6,7 +6,8 @@ import pytest
 
 from coordinator.mm import PROT_READ
 from protocol.messages import CopyPages
-from protocol.syscalls import Description, MigratePages, NumaMaps
+from protocol.syscalls import Description, NumaMaps
+from tests.calls import migration
 from tests.lab import PAGE, READ, RW, Lab
 
 POPULATE_FILE = 3
@@ -106,7 +107,7 @@ def test_pages_under_way_vanish_and_come_back(lab: Lab) -> None:
     start = lab.mapped(pid, 2)
     lab.fault(pid, start + 1, cpu=0)
     lab.hold_back(CopyPages)
-    lab.start(MigratePages(0, pid, (0,), (2,)))
+    lab.start(migration(0, pid, (0,), (2,)))
     lab.run()
     assert line(lab, pid) == "default"
     lab.let_go(CopyPages)

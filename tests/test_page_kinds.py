@@ -14,7 +14,7 @@ from protocol.messages import CopyPages, UnlockPages
 from protocol.notes import PassEnded
 from protocol.profile import MODERN, SEED, Profile
 from protocol.schema import COORDINATOR
-from protocol.syscalls import MigratePages
+from tests.calls import migration
 from tests.filing import (
     PATH,
     assert_journal_tells_all,
@@ -214,7 +214,7 @@ def test_locked_buffers_are_waited_for_even_by_a_polite_pass(
     pid = lab.spawn()
     start = touched(lab, pid, 2)
     set_device(lab, Device.LOCK_BUFFERS)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     lab.wait(60.0)
     assert lab.answer_to(call) is None and not passes(lab)
     lab.write(pid, start, 6)
@@ -246,7 +246,7 @@ def test_polite_passes_leave_a_page_under_writeback_and_forced_ones_wait(
 ) -> None:
     lab = make_lab(profile=profile)
     pid, start = under_writeback(lab, kind)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     lab.wait(60.0)
     assert lab.answer_to(call) is None
     assert passes(lab) == [(0, 1, 0), (1, 1, 0), (2, 1, 0)]
@@ -270,7 +270,7 @@ def test_writeback_that_ends_lets_a_polite_pass_take_the_page(lab: Lab) -> None:
 
 def test_unlink_ends_what_the_device_held_up(lab: Lab) -> None:
     pid, start = under_writeback(lab)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     assert lab.answer_to(call) is None
     assert unlink(lab) == 0
     assert lab.answer_to(call) is not None
@@ -283,7 +283,7 @@ def test_writeback_started_by_a_migration_takes_its_time(lab: Lab) -> None:
     create(lab, "nfs", 1, seconds=2.0)
     pid = lab.spawn()
     start = touched(lab, pid, 1)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     lab.wait(1.9)
     assert lab.answer_to(call) is None and count(lab, "writeback") == 1
     lab.wait(0.2)
@@ -325,7 +325,7 @@ def test_a_store_before_the_page_is_locked_is_written_with_it(lab: Lab) -> None:
     start = touched(lab, pid, 1)
     old = lab.fault(pid, start)
     lab.hold_back(UnlockPages)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     assert lab.store(old, 0, 9) == 0, "the node has not been told yet"
     assert (count(lab, "dirty"), count(lab, "writepages")) == (1, 0)
@@ -341,7 +341,7 @@ def test_sync_leaves_a_page_that_is_on_the_move_alone(lab: Lab) -> None:
     pid = lab.spawn()
     touched(lab, pid, 1)
     lab.hold_back(CopyPages)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     set_device(lab, sync=True)
     assert (count(lab, "dirty"), count(lab, "writepages")) == (1, 0)

@@ -11,8 +11,10 @@ from coordinator.mm import MAP_FIXED, MAP_PRIVATE, Mempolicy, Mode
 from coordinator.policy import new_policy
 from coordinator.replay import differences, replay
 from protocol.profile import MODERN
-from protocol.syscalls import GetMempolicy, Mbind, Mmap, PolicyTold, SetMempolicy
+from protocol.syscalls import Mmap, PolicyTold
 from protocol.topology import Topology
+from protocol.user_mask import nodes_of
+from tests.calls import binding, getting, setting
 from tests.lab import NOT_NAMED, PAGE, READ, RW, Lab
 
 MOVE, MOVE_ALL, STRICT = 2, 4, 1
@@ -24,12 +26,12 @@ Nodes = tuple[int, ...]
 def mbind(
     lab: Lab, pid: int, start: int, pages: int, mode: int, nodes: tuple[int, ...], flags: int = 0
 ) -> int:
-    return lab.call(Mbind(pid, start * PAGE, pages * PAGE, mode, nodes, flags))
+    return lab.call(binding(pid, start * PAGE, pages * PAGE, mode, nodes, flags))
 
 
 def told(lab: Lab, pid: int, page: int = 0, flags: int = 0) -> tuple[int, int, tuple[int, ...]]:
-    answer = lab.ask(GetMempolicy(pid, page * PAGE, flags), PolicyTold)
-    return answer.value, answer.mode, answer.nodes
+    answer = lab.ask(getting(pid, page * PAGE, flags), PolicyTold)
+    return answer.value, answer.mode, nodes_of(answer.nodes or b"")
 
 
 # ---- where new pages go ----------------------------------------------------------------------
@@ -38,7 +40,7 @@ def told(lab: Lab, pid: int, page: int = 0, flags: int = 0) -> tuple[int, int, t
 def test_k_5_2_the_vma_s_policy_comes_before_the_task_s_and_that_before_local(lab: Lab) -> None:
     pid = lab.spawn(cpu=0)
     assert lab.where(pid, lab.mapped(pid, 1)) == [0]
-    assert lab.call(SetMempolicy(pid, Mode.PREFERRED, (2,))) == 0
+    assert lab.call(setting(pid, Mode.PREFERRED, (2,))) == 0
     assert lab.where(pid, lab.mapped(pid, 1)) == [2]
     start = lab.mmap(pid, 2)
     assert mbind(lab, pid, start + 1, 1, Mode.BIND, (3,)) == 0
@@ -49,7 +51,7 @@ def test_k_5_2_the_vma_s_policy_comes_before_the_task_s_and_that_before_local(la
 def test_k_5_3_preferred_takes_the_lowest_node_and_then_its_fallback_list(make_lab: Labs) -> None:
     lab = make_lab(nodes=3, frames=4)
     pid = lab.spawn(cpu=0)
-    assert lab.call(SetMempolicy(pid, Mode.PREFERRED, (2, 1))) == 0
+    assert lab.call(setting(pid, Mode.PREFERRED, (2, 1))) == 0
     start = lab.mapped(pid, 6)
     assert lab.where(pid, start, 6)[:4] == [1] * 4
     assert 1 not in lab.where(pid, start, 6)[4:]
@@ -66,7 +68,7 @@ def test_k_5_4_bind_order(make_lab: Labs, profile: str, expected: list[int]) -> 
     how = {"profile": MODERN} if profile == "modern" else {}
     lab = make_lab(topology=topology, **how)
     pid = lab.spawn(cpu=2)
-    assert lab.call(SetMempolicy(pid, Mode.BIND, (1, 3))) == 0
+    assert lab.call(setting(pid, Mode.BIND, (1, 3))) == 0
     start = lab.mapped(pid, 4, cpu=2)
     assert lab.where(pid, start, 4) == expected
 
@@ -74,7 +76,7 @@ def test_k_5_4_bind_order(make_lab: Labs, profile: str, expected: list[int]) -> 
 def test_k_5_4_bind_never_leaves_its_nodes(make_lab: Labs) -> None:
     lab = make_lab(nodes=2, frames=4)
     pid = lab.spawn(cpu=0)
-    assert lab.call(SetMempolicy(pid, Mode.BIND, (1,))) == 0
+    assert lab.call(setting(pid, Mode.BIND, (1,))) == 0
     start = lab.mmap(pid, 6)
     status = lab.fault(pid, start, 6).status
     assert sorted(status.tolist()) == [-errno.ENOMEM] * 2 + [0] * 4
@@ -95,7 +97,7 @@ def test_fork_inherits_both_policies(lab: Lab) -> None:
     pid = lab.spawn(cpu=0)
     start = lab.mmap(pid, 2)
     assert mbind(lab, pid, start, 1, Mode.BIND, (3,)) == 0
-    assert lab.call(SetMempolicy(pid, Mode.PREFERRED, (2,))) == 0
+    assert lab.call(setting(pid, Mode.PREFERRED, (2,))) == 0
     child = lab.fork(pid)
     lab.fault(child, start, 2)
     assert lab.where(child, start, 2) == [3, 2]
@@ -120,14 +122,14 @@ def test_k_4_33_which_policies_there_are(
     lab: Lab, mode: int, nodes: tuple[int, ...], value: int
 ) -> None:
     pid = lab.spawn()
-    assert lab.call(SetMempolicy(pid, mode, nodes)) == value
+    assert lab.call(setting(pid, mode, nodes)) == value
 
 
 def test_k_4_35_what_get_mempolicy_tells(lab: Lab) -> None:
     pid = lab.spawn(cpu=1)
     start = lab.mapped(pid, 2, cpu=1)
     assert told(lab, pid) == (0, Mode.DEFAULT, ())
-    assert lab.call(SetMempolicy(pid, Mode.INTERLEAVE, (1, 2))) == 0
+    assert lab.call(setting(pid, Mode.INTERLEAVE, (1, 2))) == 0
     assert told(lab, pid) == (0, Mode.INTERLEAVE, (1, 2))
     assert told(lab, pid, flags=NODE) == (0, 1, ())
     # A vma without a policy reports DEFAULT, not the task's.
@@ -143,7 +145,7 @@ def test_k_4_35_what_get_mempolicy_tells(lab: Lab) -> None:
 def test_k_4_34_set_mempolicy_moves_nothing(lab: Lab) -> None:
     pid = lab.spawn(cpu=0)
     start = lab.mapped(pid, 3)
-    assert lab.call(SetMempolicy(pid, Mode.BIND, (2,))) == 0
+    assert lab.call(setting(pid, Mode.BIND, (2,))) == 0
     assert lab.where(pid, start, 3) == [0, 0, 0]
 
 
@@ -221,7 +223,7 @@ def test_k_4_22_the_order_of_errors(
 ) -> None:
     pid = lab.spawn(capable=False, uid=1)
     start = lab.mmap(pid, 1)
-    asked = Mbind(pid, start * PAGE + address, pages * PAGE, mode, nodes, flags)
+    asked = binding(pid, start * PAGE + address, pages * PAGE, mode, nodes, flags)
     assert lab.call(asked) == value
 
 
@@ -258,7 +260,7 @@ def test_k_6_2_numa_maps_names_the_effective_policy(make_lab: Labs) -> None:
         pid = lab.spawn()
         start = lab.mmap(pid, 2)
         assert mbind(lab, pid, start, 1, Mode.BIND, (0, 1)) == 0
-        assert lab.call(SetMempolicy(pid, Mode.PREFERRED, (1,))) == 0
+        assert lab.call(setting(pid, Mode.PREFERRED, (1,))) == 0
         lines = [line.split()[1] for line in lab.numa_maps(pid)]
         assert lines == [f"bind{mark}0-1", f"prefer{mark}1"]
 
@@ -267,7 +269,7 @@ def test_the_journal_tells_of_policies(lab: Lab) -> None:
     pid = lab.spawn()
     start = lab.mapped(pid, 4)
     assert mbind(lab, pid, start + 1, 2, Mode.INTERLEAVE, (1, 2), MOVE) == 0
-    assert lab.call(SetMempolicy(pid, Mode.BIND, (3,))) == 0
+    assert lab.call(setting(pid, Mode.BIND, (3,))) == 0
     lab.fork(pid)
     assert list(differences(replay(lab.topology, lab.records), lab.memory)) == []
 

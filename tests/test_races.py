@@ -7,7 +7,8 @@ import numpy as np
 from coordinator.mm import Mode
 from protocol.messages import CopyPages, Done, NewPages, PutPages
 from protocol.profile import MODERN
-from protocol.syscalls import Exit, Fault, Mbind, MigratePages, Mprotect, Munmap, Translations
+from protocol.syscalls import Exit, Fault, Mprotect, Munmap, Translations
+from tests.calls import binding, migration
 from tests.lab import PAGE, WRITE, Lab
 
 MOVE = 2
@@ -57,13 +58,13 @@ def test_munmap_behind_an_mbind_that_lets_faults_in_waits_for_its_pages_and_ends
     lab.mapped(pid, 1, cpu=1)
     bound = lab.mapped(pid, 2)
     lab.hold_back(CopyPages)
-    migrating = lab.start(MigratePages(0, pid, (1,), (3,)))
-    binding = lab.start(Mbind(pid, bound * PAGE, 2 * PAGE, Mode.BIND, (2,), MOVE))
+    migrating = lab.start(migration(0, pid, (1,), (3,)))
+    mbinding = lab.start(binding(pid, bound * PAGE, 2 * PAGE, Mode.BIND, (2,), MOVE))
     lab.run()
     unmapping = lab.start(Munmap(pid, bound * PAGE, 2 * PAGE))
     lab.run()
     # 2. mbind holds the pages that it moves, and munmap waits for them: it must not get in between.
     lab.let_go(CopyPages)
-    answers = [lab.answer_to(call) for call in (migrating, binding, unmapping)]
+    answers = [lab.answer_to(call) for call in (migrating, mbinding, unmapping)]
     assert [getattr(answer, "value", None) for answer in answers] == [0, 0, 0]
     lab.validate()

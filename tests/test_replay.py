@@ -12,7 +12,8 @@ from coordinator.records import AllocationsCounted, EntriesChanged, PagesCommitt
 from coordinator.replay import differences, replay
 from protocol.codec import decode_entry
 from protocol.messages import PutbackLruPages
-from protocol.syscalls import MigratePages, Mprotect, Munmap
+from protocol.syscalls import Mprotect, Munmap
+from tests.calls import migration
 from tests.lab import PAGE, RW, Lab
 
 
@@ -89,7 +90,7 @@ def test_the_commit_is_recorded_before_anything_that_depends_on_it_is_sent(lab: 
     lab.mapped(pid, 1)
     lab.hold_back(PutbackLruPages)
     before = len(lab.records)
-    lab.start(MigratePages(0, pid, (0,), (1,)))
+    lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     (pages,) = lab.memory.page_lists
     assert pages.count(State.SETTLING) == 1

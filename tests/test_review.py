@@ -18,7 +18,6 @@ from protocol.syscalls import (
     DescribeMm,
     Exit,
     ListTasks,
-    MigratePages,
     Mmap,
     Mprotect,
     Munmap,
@@ -33,6 +32,7 @@ from protocol.topology import (
     TopologyNode,
     uniform_distances,
 )
+from tests.calls import migration
 from tests.lab import PAGE, READ, RW, Lab
 
 
@@ -42,7 +42,7 @@ def test_a_put_that_is_asked_again_does_not_free_who_has_the_frame_now() -> None
     mover, heir = lab.spawn(cpu=1), lab.spawn(cpu=1)
     lab.mapped(mover, 1, cpu=1)
     lab.hold_back(PutPages, "node1")
-    moving = lab.start(MigratePages(0, mover, (1,), (0,)))
+    moving = lab.start(migration(0, mover, (1,), (0,)))
     assert lab.answer_to(moving) is None
     lab.let_pass(PutPages, answered=False)
     # 2. It gives the frame to another task, which stores to it.
@@ -73,7 +73,7 @@ def test_an_exit_that_waits_for_one_frame_has_taken_the_others() -> None:
     leaving = lab.start(Exit(parent))
     assert lab.answer_to(leaving) is None
     # 3. Meanwhile a child moves a private page that it has from the parent.
-    moving = lab.start(MigratePages(0, child, (1,), (2,)))
+    moving = lab.start(migration(0, child, (1,), (2,)))
     lab.answer_to(moving)
     lab.let_go(SetGeneration)
     for ticket in (unmapping, leaving, moving):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from protocol.messages import CopyPages
-from protocol.syscalls import Fault, MigratePages, Translations
+from protocol.syscalls import Fault, Translations
+from tests.calls import migration
 from tests.lab import READ, Lab, pages_from
 
 
@@ -16,7 +17,7 @@ def test_a_second_mapper_of_a_page_under_migration_waits_for_its_new_place() -> 
     lab.write(parent, start, 7)
     # 2. The page is being copied when the child touches it for the first time.
     lab.hold_back(CopyPages)
-    moving = lab.start(MigratePages(0, parent, (0,), (1,)))
+    moving = lab.start(migration(0, parent, (0,), (1,)))
     lab.run()
     assert len(lab.held(CopyPages)) == 1
     touching = lab.start(Fault(child, 0, READ, pages_from(start, 1)))

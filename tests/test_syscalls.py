@@ -12,6 +12,7 @@ from protocol.messages import CopyPages, IsolateLruPage, MigratePrep
 from protocol.profile import MODERN, PROFILES, SEED, Profile
 from protocol.syscalls import Fault, MovedPages, MovePages
 from protocol.topology import Topology, TopologyNode, uniform_distances
+from tests.calls import PREFILL, moving
 from tests.lab import PAGE, READ, WRITE, Lab, pages_from
 
 MakeLab = Callable[..., Lab]
@@ -218,21 +219,18 @@ def test_a_query_moves_nothing_and_is_never_empty_handed(
     lab.fault(pid, start, cpu=3)
     lab.fault(pid, start + 1, access=READ)
     address = pages_from(start, 5) * np.uint64(PAGE) + np.uint64(PAGE - 1)
-    query = MovePages(0, pid, 0, 1, address, np.full(5, 77, np.int32))
-    answer = lab.ask(query, MovedPages)
+    answer = lab.ask(moving(pid, address, None), MovedPages)
     assert answer.value == 0
     assert answer.status.tolist() == [3] + [-errno.ENOENT] * 3 + [-errno.EFAULT]
-    none = MovePages(0, pid, 0, 1, address[:0], np.zeros(0, np.int32))
-    assert lab.ask(none, MovedPages).value == 0
-    assert lab.ask(MovePages(0, pid, 1, 1, address, query.node), MovedPages).value == -errno.EINVAL
+    assert lab.ask(moving(pid, (), None), MovedPages).value == 0
+    assert lab.ask(moving(pid, address, None, 1), MovedPages).value == -errno.EINVAL
 
 
 def test_an_address_inside_a_page_means_the_page(lab: Lab) -> None:
     # K 4.20.
     pid = lab.spawn()
     start = lab.mapped(pid, 1)
-    address = np.array([start * PAGE + 17], np.uint64)
-    asked = MovePages(0, pid, 0, 0, address, np.array([2], np.int32))
+    asked = moving(pid, [start * PAGE + 17], [2])
     assert lab.ask(asked, MovedPages).status.tolist() == [2]
 
 
@@ -291,13 +289,12 @@ def test_a_page_that_another_call_is_moving_is_busy(lab: Lab) -> None:
 
 
 def move_of(pid: int, page: int, node: int) -> MovePages:
-    address = pages_from(page, 1) * np.uint64(PAGE)
-    return MovePages(0, pid, 0, 0, address, np.array([node], np.int32))
+    return moving(pid, [page * PAGE], [node])
 
 
 def test_a_page_touched_while_the_lru_is_drained_is_busy_and_nothing_was_to_do(lab: Lab) -> None:
     # K 1.13.
-    """None isolatable: -ENOENT at the seed (K 4.15)."""
+    """None isolatable: -ENOENT at the seed, and the status is not written (K 4.15)."""
     pid = lab.spawn()
     start = lab.mmap(pid, 1)
     lab.hold_back(MigratePrep, "node3")
@@ -309,4 +306,4 @@ def test_a_page_touched_while_the_lru_is_drained_is_busy_and_nothing_was_to_do(l
     lab.let_go(MigratePrep)
     answer = lab.answer_to(call)
     assert isinstance(answer, MovedPages) and answer.value == -errno.ENOENT
-    assert answer.status.tolist() == [-errno.EBUSY] and not lab.asked(CopyPages)
+    assert answer.status.tolist() == [PREFILL] and not lab.asked(CopyPages)

@@ -13,7 +13,8 @@ from numalab import connect
 from numalab.constants import MPOL_BIND, MPOL_MF_MOVE
 from protocol.observe import ReadTrace
 from protocol.profile import MODERN, SEED, Profile
-from protocol.syscalls import Description, Mbind
+from protocol.syscalls import Description
+from tests.calls import binding
 from tests.lab import PAGE, Lab
 from tests.live import Numalab
 
@@ -74,7 +75,7 @@ def test_mbind_has_a_reason_of_its_own(make_lab: MakeLab, profile: Profile) -> N
     lab = make_lab(profile=profile)
     pid = lab.spawn()
     start = lab.mapped(pid, 3)
-    bound = Mbind(pid, start * PAGE, 3 * PAGE, MPOL_BIND, (1,), MPOL_MF_MOVE)
+    bound = binding(pid, start * PAGE, 3 * PAGE, MPOL_BIND, (1,), MPOL_MF_MOVE)
     assert lab.call(bound) == 0
     assert events(lab)[-1][1].endswith("mode=MIGRATE_SYNC reason=mempolicy_mbind")
 

@@ -11,6 +11,7 @@ from numalab.checker import WORD
 from numalab.simulation.cluster import PAGE_SIZE
 from protocol.syscalls import MigratePages, MovePages
 from protocol.topology import Topology
+from protocol.user_mask import MAXNODE, user_mask
 
 #: Words of a page that are used; few, so that tasks meet.
 WORDS = (0, 3, PAGE_SIZE // WORD - 1)
@@ -75,7 +76,8 @@ class Draws:
     def migrate(self) -> MigratePages:
         """migrate_pages(2) by one task on itself or another."""
         pid = self._draw.choice((0, self.task().pid))
-        return MigratePages(self.task().pid, pid, self.nodes(), self.nodes())
+        caller, old, new = self.task().pid, user_mask(self.nodes()), user_mask(self.nodes())
+        return MigratePages(caller, pid, MAXNODE, old, new)
 
     def move(self) -> MovePages:
         """move_pages(2): pages of a task, some twice, some nowhere; now and then a wrong node."""
@@ -91,8 +93,10 @@ class Draws:
         return MovePages(
             caller.pid,
             task.pid,
+            len(addresses),
             self._draw.choice((0, 2, 2, 4, 4, 6, 1)),
             int(self._draw.random() < 0.1),
             np.array(addresses, np.uint64),
             np.array(nodes, np.int32),
+            np.zeros(len(nodes), np.int32),
         )

@@ -8,8 +8,10 @@ from numalab.checker import Finding, invalid
 from numalab.simulation import oracle
 from numalab.simulation.cluster import PAGE_SIZE, Cluster
 from protocol.messages import Done
+from protocol.nodemask import format_nodes
 from protocol.notes import PassEnded
 from protocol.syscalls import MigratePages, MovedPages, MovePages
+from protocol.user_mask import nodes_of
 
 Asked = MigratePages | MovePages
 
@@ -84,7 +86,7 @@ def values_of(result: object) -> tuple[int | None, list[int]]:
 def expect(machine: oracle.Machine, message: Asked) -> tuple[int, list[int]]:
     """What the kernel would do with the call; changes the machine.  Raises Undetermined."""
     if isinstance(message, MigratePages):
-        nodes = frozenset(message.from_nodes), frozenset(message.to_nodes)
+        nodes = [frozenset(nodes_of(mask)) for mask in masks_of(message)]
         return oracle.sys_migrate_pages(machine, message.caller, message.pid, *nodes), []
     pages = (message.address // np.uint64(PAGE_SIZE)).tolist()
     nodes_of_pages = None if message.query else message.node.tolist()
@@ -92,10 +94,17 @@ def expect(machine: oracle.Machine, message: Asked) -> tuple[int, list[int]]:
     return oracle.sys_move_pages(machine, *who, pages, nodes_of_pages, message.flags)
 
 
+def masks_of(message: MigratePages) -> tuple[bytes, bytes]:
+    """The masks from and to; the load passes no NULL."""
+    assert message.old_nodes is not None and message.new_nodes is not None
+    return message.old_nodes, message.new_nodes
+
+
 def describe_call(message: Asked) -> str:
     """The call as a person writes it."""
     if isinstance(message, MigratePages):
-        nodes = f"{message.from_nodes} to {message.to_nodes}"
+        old, new = (format_nodes(nodes_of(mask)) for mask in masks_of(message))
+        nodes = f"{old} to {new}"
         return f"migrate_pages of task {message.pid or message.caller}, {nodes},"
     pages = ", ".join(f"{address:#x}" for address in message.address.tolist())
     nodes = message.node.tolist()
