@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator import cpuset_calls, files, handlers, reads
+from coordinator import cpuset_calls, files, handlers, reads, task_handlers
 from coordinator.address_space import end_page_writeback, next_writeback
 from coordinator.calls import Ask, Parked, Reply, Steps, ask_all
 from coordinator.desk import HANDLERS, Desk
@@ -29,7 +29,7 @@ from protocol.topology import Topology
 
 ENOSYS = 38
 #: They enter their functions in HANDLERS when they are imported.
-HANDLER_MODULES = (cpuset_calls, files, handlers, reads)
+HANDLER_MODULES = (cpuset_calls, files, handlers, reads, task_handlers)
 
 
 @dataclass(slots=True, eq=False)

@@ -66,7 +66,7 @@ class Change:
 def may_write(memory: Memory, caller: int) -> bool:
     """The files belong to root."""
     task = memory.tasks.get(caller)
-    return caller == OPERATOR or (task is not None and task.uid == 0)
+    return caller == OPERATOR or (task is not None and task.cred.euid == 0)
 
 
 def cpuset_mkdir(memory: Memory, caller: int, path: str) -> int:

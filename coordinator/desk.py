@@ -55,3 +55,11 @@ def task_call(desk: Desk, pid: int, call: Callable[[Task], Steps[int]]) -> Messa
     """Start a call on a task, or -ESRCH."""
     task = desk.memory.tasks.get(pid)
     return Done(-ESRCH) if task is None else done(call(task))
+
+
+def leaseholder(desk: Desk, question: Question, leased: int) -> str | None:
+    """Whose silence ends the task; asking for one starts a lease anew that had run out."""
+    if not leased:
+        return None
+    desk.members.attach(question.peer, desk.memory.now)
+    return question.peer

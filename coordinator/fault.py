@@ -17,13 +17,15 @@ from coordinator.cow import copy_on_write
 from coordinator.frames import ACTIVE, INACTIVE, allocate_frames
 from coordinator.mem_map import FILLING, NO_NODE, PageFlag, Rows
 from coordinator.memory import Memory
-from coordinator.mm import PROT_READ, PROT_WRITE, UNCACHED, Pages, Pte, Task, Vma
+from coordinator.mm import PROT_READ, PROT_WRITE, UNCACHED, Mm, Pages, Pte, Task, Vma
 from coordinator.uncached import allocate_granules
 from protocol.notes import FaultServed
 from protocol.syscalls import Translations
 
 EFAULT, EACCES, ENOMEM = 14, 13, 12
 ZERO_PAGE = -1
+#: An entry without any of these is empty: nothing is mapped, and nothing on its way.
+_MARKS = np.uint8(Pte.PRESENT | Pte.ENTRY | Pte.BUSY | Pte.ACCESSED)
 
 
 class Access(IntEnum):
@@ -97,7 +99,7 @@ def handle_mm_fault(
             if any(part.size for part in (needs.allocate, needs.attach, needs.copy, needs.reuse)):
                 work.append((vma, needs))
             else:
-                _translate(memory, vma, slot, rows, answer)
+                _translate(memory, mm, vma, slot, rows, answer)
         if work:
             mm.mmap_sem.readers += 1
             # One need, and look again: what the others need may have changed meanwhile.
@@ -163,9 +165,14 @@ def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
     return Needs(blocked or bool(held.any()), absent, attach, copy[~held], reuse)
 
 
-def _translate(memory: Memory, vma: Vma, slot: Rows, rows: Rows, answer: Answer) -> None:
+def _translate(memory: Memory, mm: Mm, vma: Vma, slot: Rows, rows: Rows, answer: Answer) -> None:
     """Fill in the translations; slots that are not present read as the zero page (K 3.9)."""
     there = (vma.bits[slot] & Pte.PRESENT) != 0
+    if vma.file is None:
+        absent = (vma.bits[slot] & _MARKS) == 0
+        zero = slot[absent & (answer.status[rows] == 0)]
+        if zero.size:
+            memory.map_zero(mm, vma, zero)
     slot, rows = slot[there], rows[there]
     vma.bits[slot] |= np.uint8(Pte.ACCESSED)
     answer.nid[rows], answer.pfn[rows] = vma.nid[slot], vma.pfn[slot]

@@ -6,7 +6,8 @@ import numpy as np
 
 from coordinator.calls import Steps
 from coordinator.cpuset import cpu_of
-from coordinator.desk import ESRCH, Desk, done, handles, task_call
+from coordinator.cred import UID_MAX, Credentials
+from coordinator.desk import ESRCH, Desk, done, handles, leaseholder, task_call
 from coordinator.fault import Access, handle_mm_fault
 from coordinator.mm import Mm, Task
 from coordinator.mmap import do_exit, do_fork, do_mmap, do_mprotect, do_munmap
@@ -19,7 +20,6 @@ from protocol.schema import Message
 from protocol.session import Question
 
 EINVAL = 22
-UID_MAX = (1 << 32) - 1
 
 
 # ---- clients and tasks -----------------------------------------------------------------------
@@ -39,22 +39,16 @@ def on_renew(desk: Desk, question: Question, asked: m.Renew) -> Message:
     return Done(0)
 
 
-def _leaseholder(desk: Desk, question: Question, leased: int) -> str | None:
-    """Whose silence ends the task; asking for one starts a lease anew that had run out."""
-    if not leased:
-        return None
-    desk.members.attach(question.peer, desk.memory.now)
-    return question.peer
-
-
 @handles(m.Spawn)
 def on_spawn(desk: Desk, question: Question, asked: m.Spawn) -> Message:
     memory = desk.memory
     if asked.cpu not in memory.topology.cpus or asked.uid > UID_MAX:
         return Done(-EINVAL)
     pid = memory.new_pid()
-    client = _leaseholder(desk, question, asked.leased)
-    task = Task(pid, 0, asked.uid, asked.cpu, bool(asked.capable), asked.comm, Mm(pid), client)
+    client = leaseholder(desk, question, asked.leased)
+    cred = Credentials.of(asked.uid, capable=bool(asked.capable))
+    task = Task(pid, 0, cred, asked.cpu, asked.comm, Mm(pid), client, pid)
+    task.mm.users = 1
     memory.tasks[pid] = task
     memory.records.append(
         TaskSpawned(pid, 0, asked.uid, asked.cpu, asked.capable, client or "", asked.comm)
@@ -85,7 +79,7 @@ def on_mprotect(desk: Desk, question: Question, asked: m.Mprotect) -> Message | 
 
 @handles(m.Fork)
 def on_fork(desk: Desk, question: Question, asked: m.Fork) -> Message | Steps[Message]:
-    client = _leaseholder(desk, question, asked.leased)
+    client = leaseholder(desk, question, asked.leased)
     return task_call(desk, asked.pid, lambda task: do_fork(desk.memory, task, client))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from coordinator.cpuset import TOP, is_subset, parent_of
 from coordinator.mem_map import NO_NODE, PageFlag
 from coordinator.memory import Memory
-from coordinator.mm import UNCACHED, Mapping, Pte, Vma
+from coordinator.mm import UNCACHED, Mapping, Mm, Pte, Vma
 from coordinator.uncached import GRANULE_PAGES
 
 _LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
@@ -19,9 +19,13 @@ def check_memory(memory: Memory) -> None:
     """Raise AssertionError with a sentence if page tables, mem_map and rmap disagree."""
     _check_cpusets(memory)
     counted = {nid: np.zeros(frames.frames, np.int64) for nid, frames in memory.mem_map.items()}
-    for pid, task in memory.tasks.items():
-        end = 0
-        for vma in task.mm.vmas:
+    users: dict[Mm, int] = {}
+    for task in memory.tasks.values():
+        users[task.mm] = users.get(task.mm, 0) + 1
+    for mm, count in users.items():
+        pid, end = mm.pid, 0
+        assert mm.users == count, f"mm {pid}: {mm.users} users counted, but {count} tasks have it"
+        for vma in mm.vmas:
             assert end <= vma.start < vma.end, f"pid {pid}: vmas overlap at page {vma.start:#x}"
             end = vma.end
             for mapping in vma.objects():

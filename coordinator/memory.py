@@ -236,7 +236,7 @@ class Memory:
             vma.file.tags[index] = PageTag.PRIVATE if host is not None and host.buffers else 0
         page = (slot + vma.start).astype(np.uint64)
         generation = self.mem_map[nid].generation[pfn]
-        self.records.append(PagesMapped(task.pid, nid, page, pfn, generation, bits))
+        self.records.append(PagesMapped(task.mm.pid, nid, page, pfn, generation, bits))
 
     def map_existing(
         self, task: Task, vma: Vma, slot: Rows, nid: Nids, pfn: Pfns, bits: npt.NDArray[np.uint8]
@@ -247,8 +247,15 @@ class Memory:
             self.mem_map[node].mapcount[pfn[fresh]] += 1
         vma.nid[slot], vma.pfn[slot], vma.bits[slot] = nid, pfn, bits
         page = (slot + vma.start).astype(np.uint64)
-        self.records.append(EntriesChanged(task.pid, page, nid, pfn, bits))
+        self.records.append(EntriesChanged(task.mm.pid, page, nid, pfn, bits))
         self.woken = True
+
+    def map_zero(self, mm: Mm, vma: Vma, slot: Rows) -> None:
+        """These entries name the zero page, which has no frame of ours (K 3.9)."""
+        vma.bits[slot] = Pte.ACCESSED
+        page, none = (slot + vma.start).astype(np.uint64), np.zeros(slot.size, np.uint8)
+        bits = vma.bits[slot]
+        self.records.append(EntriesChanged(mm.pid, page, none, none.astype(np.uint32), bits))
 
     def map_copy(self, task: Task, vma: Vma, slot: Rows, nid: int, pfn: Pfns) -> None:
         """Copy-on-write is done: the entries name the copies; the originals lose a mapper."""
@@ -260,7 +267,7 @@ class Memory:
         self._enter(vma, slot, nid, pfn, np.full(slot.size, bits, np.uint8))
         page = (slot + vma.start).astype(np.uint64)
         generation = self.mem_map[nid].generation[pfn]
-        self.records.append(PagesCopied(task.pid, nid, page, pfn, generation))
+        self.records.append(PagesCopied(task.mm.pid, nid, page, pfn, generation))
 
     def _enter(
         self, vma: Vma, slot: Rows, nid: int, pfn: Pfns, bits: npt.NDArray[np.uint8]

@@ -12,7 +12,7 @@ from coordinator.calls import Ask, Steps, ask_all, down_read, up_read
 from coordinator.mem_map import PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.migrate import migrate_pages, migrate_vmas
-from coordinator.mm import NOT_MIGRATABLE, Mm, Vma
+from coordinator.mm import NOT_MIGRATABLE, Mm, Vma, VmFlag
 from coordinator.pagelist import Nodes, PageList, Settings, new_page_t
 from protocol.messages import MigratePrep
 from protocol.nodemask import node_remap
@@ -72,8 +72,10 @@ def new_page_node(pagelist: PageList, rows: Rows, private: object) -> Nodes:
     return wanted
 
 
-def vma_migratable(vma: Vma) -> bool:
+def vma_migratable(vma: Vma, profile: Profile) -> bool:
     """Whether pages of this vma may be moved at all (K 3.6)."""
+    if profile.mlocked_pages_stay and vma.vm_flags & VmFlag.LOCKED:
+        return False
     return not vma.vm_flags & NOT_MIGRATABLE
 
 
@@ -84,7 +86,7 @@ def check_range(memory: Memory, mm: Mm, source: int, flags: int, pagelist: PageL
     """
     frames = memory.mem_map[source]
     for vma in mm.vmas:
-        if not vma_migratable(vma):
+        if not vma_migratable(vma, memory.profile):
             continue
         slot = vma.present()
         slot = slot[vma.nid[slot] == source]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.cred import Capability, Credentials
 from coordinator.inode import Inode, PageTag
 from coordinator.mem_map import NO_NODE
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x01, 0x02, 0x10, 0x20
-MAP_POPULATE, MAP_FIXED_NOREPLACE = 0x8000, 0x100000
+MAP_LOCKED, MAP_POPULATE, MAP_FIXED_NOREPLACE = 0x2000, 0x8000, 0x100000
 
 #: Virtual page numbers: mappings without a wish start here and grow upwards.
 MMAP_BASE = 0x7000_0000_0
@@ -35,7 +36,7 @@ Pages = npt.NDArray[np.uint64]
 
 
 class Pte(IntFlag):
-    """Bits of a page-table entry."""
+    """Bits of a page-table entry.  ACCESSED without PRESENT is the zero page (K 3.9)."""
 
     PRESENT = 1
     WRITE = 2
@@ -68,7 +69,7 @@ SPECIAL_MAPPINGS = {
     "[reserved]": VmFlag.RESERVED,
     UNCACHED: VmFlag.IO | VmFlag.PFNMAP,
 }
-NOT_MIGRATABLE = VmFlag.LOCKED | VmFlag.IO | VmFlag.PFNMAP | VmFlag.RESERVED
+NOT_MIGRATABLE = VmFlag.IO | VmFlag.PFNMAP | VmFlag.RESERVED
 
 
 class Mode(IntEnum):
@@ -188,7 +189,7 @@ class Vma:
         self.start, self.end, self.prot, self.flags = start, end, prot, flags
         self.name, self.pgoff, self.mapping = name, pgoff, mapping
         self.file = mapping if mapping.shared else file
-        self.vm_flags = VmFlag(0)
+        self.vm_flags = VmFlag.LOCKED if flags & MAP_LOCKED else VmFlag(0)
         self.vm_mm: Mm | None = None
         self.vm_ops: VmOperations | None = None
         self.policy: Mempolicy | None = None
@@ -283,10 +284,17 @@ class MmapSem:
 
 
 class Mm:
-    """mm_struct: the vmas of one process in address order."""
+    """mm_struct: the vmas of one process in address order.
+
+    ``pid`` is that of the task that it was made for; the mm may outlive it with other threads.
+    """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        #: Tasks that have it: the threads of one process.
+        self.users = 0
+        #: Whether others with the same user ids may look into it (K 4.8).
+        self.dumpable = True
         self.vmas: list[Vma] = []
         self.mmap_sem = MmapSem()
 
@@ -346,20 +354,32 @@ class Mm:
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """task_struct: one pid; ``mm`` is its own.  ``client`` is who holds its lease, or None.
+    """task_struct: one thread; ``tgid`` is the process, whose threads share ``mm``.
 
-    ``cpuset`` is the path of the cpuset that it is attached to, ``cpus_allowed`` the cpus that it
-    had when the task was last told (None: all).
+    ``client`` is who holds its lease, or None.  ``cpuset`` is the path of the cpuset that it is
+    attached to, ``cpus_allowed`` the cpus that it had when the task was last told (None: all).
+    ``exiting``: it is taking the mm down.
     """
 
     pid: int
     ppid: int
-    uid: int
+    cred: Credentials
     cpu: int
-    capable: bool
     comm: str
     mm: Mm
     client: str | None
+    tgid: int
     policy: Mempolicy | None = None
     cpuset: str = "/"
     cpus_allowed: frozenset[int] | None = None
+    exiting: bool = False
+
+    @property
+    def uid(self) -> int:
+        """Its real user id."""
+        return self.cred.uid
+
+    @property
+    def capable(self) -> bool:
+        """It has CAP_SYS_NICE."""
+        return bool(self.cred.effective & Capability.SYS_NICE)

@@ -16,6 +16,7 @@ from coordinator.memory import Memory
 from coordinator.mm import (
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
+    MAP_LOCKED,
     MAP_POPULATE,
     MAP_PRIVATE,
     MAP_SHARED,
@@ -38,6 +39,7 @@ from coordinator.records import (
     TaskForked,
     VmaMapped,
 )
+from coordinator.threads import copy_process
 from protocol.notes import TaskEnded
 from protocol.syscalls import Mmap
 
@@ -79,7 +81,7 @@ def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
             return -ENOMEM
     finally:
         up_write(memory, mm)
-    if asked.flags & MAP_POPULATE:
+    if asked.flags & (MAP_POPULATE | MAP_LOCKED):
         yield from _populate(memory, task, start, pages, asked.prot)
     return start * size
 
@@ -95,7 +97,7 @@ def _enter_vma(memory: Memory, task: Task, start: int, pages: int, asked: Mmap) 
         return False
     task.mm.insert(vma)
     memory.records.append(
-        VmaMapped(task.pid, start, vma.end, vma.prot, vma.flags, vma.name, pgoff, vma.mapping.id)
+        VmaMapped(task.mm.pid, start, vma.end, vma.prot, vma.flags, vma.name, pgoff, vma.mapping.id)
     )
     return True
 
@@ -126,7 +128,7 @@ def new_vma(
             del memory.mappings[mapping.id]
         raise
     vma.vm_ops = memory.vm_operations.get(name)
-    vma.vm_flags = SPECIAL_MAPPINGS.get(name, VmFlag(0))
+    vma.vm_flags |= SPECIAL_MAPPINGS.get(name, VmFlag(0))
     if file is None:
         mapping.migratepage = memory.address_space_operations.get(name)
     return vma
@@ -158,7 +160,7 @@ def _quiet(memory: Memory, vmas: list[Vma]) -> Steps[None]:
 def _unmap(memory: Memory, task: Task, start: int, end: int) -> Steps[None]:
     yield from _quiet(memory, task.mm.isolate_range(start, end))
     nid, pfn = memory.unmap(task.mm, start, end)
-    memory.records.append(RangeUnmapped(task.pid, start, end))
+    memory.records.append(RangeUnmapped(task.mm.pid, start, end))
     yield from revoke(memory, nid, pfn)
 
 
@@ -202,7 +204,7 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
         vmas = mm.isolate_range(start, end)
         yield from _quiet(memory, vmas)
         nid, pfn = _protect(vmas, prot)
-        memory.records.append(RangeProtected(task.pid, start, end, prot))
+        memory.records.append(RangeProtected(task.mm.pid, start, end, prot))
         yield from revoke(memory, nid, pfn)
     finally:
         up_write(memory, mm)
@@ -233,17 +235,8 @@ def do_fork(memory: Memory, parent: Task, client: str | None) -> Steps[int]:
             return -ESRCH
         private = [vma for vma in parent.mm.vmas if not vma.shared]
         yield from _quiet(memory, private)
-        child = Task(
-            memory.new_pid(),
-            parent.pid,
-            parent.uid,
-            parent.cpu,
-            parent.capable,
-            parent.comm,
-            Mm(0),
-            client,
-        )
-        child.mm.pid = child.pid
+        pid = memory.new_pid()
+        child = copy_process(parent, pid, Mm(pid), parent.cpu, client)
         nid, pfn = copy_mm(memory, parent, child)
         memory.tasks[child.pid] = child
         memory.records.append(TaskForked(parent.pid, child.pid, client or ""))
@@ -261,13 +254,14 @@ def copy_mm(memory: Memory, parent: Task, child: Task) -> tuple[Nids, Pfns]:
     """
     nids: list[Nids] = [np.zeros(0, np.uint8)]
     pfns: list[Pfns] = [np.zeros(0, np.uint32)]
-    child.policy, child.cpuset = parent.policy, parent.cpuset
-    child.cpus_allowed = parent.cpus_allowed
+    child.mm.dumpable = parent.mm.dumpable
     for vma in parent.mm.vmas:
         copy = Vma(
             vma.start, vma.end, vma.prot, vma.flags, vma.name, vma.pgoff, vma.mapping, vma.file
         )
-        copy.vm_flags, copy.vm_ops, copy.policy = vma.vm_flags, vma.vm_ops, vma.policy
+        # Locks are not inherited.
+        copy.vm_flags = vma.vm_flags & ~VmFlag.LOCKED
+        copy.vm_ops, copy.policy = vma.vm_ops, vma.policy
         child.mm.insert(copy)
         if vma.shared or (vma.copies_file and not (vma.bits & Pte.ANON).any()):
             continue
@@ -283,15 +277,24 @@ def copy_mm(memory: Memory, parent: Task, child: Task) -> tuple[Nids, Pfns]:
 
 
 def do_exit(memory: Memory, task: Task, reason: str) -> Steps[int]:
-    """exit(2): the task is gone, and every frame that only it mapped."""
+    """exit(2): the task is gone, with the last of its threads the mm, and what only that mapped."""
+    if task.mm.users > 1:
+        return _leave(memory, task, reason)
     yield from down_write(task.mm)
     try:
-        if task.pid not in memory.tasks:
-            return -ESRCH
-        yield from _unmap(memory, task, 0, TASK_SIZE)
-        del memory.tasks[task.pid]
-        memory.records.append(TaskExited(task.pid))
-        memory.notes.append(TaskEnded(task.pid, reason))
+        if task.mm.users == 1 and task.pid in memory.tasks:
+            task.exiting = True
+            yield from _unmap(memory, task, 0, TASK_SIZE)
+        return _leave(memory, task, reason)
     finally:
         up_write(memory, task.mm)
+
+
+def _leave(memory: Memory, task: Task, reason: str) -> int:
+    if task.pid not in memory.tasks:
+        return -ESRCH
+    del memory.tasks[task.pid]
+    task.mm.users -= 1
+    memory.records.append(TaskExited(task.pid))
+    memory.notes.append(TaskEnded(task.pid, reason))
     return 0

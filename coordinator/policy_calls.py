@@ -137,7 +137,7 @@ def sys_mbind(memory: Memory, kernel: Kernel, task: Task, asked: Mbind) -> Steps
             return -ESRCH
         if policy is not None and _has_hole(task.mm, start, end, kernel):
             return -EFAULT
-        pagelist = PageList(task.pid)
+        pagelist = PageList(task.mm.pid)
         if not _check_range(memory, task.mm, start, end, policy, flags, pagelist):
             return -EIO
         _install(memory, task, start, end, policy)
@@ -192,7 +192,8 @@ def _check_range(
     """Queue misplaced pages if they are to be moved; False if STRICT alone finds one (K 4.24)."""
     allowed = np.array(() if policy is None else policy.nodes, np.uint8)
     for vma in mm.overlapping(start, end):
-        if not flags & MPOL_MF_STRICT and not (flags & _MOVING and vma_migratable(vma)):
+        movable = vma_migratable(vma, memory.profile)
+        if not flags & MPOL_MF_STRICT and not (flags & _MOVING and movable):
             continue
         if vma.vm_flags & VmFlag.PFNMAP:
             continue

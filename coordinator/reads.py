@@ -51,6 +51,7 @@ def on_list_tasks(desk: Desk, question: Question, asked: m.ListTasks) -> Message
         column([task.cpu for task in tasks], "<u4"),
         column(present, "<u8"),
         column(mapped, "<u8"),
+        column([task.tgid for task in tasks], "<i4"),
     )
 
 
@@ -135,7 +136,9 @@ def on_ask_pace(desk: Desk, question: Question, asked: AskPace) -> Message:
 
 @handles(m.Progress)
 def on_progress(desk: Desk, question: Question, asked: m.Progress) -> Message:
-    lists = [pages for pages in desk.memory.page_lists if pages.pid == asked.pid]
+    task = desk.memory.tasks.get(asked.pid)
+    mm = asked.pid if task is None else task.mm.pid
+    lists = [pages for pages in desk.memory.page_lists if pages.pid == mm]
     settled = sum(int(np.isin(pages.state, FINAL).sum()) for pages in lists)
     listed = sum(pages.rows for pages in lists)
     return m.ProgressMade(listed, settled, desk.memory.longest_entry)

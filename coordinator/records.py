@@ -96,7 +96,10 @@ class PagesCopied(Message):
 
 @message(0x88, "journal")
 class EntriesChanged(Message):
-    """Existing frames: entries of one mm get these bits (a write fault, a shared object's page)."""
+    """Existing frames: entries of one mm get these bits (a write fault, a shared object's page).
+
+    Without PRESENT there is no frame: the zero page is mapped (K 3.9).
+    """
 
     pid: Word
     page: U64
@@ -151,6 +154,48 @@ class TaskPolicySet(Message):
     pid: Word
     mode: Unsigned
     nodes: Nodes
+
+
+@message(0x8E, "journal")
+class CredentialsSet(Message):
+    """The task has these user ids and capabilities; whether its mm is dumpable."""
+
+    pid: Word
+    uid: Unsigned
+    euid: Unsigned
+    suid: Unsigned
+    permitted: Unsigned
+    effective: Unsigned
+    dumpable: Unsigned
+
+
+@message(0x8F, "journal")
+class TaskCloned(Message):
+    """A thread: a task with the mm of ``pid``."""
+
+    pid: Word
+    tid: Word
+    cpu: Unsigned
+    client: Text
+
+
+@message(0x90, "journal")
+class VmFlagsSet(Message):
+    """mlock, munlock: the vmas of these pages have these vm_flags."""
+
+    pid: Word
+    start: Unsigned
+    end: Unsigned
+    vm_flags: Unsigned
+
+
+@message(0x91, "journal")
+class PagesZapped(Message):
+    """madvise: every entry of these pages is dropped, and the vmas stay."""
+
+    pid: Word
+    start: Unsigned
+    end: Unsigned
 
 
 @message(0x95, "journal")

@@ -14,6 +14,7 @@ import numpy as np
 from coordinator.cpuset import Cpuset, CpusetFlag, contextualized
 from coordinator.files import forget_name, new_file
 from coordinator.inode import Device, PageTag
+from coordinator.madvise import zap_page_range
 from coordinator.mem_map import NO_NODE, PageFlag
 from coordinator.memory import Memory
 from coordinator.mm import (
@@ -24,8 +25,9 @@ from coordinator.mm import (
     Mode,
     Pte,
     Task,
+    VmFlag,
 )
-from coordinator.mmap import copy_mm, new_vma
+from coordinator.mmap import new_vma
 from coordinator.rebind import rebind_mm, rebind_task
 from coordinator.records import (
     AllocationsCounted,
@@ -43,17 +45,17 @@ from coordinator.records import (
     PagesCopied,
     PagesMapped,
     PagesTagged,
+    PagesZapped,
     PoliciesRebound,
     PolicySet,
     RangeProtected,
     RangeUnmapped,
     TaskAttached,
-    TaskExited,
-    TaskForked,
     TaskPolicySet,
-    TaskSpawned,
     VmaMapped,
+    VmFlagsSet,
 )
+from coordinator.replay_tasks import TASK_ENTRIES, user_of
 from protocol.codec import decode_entry
 from protocol.schema import Message
 from protocol.topology import Topology
@@ -72,54 +74,19 @@ def replay(topology: Topology, entries: Iterable[bytes]) -> Memory:
     return memory
 
 
-def _spawned(memory: Memory, entry: TaskSpawned) -> None:
-    memory.claim_pid(entry.pid)
-    memory.tasks[entry.pid] = Task(
-        entry.pid,
-        entry.ppid,
-        entry.uid,
-        entry.cpu,
-        bool(entry.capable),
-        entry.comm,
-        Mm(entry.pid),
-        entry.client or None,
-    )
-
-
-def _forked(memory: Memory, entry: TaskForked) -> None:
-    memory.claim_pid(entry.child)
-    parent = memory.tasks[entry.pid]
-    child = Task(
-        entry.child,
-        parent.pid,
-        parent.uid,
-        parent.cpu,
-        parent.capable,
-        parent.comm,
-        Mm(entry.child),
-        entry.client or None,
-    )
-    copy_mm(memory, parent, child)
-    memory.tasks[child.pid] = child
-
-
-def _exited(memory: Memory, entry: TaskExited) -> None:
-    del memory.tasks[entry.pid]
-
-
 def _vma_mapped(memory: Memory, entry: VmaMapped) -> None:
     where = (entry.start, entry.end, entry.prot, entry.flags, entry.name, entry.pgoff)
-    memory.tasks[entry.pid].mm.insert(new_vma(memory, *where, entry.mapping))
+    user_of(memory, entry.pid).mm.insert(new_vma(memory, *where, entry.mapping))
 
 
 def _unmapped(memory: Memory, entry: RangeUnmapped) -> None:
-    mm = memory.tasks[entry.pid].mm
+    mm = user_of(memory, entry.pid).mm
     mm.isolate_range(entry.start, entry.end)
     memory.unmap(mm, entry.start, entry.end)
 
 
 def _protected(memory: Memory, entry: RangeProtected) -> None:
-    for vma in memory.tasks[entry.pid].mm.isolate_range(entry.start, entry.end):
+    for vma in user_of(memory, entry.pid).mm.isolate_range(entry.start, entry.end):
         vma.prot = entry.prot
         if not entry.prot & PROT_WRITE:
             vma.bits &= ~np.uint8(Pte.WRITE)
@@ -154,7 +121,7 @@ def _pages_tagged(memory: Memory, entry: PagesTagged) -> None:
 
 def _with_frames(memory: Memory, entry: PagesMapped | PagesCopied) -> Iterator[tuple[Any, ...]]:
     """Allocate the frames of an entry; yields (task, vma, slots, rows) for each vma."""
-    task = memory.tasks[entry.pid]
+    task = user_of(memory, entry.pid)
     for vma, rows in task.mm.by_vma(entry.page):
         assert vma is not None, f"the journal maps pages of pid {entry.pid} where no vma is"
         slot = (entry.page[rows] - np.uint64(vma.start)).astype(np.intp)
@@ -187,10 +154,13 @@ def _granules_allocated(memory: Memory, entry: GranulesAllocated) -> None:
 
 
 def _entries_changed(memory: Memory, entry: EntriesChanged) -> None:
-    task = memory.tasks[entry.pid]
+    task = user_of(memory, entry.pid)
     for vma, rows in task.mm.by_vma(entry.page):
         assert vma is not None
         slot = (entry.page[rows] - np.uint64(vma.start)).astype(np.intp)
+        there = (entry.bits[rows] & Pte.PRESENT) != 0
+        vma.bits[slot[~there]] = entry.bits[rows[~there]]
+        slot, rows = slot[there], rows[there]
         memory.map_existing(task, vma, slot, entry.nid[rows], entry.pfn[rows], entry.bits[rows])
 
 
@@ -209,6 +179,15 @@ def _committed(memory: Memory, entry: PagesCommitted) -> None:
 
 def _policy(mode: int, nodes: tuple[int, ...]) -> Mempolicy | None:
     return Mempolicy(Mode(mode), nodes) if mode else None
+
+
+def _vm_flags_set(memory: Memory, entry: VmFlagsSet) -> None:
+    for vma in user_of(memory, entry.pid).mm.isolate_range(entry.start, entry.end):
+        vma.vm_flags = VmFlag(entry.vm_flags)
+
+
+def _zapped(memory: Memory, entry: PagesZapped) -> None:
+    zap_page_range(memory, user_of(memory, entry.pid).mm, entry.start, entry.end)
 
 
 def _policy_set(memory: Memory, entry: PolicySet) -> None:
@@ -270,9 +249,9 @@ def _migration_counted(memory: Memory, entry: MigrationCounted) -> None:
 
 
 _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
-    TaskSpawned: _spawned,
-    TaskForked: _forked,
-    TaskExited: _exited,
+    **TASK_ENTRIES,
+    VmFlagsSet: _vm_flags_set,
+    PagesZapped: _zapped,
     VmaMapped: _vma_mapped,
     RangeUnmapped: _unmapped,
     RangeProtected: _protected,
@@ -314,18 +293,23 @@ def differences(told: Memory, seen: Memory) -> Iterator[str]:
         placed = [_placement(memory.tasks[pid]) for memory in (told, seen)]
         if placed[0] != placed[1]:
             yield f"pid {pid}: the journal has it at {placed[0]}, memory at {placed[1]}"
-        if told.tasks[pid].policy != seen.tasks[pid].policy:
+        ours, theirs = told.tasks[pid], seen.tasks[pid]
+        if ours.policy != theirs.policy:
             yield f"pid {pid}: the journal has another policy of the task than memory"
+        if _identity(ours) != _identity(theirs):
+            yield f"pid {pid}: the journal has another identity of the task than memory"
+        if pid != theirs.mm.pid and theirs.mm.pid in seen.tasks:
+            continue
         yield from _mm_differences(pid, told.tasks[pid].mm, seen.tasks[pid].mm)
     yield from _file_differences(told, seen)
     for nid in told.nids:
-        ours, theirs = told.mem_map[nid], seen.mem_map[nid]
+        mine, other = told.mem_map[nid], seen.mem_map[nid]
         for what in ("mapcount", "flags"):
-            wrong = np.flatnonzero(getattr(ours, what) != getattr(theirs, what))
+            wrong = np.flatnonzero(getattr(mine, what) != getattr(other, what))
             if wrong.size:
                 yield f"node {nid} frame {wrong[0]}: the journal has another {what}"
-        used = theirs.flags != 0
-        wrong = np.flatnonzero(used & (ours.generation != theirs.generation))
+        used = other.flags != 0
+        wrong = np.flatnonzero(used & (mine.generation != other.generation))
         if wrong.size:
             yield f"node {nid} frame {wrong[0]}: the journal has another generation"
 
@@ -357,6 +341,11 @@ def _inode(mapping: Mapping) -> tuple[object, ...]:
     return () if mapping.host is None else astuple(mapping.host)
 
 
+def _identity(task: Task) -> tuple[object, ...]:
+    own = task.ppid, task.tgid, task.cred, task.cpu, task.comm, task.client
+    return (*own, task.mm.pid, task.mm.users, task.mm.dumpable)
+
+
 def _vmas_of(mm: Mm) -> list[tuple[object, ...]]:
     return [
         (vma.start, vma.end, vma.prot, vma.flags, vma.name, vma.policy, vma.pgoff, vma.vm_flags)
@@ -376,7 +365,9 @@ def _mm_differences(pid: int, told: Mm, seen: Mm) -> Iterator[str]:
         cached = mine.file is not None
         differs &= ((mine.bits ^ other.bits) != Pte.DIRTY) if cached else True
         differs |= (mine.nid != other.nid) | (mine.pfn != other.pfn)
-        wrong = np.flatnonzero(live & differs)
+        zero = np.uint8(Pte.ACCESSED)
+        differs = np.where(live, differs, (mine.bits & zero) != (other.bits & zero))
+        wrong = np.flatnonzero(differs)
         if wrong.size:
             page = mine.start + int(wrong[0])
             yield f"pid {pid} page {page:#x}: the journal has another entry than memory"

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from coordinator import migrate_off
 from coordinator.calls import Steps, down_read, up_read
 from coordinator.cpuset import mems_allowed, mems_charged
+from coordinator.cred import ptrace_may_access, same_user
 from coordinator.life import State
-from coordinator.mem_map import PageFlag
+from coordinator.mem_map import PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.mempolicy import (
     MPOL_MF_MOVE,
@@ -23,7 +24,7 @@ from coordinator.mempolicy import (
     new_page_node,
 )
 from coordinator.migrate import migrate_pages
-from coordinator.mm import Mm, Pages, Pte, Task, VmFlag
+from coordinator.mm import Mm, Pages, Pte, Task, Vma, VmFlag
 from coordinator.pagelist import PageList, Settings
 from protocol.profile import Profile
 from protocol.syscalls import MigratePages, MovedPages, MovePages
@@ -48,11 +49,13 @@ class Kernel:
 
 
 def may_move(memory: Memory, caller: int, target: Task) -> bool:
-    """The caller has CAP_SYS_NICE, or the same uid (K 1.1, 1.2)."""
-    if is_capable(memory, caller):
-        return True
+    """Whether the caller may move pages of ``target``: K 1.2, or the rule of ptrace (K 4.8)."""
     task = memory.tasks.get(caller)
-    return task is not None and task.uid == target.uid
+    if task is None:
+        return caller == OPERATOR
+    if memory.profile.ptrace_decides_who_may_move:
+        return ptrace_may_access(task, target)
+    return is_capable(memory, caller) or same_user(task, target)
 
 
 def is_capable(memory: Memory, caller: int) -> bool:
@@ -217,8 +220,23 @@ def _find_pages(
         slot = (page[rows] - np.uint64(vma.start)).astype(np.intp)
         present = (vma.bits[slot] & Pte.PRESENT) != 0
         nid[rows], pfn[rows] = vma.nid[slot], vma.pfn[slot]
-        status[rows] = np.where(present, vma.nid[slot].astype(np.int32), -ENOENT)
+        status[rows] = np.where(
+            present, vma.nid[slot].astype(np.int32), _absent(vma, slot, profile)
+        )
     return nid, pfn
+
+
+def _absent(vma: Vma, slot: Rows, profile: Profile) -> npt.NDArray[np.int32]:
+    """-ENOENT, or -EFAULT for the zero page and where it would be (K 4.17); for absent pages."""
+    bits = vma.bits[slot]
+    status = np.full(slot.size, -ENOENT, np.int32)
+    if vma.file is None:
+        zero = (bits & (Pte.ENTRY | Pte.ACCESSED)) == Pte.ACCESSED
+        if profile.zero_page_is_efault:
+            status[zero] = -EFAULT
+        if profile.untouched_is_efault:
+            status[~zero & ((bits & Pte.ENTRY) == 0)] = -EFAULT
+    return status
 
 
 def _move(
@@ -250,7 +268,7 @@ def _move(
     if not todo.size:
         return nothing_to_move
     memory.hold(nid[todo], pfn[todo])
-    pagelist = PageList(task.pid)
+    pagelist = PageList(task.mm.pid)
     pagelist.add(nid[todo], pfn[todo], page[todo].astype(np.int64))
     settings = Settings(
         kernel.chunk_pages,

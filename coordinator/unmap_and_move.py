@@ -19,7 +19,7 @@ from coordinator.inode import PageTag
 from coordinator.life import State
 from coordinator.mem_map import PageFlag, Pfns, Rows, grouped
 from coordinator.memory import Memory
-from coordinator.mm import Mapping
+from coordinator.mm import Mapping, VmFlag
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
 from coordinator.policy import policy_zonelist
 from protocol.messages import (
@@ -35,7 +35,7 @@ from protocol.messages import (
 from protocol.notes import EntriesGone, PagesMoved, PagesNotMoved
 from protocol.schema import Message, node_name
 
-EAGAIN, ENOMEM, EBUSY = 11, 12, 16
+EPERM, EAGAIN, ENOMEM, EBUSY = 1, 11, 12, 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,8 +268,24 @@ class UnmapAndMove:
         verdict = np.zeros(rows.size, np.int32)
         for mapping, index, of_object in self._by_object(rows):
             verdict[of_object] = migratepage(self.memory, mapping, index)
+            if self._has_mlocked(mapping):
+                verdict[of_object[self._mlocked(rows[of_object])]] = -EPERM
         self.list.give_up(rows[verdict == -EBUSY], -EBUSY)
         return verdict
+
+    def _has_mlocked(self, mapping: Mapping) -> bool:
+        """Whether try_to_unmap may refuse a page of this object (K 1.31)."""
+        stay = self.memory.profile.mlocked_pages_stay
+        return stay and any(vma.vm_flags & VmFlag.LOCKED for vma in mapping.vmas)
+
+    def _mlocked(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which of these pages a locked vma maps."""
+        locked = np.zeros(rows.size, np.bool_)
+        for source, mine in self.memory.by_node(self.list.source[rows]):
+            for vma, _, mapped in self.memory.mappers(source, self.list.pfn[rows[mine]]):
+                if vma.vm_flags & VmFlag.LOCKED:
+                    locked[mine[mapped]] = True
+        return locked
 
     def _under_writeback(self, rows: Rows) -> npt.NDArray[np.bool_]:
         result = np.zeros(rows.size, np.bool_)

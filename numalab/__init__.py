@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numalab.cluster import local_cluster
     from numalab.constants import (
+        CAP_SETUID,
+        CAP_SYS_NICE,
+        CAP_SYS_PTRACE,
+        MADV_DONTNEED,
+        MADV_POPULATE_READ,
+        MADV_POPULATE_WRITE,
         MAP_ANONYMOUS,
         MAP_FIXED,
         MAP_GROWSDOWN,
@@ -32,6 +38,12 @@ if TYPE_CHECKING:
     from numalab.task import Task
 
 __all__ = [
+    "CAP_SETUID",
+    "CAP_SYS_NICE",
+    "CAP_SYS_PTRACE",
+    "MADV_DONTNEED",
+    "MADV_POPULATE_READ",
+    "MADV_POPULATE_WRITE",
     "MAP_ANONYMOUS",
     "MAP_FIXED",
     "MAP_GROWSDOWN",

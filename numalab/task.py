@@ -34,6 +34,7 @@ from protocol.syscalls import (
     PolicyTold,
     SetMempolicy,
 )
+from protocol.task_calls import Capset, Clone, Madvise, Mlock, Munlock, Setresuid
 from protocol.user_mask import MASK_BYTES_MAX, MAXNODE, nodes_of, user_mask
 
 if TYPE_CHECKING:
@@ -93,8 +94,20 @@ class Task:
             self._machine.lease(pid)
         return child
 
+    async def clone(self, cpu: int | None = None, *, leased: bool | None = None) -> Task:
+        """clone(2) of a thread: a task of its own in the same address space.
+
+        On ``cpu`` and leased as this task if nothing else is said.  Errors: EINVAL, no such cpu.
+        """
+        cpu = self.cpu if cpu is None else cpu
+        leased = self._leased if leased is None else leased
+        tid = await self._machine.call(Clone(self.pid, cpu, int(leased)))
+        if leased:
+            self._machine.lease(tid)
+        return Task(self._machine, tid, cpu, leased=leased)
+
     async def exit(self) -> None:
-        """exit(2)."""
+        """exit(2) of this thread; the address space goes with the last one."""
         await self._machine.tell_accesses()
         await self._machine.call(Exit(self.pid))
         self._machine.forget_task(self.pid)
@@ -102,6 +115,37 @@ class Task:
     async def emulated_time(self) -> Spent:
         """What its accesses, faults and migrations would have taken at the machine's distances."""
         return (await self._machine.emulated()).tasks.get(self.pid, Spent())
+
+    async def mlock(self, address: int, length: int) -> None:
+        """mlock(2): the pages are there, and at the seed they stay where they are (K 1.31).
+
+        Errors: ENOMEM (a gap in the range, or no access), EAGAIN (no frame is left).
+        """
+        await self._machine.call(Mlock(self.pid, address, length))
+
+    async def munlock(self, address: int, length: int) -> None:
+        """munlock(2).  Errors: ENOMEM."""
+        await self._machine.call(Munlock(self.pid, address, length))
+
+    async def madvise(self, address: int, length: int, advice: int) -> None:
+        """madvise(2): MADV_DONTNEED drops the pages; MADV_POPULATE_READ, _WRITE fault them in.
+
+        Errors: EINVAL, ENOMEM (a gap in the range).
+        """
+        await self._machine.call(Madvise(self.pid, address, length, advice))
+
+    # ---- who it is -------------------------------------------------------------------------
+
+    async def setresuid(self, ruid: int = -1, euid: int = -1, suid: int = -1) -> None:
+        """setresuid(2): -1 leaves an id as it is; who leaves root loses what root may do.
+
+        Errors: EPERM, EINVAL.
+        """
+        await self._machine.call(Setresuid(self.pid, ruid, euid, suid))
+
+    async def capset(self, effective: int, permitted: int) -> None:
+        """capset(2): sets of CAP_* as bits, to drop capabilities.  Errors: EPERM."""
+        await self._machine.call(Capset(self.pid, effective, permitted))
 
     # ---- its memory ------------------------------------------------------------------------
 

@@ -149,7 +149,9 @@ async def _entries(machine: Machine, cpu: int) -> Entries:
     pids: list[I64] = [_NONE]
     pages: list[I64] = [_NONE]
     frames: list[I64] = [np.zeros((3, 0), np.int64)]
-    for pid in (await machine.tasks()).pid.tolist():
+    tasks = await machine.tasks()
+    # The threads of a process have one mm.
+    for pid in tasks.pid[np.unique(tasks.tgid, return_index=True)[1]].tolist():
         try:
             present = (await machine.address_space(pid)).page
             there, nid, pfn, generation = await _translate(machine, pid, cpu, present)

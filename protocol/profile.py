@@ -47,6 +47,11 @@ class Profile:
     mask_read_from_its_end: bool
     mbind_reads_mask_first: bool
     get_mempolicy_wants_all_bits: bool
+    ptrace_decides_who_may_move: bool
+    mlocked_pages_stay: bool
+    madvise_populates: bool
+    zero_page_is_efault: bool
+    untouched_is_efault: bool
     last_vma_skipped: bool = False
 
 
@@ -224,6 +229,33 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "than the machine has nodes",
     ),
     Behaviour(
+        "ptrace_decides_who_may_move",
+        "K 4.8",
+        "whose pages a task may move is what PTRACE_MODE_READ_REALCREDS says, not a comparison of "
+        "user ids or CAP_SYS_NICE",
+    ),
+    Behaviour(
+        "mlocked_pages_stay",
+        "K 1.31, 3.6",
+        "the scan of migrate_pages(2) leaves VM_LOCKED vmas out, and unmapping a page of one fails "
+        "with -EPERM, for good",
+    ),
+    Behaviour(
+        "madvise_populates",
+        "madvise(2)",
+        "MADV_POPULATE_READ and MADV_POPULATE_WRITE exist",
+    ),
+    Behaviour(
+        "zero_page_is_efault",
+        "K 4.17",
+        "move_pages(2) says -EFAULT, not -ENOENT, of an anonymous page that was only read",
+    ),
+    Behaviour(
+        "untouched_is_efault",
+        "K 4.17",
+        "and so it does of a private anonymous page that was never touched (4.3 to 6.11)",
+    ),
+    Behaviour(
         "last_vma_skipped",
         "K 2.4",
         "migrate_vmas never offers the last vma (a bug until 2.6.29; a switch, off by default)",
@@ -265,6 +297,11 @@ SEED = Profile(
     mask_read_from_its_end=False,
     mbind_reads_mask_first=True,
     get_mempolicy_wants_all_bits=True,
+    ptrace_decides_who_may_move=False,
+    mlocked_pages_stay=True,
+    madvise_populates=False,
+    zero_page_is_efault=False,
+    untouched_is_efault=False,
 )
 MODERN = Profile(
     name="modern",
@@ -304,5 +341,10 @@ MODERN = Profile(
     mask_read_from_its_end=True,
     mbind_reads_mask_first=False,
     get_mempolicy_wants_all_bits=False,
+    ptrace_decides_who_may_move=True,
+    mlocked_pages_stay=False,
+    madvise_populates=True,
+    zero_page_is_efault=True,
+    untouched_is_efault=True,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}

@@ -195,7 +195,10 @@ class ListTasks(Message):
 
 @message(0x61, "coordinator>client")
 class TaskList(Message):
-    """A row for each task: ids, cpu, present pages, mapped pages; name of each."""
+    """A row for each task: ids, cpu, present pages, mapped pages; name of each.
+
+    Threads of one process have its ``tgid``, and each of them counts the pages of their one mm.
+    """
 
     names: tuple[Text, ...]
     pid: I32
@@ -204,6 +207,7 @@ class TaskList(Message):
     cpu: U32
     present: U64
     mapped: U64
+    tgid: I32
 
 
 @message(0x62, "client>coordinator", answer="Hardware", idempotent=True)

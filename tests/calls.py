@@ -13,9 +13,11 @@ from protocol.user_mask import MASK_BYTES_MAX, MAXNODE, user_mask
 PREFILL = -123
 
 
-def migration(caller: int, pid: int, source: Iterable[int], target: Iterable[int]) -> MigratePages:
-    """migrate_pages(2) from nodes to nodes."""
-    return MigratePages(caller, pid, MAXNODE, user_mask(source), user_mask(target))
+def migration(
+    caller: int, pid: int, source: Iterable[int], target: Iterable[int], new_page: str = ""
+) -> MigratePages:
+    """migrate_pages(2) from nodes to nodes; ``new_page`` names a loaded new_page_t."""
+    return MigratePages(caller, pid, MAXNODE, user_mask(source), user_mask(target), new_page)
 
 
 def moving(

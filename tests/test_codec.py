@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import types
 import typing
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,11 +67,14 @@ def scalars(hint: Any) -> SearchStrategy[Any]:
             assert isinstance(lowest, int) and isinstance(highest, int), f"{hint}: no limits"
             return st.integers(lowest, highest)
         return scalars(args[0])
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of(st.none(), *(scalars(each) for each in args if each is not type(None)))
     if origin is tuple:
         return st.lists(scalars(args[0]), max_size=4).map(tuple)
     simple = {
         int: st.integers(-(2**63), 2**63 - 1),
         str: st.text(max_size=20),
+        bytes: st.binary(max_size=20),
         float: st.floats(allow_nan=False),
     }
     return simple[hint]

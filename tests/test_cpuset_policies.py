@@ -11,6 +11,7 @@ from coordinator.mm import Mode
 from protocol.messages import CopyPages
 from protocol.profile import MODERN, SEED, Profile
 from protocol.syscalls import CpusetWrite, PolicyTold
+from protocol.user_mask import nodes_of
 from tests.calls import binding, getting, setting
 from tests.cpusets import attached, cpuset, told, write
 from tests.lab import PAGE, Lab
@@ -20,7 +21,7 @@ BOTH = pytest.mark.parametrize("profile", [SEED, MODERN], ids=lambda profile: pr
 
 
 def policy_of(lab: Lab, pid: int) -> tuple[int, ...]:
-    return lab.ask(getting(pid, 0, 0), PolicyTold).nodes
+    return nodes_of(lab.ask(getting(pid), PolicyTold).nodes or b"")
 
 
 @BOTH

@@ -27,8 +27,8 @@ from protocol.messages import (
 from protocol.notes import ExtensionFailed
 from protocol.profile import MODERN, SEED
 from protocol.schema import node_name
-from protocol.syscalls import Mbind, MigratePages
 from protocol.topology import Topology
+from tests.calls import binding, migration
 from tests.lab import PAGE, READ, Lab
 
 NAMES = ["a", "b", "c", "d"]
@@ -111,7 +111,7 @@ def test_mbind_and_move_pages_ask_no_hook() -> None:
     lab = hooks.lab()
     pid, starts = task_with_all(lab)
     assert lab.move(pid, starts[:1], [2]).status.tolist() == [2]
-    assert lab.call(Mbind(pid, 0x200 * PAGE, PAGE, MPOL_BIND, (3,), MOVE)) == 0
+    assert lab.call(binding(pid, 0x200 * PAGE, PAGE, MPOL_BIND, (3,), MOVE)) == 0
     assert nodes_of(lab, pid, starts) == [2, 3, 0, 0, 0] and not hooks.ran
 
 
@@ -144,7 +144,7 @@ def test_a_hook_that_waits_for_a_node_holds_mmap_sem_and_faults_go_on() -> None:
     pid = lab.spawn()
     start = lab.mapped(pid, 2, name="a")
     lab.hold_back(CountZone)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     assert lab.read(pid, start) == 0 and lab.answer_to(call) is None
     assert lab.memory.tasks[pid].mm.mmap_sem.readers == 1
@@ -209,7 +209,7 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
     "waits for nothing": (steps(asks=()), "RuntimeError"),
     "asks nobody": (steps(asks=[Ask("node9", CountZone())]), "ValueError"),
     "asks a node for what it does not answer": (
-        steps(asks=[Ask(node_name(0), MigratePages(0, 1, (), ()))]),
+        steps(asks=[Ask(node_name(0), migration(0, 1, (), ()))]),
         "ValueError",
     ),
     "leaves before the answers": (
@@ -256,7 +256,7 @@ def test_a_hook_may_park() -> None:
     lab = lab_with(lambda machine: machine.vm_ops("[mine]", migrate=waits))
     pid = lab.spawn()
     lab.mmap(pid, 1, name="[mine]")
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     assert lab.answer_to(call) is None and looked
     lab.mapped(lab.spawn(), 1)
     assert answer(lab, call) == 0
@@ -305,7 +305,7 @@ def test_migratepage_answers_page_by_page_and_again_is_another_pass() -> None:
 
 
 def migrate_by(lab: Lab, pid: int, name: str) -> int:
-    return lab.call(MigratePages(0, pid, (0,), (1,), name))
+    return lab.call(migration(0, pid, (0,), (1,), name))
 
 
 def test_a_loaded_new_page_chooses_the_node_of_each_page() -> None:

@@ -24,7 +24,7 @@ from protocol.profile import SEED
 from protocol.syscalls import MovedPages
 from protocol.topology import Topology
 from tests.calls import migration, moving
-from tests.lab import PAGE, Lab, pages_from
+from tests.lab import PAGE, Lab
 from tests.zones import flags_of, make, ones, touch, u32
 
 ROOT = Path(__file__).parent.parent
@@ -166,7 +166,7 @@ def test_migrate_pages_does_not_know_where_pages_go(
     lab = with_callback(make_lab, deal)
     pid = lab.spawn()
     start = lab.mapped(pid, 6)
-    assert lab.call(MigratePages(0, pid, (0,), (1,), "mine")) == 0
+    assert lab.call(migration(0, pid, (0,), (1,), "mine")) == 0
     assert lab.where(pid, start, 6) == [1, 2, 3, 1, 2, 3]
 
 
@@ -180,7 +180,7 @@ def test_a_callback_that_has_no_page_for_us_ends_the_call(
     lab = with_callback(make_lab, none_for_the_second)
     pid = lab.spawn()
     start = lab.mapped(pid, 3)
-    assert lab.call(MigratePages(0, pid, (0,), (2,), "mine")) == -errno.ENOMEM
+    assert lab.call(migration(0, pid, (0,), (2,), "mine")) == -errno.ENOMEM
     assert lab.where(pid, start, 3) == [2, 0, 0]
 
 

@@ -19,7 +19,8 @@ from protocol.messages import (
     PutbackLruPages,
 )
 from protocol.profile import MODERN
-from protocol.syscalls import Exit, Fault, MigratePages, Mmap, Mprotect, Munmap
+from protocol.syscalls import Exit, Fault, Mmap, Mprotect, Munmap
+from tests.calls import migration
 from tests.cpusets import cpuset, write
 from tests.lab import PAGE, READ, RW, Lab, pages_from
 
@@ -81,7 +82,7 @@ def test_it_is_on_no_lru_and_nothing_that_looks_for_pages_finds_it(lab: Lab) -> 
     assert (zone.active, zone.inactive, zone.pending) == (0, 0, 0)
     assert lab.numa_maps(pid) == [f"{start * PAGE:08x} default"]
     assert lab.where(pid, start) == [-errno.ENOENT]
-    assert lab.move(pid, [start], [1]).status.tolist() == [-errno.ENOENT]
+    assert lab.move(pid, [start], [1]).value == -errno.ENOENT
     assert lab.vma(pid, start).vm_flags == VmFlag.IO | VmFlag.PFNMAP
 
 
@@ -218,7 +219,7 @@ def test_who_reads_all_the_time_waits_and_never_sees_old_or_torn_bytes(lab: Lab)
     start = uncached(lab, pid)
     old = lab.fault(pid, start, PAGES)
     lab.hold_back(CopyPages)
-    call = lab.start(MigratePages(0, pid, (0,), (3,)))
+    call = lab.start(migration(0, pid, (0,), (3,)))
     lab.run()
     waits = lab.start(_fault(pid, start))
     assert lab.answer_to(waits) is None, "it is a migration entry"
@@ -236,11 +237,11 @@ def test_a_sharer_waits_for_granules_on_the_move_whatever_it_wants(lab: Lab) -> 
     for sharer in (mover, guard, leaver):
         assert contents(lab, sharer, start) == WRITTEN
     lab.hold_back(CopyPages)
-    first = lab.start(MigratePages(0, pid, (0,), (1,)))
+    first = lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     waiting = [
         lab.start(_fault(late, start)),
-        lab.start(MigratePages(0, mover, (0,), (2,))),
+        lab.start(migration(0, mover, (0,), (2,))),
         lab.start(Mprotect(guard, start * PAGE, PAGE, PROT_READ)),
         lab.start(Exit(leaver)),
     ]
@@ -285,7 +286,7 @@ def test_a_page_lock_is_waited_for(lab: Lab) -> None:
     start = uncached(lab, pid, GRANULE)
     locked = lab.fault(pid, start + 3)
     lab.hold_pages(locked, locked=1)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     assert lab.answer_to(call) is None
     lab.hold_pages(locked)
     assert lab.answer_to(call) is not None and nodes(lab, pid, start) == [1]
@@ -298,7 +299,7 @@ def test_a_node_that_restarts_in_between_loses_nothing(lab: Lab, node: int, at: 
     pid = lab.spawn()
     start = uncached(lab, pid)
     lab.hold_back(at)
-    call = lab.start(MigratePages(0, pid, (0,), (1,)))
+    call = lab.start(migration(0, pid, (0,), (1,)))
     lab.run()
     lab.restart(node)
     lab.let_go(at)

@@ -244,7 +244,10 @@ class Arm:
         query = nodes is None
         wanted = np.array([0] * len(addresses) if query else nodes, np.int32)
         places = np.array(addresses, np.uint64)
-        message = MovePages(by.pid, self._pid(step), flags, int(query), places, wanted)
+        status = np.zeros(places.size, np.int32)
+        message = MovePages(
+            by.pid, self._pid(step), places.size, flags, int(query), places, wanted, status
+        )
         try:
             moved = await self.machine.expect(message, MovedPages)
         except OSError as error:

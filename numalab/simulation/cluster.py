@@ -304,7 +304,8 @@ def _areas(mm: Mm) -> list[oracle.Area]:
         slot = vma.present()
         names = zip(vma.nid[slot].tolist(), vma.pfn[slot].tolist(), strict=True)
         present = dict(zip((slot + vma.start).tolist(), names, strict=True))
-        areas.append(oracle.Area(vma.start, vma.end, present))
+        private = vma.file is None
+        areas.append(oracle.Area(vma.start, vma.end, present, private=private))
     return areas
 
 

@@ -45,13 +45,17 @@ class Page:
 
 @dataclass(slots=True)
 class Area:
-    """A vma: pages start .. end, the page (a name) at each present address; K 3.6 by ``fixed``."""
+    """A vma: pages start .. end, the page (a name) at each present address; K 3.6 by ``fixed``.
+
+    private: of anonymous memory that is not shared, whose absent pages read as the zero page.
+    """
 
     start: int
     end: int
     present: dict[int, Name] = field(default_factory=dict)
     fixed: bool = False
     mlocked: bool = False
+    private: bool = False
 
 
 @dataclass(slots=True)
@@ -308,7 +312,10 @@ def _stat_page(machine: Machine, process: Process, page: int) -> int:
     for area in process.areas:
         if page < area.end and (page >= area.start or not machine.modern):
             name = area.present.get(page) if page >= area.start else None
-            return -errno.ENOENT if name is None else machine.pages[name].node
+            if name is None:
+                # The zero page, and in 6.1 also where it would be (K 4.17).
+                return -errno.EFAULT if machine.modern and area.private else -errno.ENOENT
+            return machine.pages[name].node
     return -errno.EFAULT
 
 

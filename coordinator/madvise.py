@@ -1,0 +1,127 @@
+"""madvise(2): pages of a range are dropped, or faulted in (mm/madvise.c)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from coordinator.calls import PARKED, Steps, down_write, up_write
+from coordinator.fault import Access
+from coordinator.frames import revoke
+from coordinator.mem_map import Nids, PageFlag, Pfns
+from coordinator.memory import Memory
+from coordinator.mlock import fault_in
+from coordinator.mm import TASK_SIZE, Mm, Pte, Task, Vma, VmFlag
+from coordinator.records import PagesZapped
+
+ESRCH, ENOMEM, EACCES, EINVAL = 3, 12, 13, 22
+
+
+class Advice(IntEnum):
+    """MADV_* with the kernel's values."""
+
+    NORMAL = 0
+    RANDOM = 1
+    SEQUENTIAL = 2
+    DONTNEED = 4
+    POPULATE_READ = 22
+    POPULATE_WRITE = 23
+
+
+_POPULATE = {Advice.POPULATE_READ: Access.READ, Advice.POPULATE_WRITE: Access.WRITE}
+
+
+def do_madvise(memory: Memory, task: Task, address: int, length: int, advice: int) -> Steps[int]:
+    """0; -EINVAL for an address that is not aligned, an unknown advice, or one that a vma refuses;
+    -ENOMEM where nothing is mapped: DONTNEED does the rest of the range all the same.
+    """
+    size = memory.topology.page_size
+    if advice not in list(Advice) or address % size:
+        return -EINVAL
+    if advice in _POPULATE and not memory.profile.madvise_populates:
+        return -EINVAL
+    start = address // size
+    end = start - (-length // size)
+    if end > TASK_SIZE:
+        return -EINVAL if end >= (1 << 64) // size else -ENOMEM
+    if start == end:
+        return 0
+    if advice in _POPULATE:
+        return (yield from _populate(memory, task, start, end, _POPULATE[Advice(advice)]))
+    if advice != Advice.DONTNEED:
+        return -ENOMEM if _mapped_until(task.mm, start, end) < end else 0
+    return (yield from _dontneed(memory, task, start, end))
+
+
+def _mapped_until(mm: Mm, start: int, end: int) -> int:
+    """Where the first hole is."""
+    for vma in mm.overlapping(start, end):
+        if vma.start > start:
+            break
+        start = min(vma.end, end)
+    return start
+
+
+def _populate(memory: Memory, task: Task, start: int, end: int, access: Access) -> Steps[int]:
+    until = _mapped_until(task.mm, start, end)
+    for vma in task.mm.overlapping(start, until):
+        first, last = max(start, vma.start), min(until, vma.end)
+        if vma.vm_flags & (VmFlag.IO | VmFlag.PFNMAP):
+            return -EINVAL
+        error = yield from fault_in(memory, task, first, last, access)
+        if error:
+            return -EINVAL if error == -EACCES else -ENOMEM
+    return -ENOMEM if until < end else 0
+
+
+def _dontneed(memory: Memory, task: Task, start: int, end: int) -> Steps[int]:
+    mm, refused = task.mm, False
+    nids: list[Nids] = [np.zeros(0, np.uint8)]
+    pfns: list[Pfns] = [np.zeros(0, np.uint32)]
+    yield from down_write(mm)
+    try:
+        if task.pid not in memory.tasks:
+            return -ESRCH
+        hole = _mapped_until(mm, start, end) < end
+        for vma in mm.overlapping(start, end):
+            refused = bool(vma.vm_flags & (VmFlag.LOCKED | VmFlag.PFNMAP))
+            if refused:
+                break
+            first, last = max(start, vma.start), min(end, vma.end)
+            yield from _quiet(memory, vma, first, last)
+            nid, pfn = zap_page_range(memory, mm, first, last)
+            nids.append(nid)
+            pfns.append(pfn)
+            memory.records.append(PagesZapped(mm.pid, first, last))
+        yield from revoke(memory, np.concatenate(nids), np.concatenate(pfns))
+    finally:
+        up_write(memory, mm)
+    return -EINVAL if refused else -ENOMEM if hole else 0
+
+
+def _quiet(memory: Memory, vma: Vma, start: int, end: int) -> Steps[None]:
+    """Wait until no entry of these pages is on its way anywhere, and no frame is held."""
+    part = slice(start - vma.start, end - vma.start)
+    while True:
+        bits = vma.bits[part]
+        here = (bits & Pte.PRESENT) != 0
+        held = memory.flagged(vma.nid[part][here], vma.pfn[part][here], PageFlag.HELD)
+        if not held.any() and not (bits & (Pte.ENTRY | Pte.BUSY)).any():
+            return
+        yield PARKED
+
+
+def zap_page_range(memory: Memory, mm: Mm, start: int, end: int) -> tuple[Nids, Pfns]:
+    """Drop the entries of these pages of one vma; returns the frames that they named."""
+    vma = mm.find(start)
+    assert vma is not None and end <= vma.end
+    part = slice(start - vma.start, end - vma.start)
+    slot = vma.present()
+    slot = slot[(slot >= part.start) & (slot < part.stop)]
+    nid, pfn = vma.nid[slot], vma.pfn[slot]
+    memory.set_page_dirty(vma, slot)
+    for node, rows in memory.by_node(nid):
+        np.subtract.at(memory.mem_map[node].mapcount, pfn[rows], 1)
+    vma.bits[part] = 0
+    return nid, pfn
