@@ -17,6 +17,7 @@ from coordinator.cow import copy_on_write
 from coordinator.frames import ACTIVE, INACTIVE, allocate_frames
 from coordinator.mem_map import FILLING, NO_NODE, PageFlag, Rows
 from coordinator.memory import Memory
+from coordinator.merge import anon_vma_prepare
 from coordinator.mm import PROT_READ, PROT_WRITE, UNCACHED, Mm, Pages, Pte, Task, Vma
 from coordinator.uncached import allocate_granules
 from protocol.notes import FaultServed
@@ -202,6 +203,8 @@ def _serve(
         return True
     if needs.allocate.size and vma.name == UNCACHED:
         return (yield from allocate_granules(memory, task, vma, needs.allocate, node))
+    if not vma.shared and (vma.file is None or not needs.allocate.size):
+        anon_vma_prepare(memory, task, vma)
     if needs.allocate.size:
         return (yield from _first_touch(memory, task, vma, needs.allocate, node, access))
     if needs.copy.size:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,8 +12,16 @@ from coordinator.calls import PARKED, Ask, Steps, ask_all
 from coordinator.cpuset import mems_allowed
 from coordinator.mem_map import Nids, PageFlag, Pfns, Rows
 from coordinator.memory import Memory
-from coordinator.mm import Mempolicy, Mode, Task, Vma
-from coordinator.policy import effective_policy, policy_zonelist, wanted_nodes
+from coordinator.mm import NUMA_NO_NODE, Mapping, Mempolicy, Task, Vma
+from coordinator.placement import (
+    INTERLEAVING,
+    Index,
+    Zonelist,
+    interleave_index,
+    policy_zonelist,
+    wanted_nodes,
+)
+from coordinator.policy import keeps_policy, policies_of
 from coordinator.rebind import update_task_memory_state
 from protocol.messages import NewPageFrames, NewPages, PutPages, SetGeneration
 from protocol.schema import node_name
@@ -18,6 +29,13 @@ from protocol.schema import node_name
 #: ``NewPages.mapped``: a first touch by the list the page goes to, and a copy of either kind.
 ACTIVE, INACTIVE, COPY, ACTIVE_COPY = 1, 2, 0, 3
 Parts = list[tuple[int, Rows, Pfns]]
+
+
+class Counted(NamedTuple):
+    """How numastat counts an allocation: node of the cpu, and the node whose turn it is, or -1."""
+
+    local: int
+    interleave: int
 
 
 def allocate_frames(
@@ -31,17 +49,38 @@ def allocate_frames(
     """
     update_task_memory_state(memory, task)
     allowed = mems_allowed(memory, task)
-    policy = effective_policy(task, vma)
-    if policy is not None and policy.mode == Mode.BIND and not allowed.intersection(policy.nodes):
-        policy = None
-    wanted = wanted_nodes(policy, vma, slot, local, memory)
+    # What is touched first in a mapping of a file is the file's; a copy is the mapping's own.
+    cache = vma.file if mapped in (ACTIVE, INACTIVE) else None
     parts: Parts = []
-    for node in np.unique(wanted):
-        rows = np.flatnonzero(wanted == node)
-        parts += yield from _from_zonelist(
-            memory, vma, slot, rows, policy, int(node), allowed, mapped, local
-        )
+    for policy, rows in _policies(task, vma, slot, cache):
+        index = _index(memory, vma, slot[rows], cache)
+        wanted = wanted_nodes(memory, task, policy, index, rows.size, local)
+        for node in np.unique(wanted):
+            mine = rows[wanted == node]
+            zonelist = policy_zonelist(policy, int(node), memory, allowed)
+            interleave = policy is not None and policy.mode in INTERLEAVING
+            counted = Counted(local, int(node) if interleave else NUMA_NO_NODE)
+            parts += yield from _from_zonelist(memory, vma, slot, mine, zonelist, counted, mapped)
     return parts
+
+
+def _policies(
+    task: Task, vma: Vma, slot: Rows, cache: Mapping | None
+) -> Iterable[tuple[Mempolicy | None, Rows]]:
+    """The policy of each slot; the page cache of a file goes by the task's alone (K 5.2)."""
+    if cache is not None and not keeps_policy(vma):
+        return [(task.policy, np.arange(slot.size))]
+    return policies_of(task, vma, slot)
+
+
+def _index(memory: Memory, vma: Vma, slot: Rows, cache: Mapping | None) -> Index | None:
+    """What INTERLEAVE goes by; None: the task's turns, as there is no vma (K 5.6)."""
+    if cache is None:
+        return interleave_index(vma, slot)
+    if not keeps_policy(vma):
+        return None
+    bias = cache.id if memory.profile.shared_interleave_biased else 0
+    return interleave_index(vma, slot, bias)
 
 
 def _from_zonelist(
@@ -49,21 +88,15 @@ def _from_zonelist(
     vma: Vma,
     slot: Rows,
     rest: Rows,
-    policy: Mempolicy | None,
-    node: int,
-    allowed: frozenset[int],
+    zonelist: Zonelist,
+    counted: Counted,
     mapped: int,
-    local: int,
 ) -> Steps[Parts]:
-    """Frames for the rows ``rest`` of ``slot``, all wanted on ``node``."""
+    """Frames for the rows ``rest`` of ``slot``, all wanted from one zonelist."""
     parts: Parts = []
-    interleave = policy is not None and policy.mode == Mode.INTERLEAVE
-    # What is touched first in a mapping of a file is the file's; a copy is the mapping's own.
     touched = mapped in (ACTIVE, INACTIVE)
     owned_by = vma.file if touched and vma.file is not None else vma.mapping
-    for nid in policy_zonelist(policy, node, memory):
-        if nid not in allowed:
-            continue
+    for nid, preferred in zip(zonelist.nodes, zonelist.preferred, strict=True):
         owner = np.full(rest.size, owned_by.id, np.uint32)
         index = (slot[rest] + vma.pgoff).astype(np.uint32)
         asked = NewPages(mapped, owner, index)
@@ -73,7 +106,8 @@ def _from_zonelist(
         if given.size:
             flags = PageFlag.ALLOCATED if touched else PageFlag.HELD
             pfn = memory.given(nid, answer, given, asked, flags)
-            memory.count_allocation(nid, node, local, given.size, interleave=interleave)
+            hit = nid == counted.interleave
+            memory.count_allocation(nid, preferred, counted.local, given.size, interleave=hit)
             parts.append((nid, rest[given], pfn))
         rest = rest[answer.status != 0]
         if not rest.size:

@@ -9,17 +9,24 @@ from coordinator.cpuset import cpu_of
 from coordinator.cred import UID_MAX, Credentials
 from coordinator.desk import ESRCH, Desk, done, handles, leaseholder, task_call
 from coordinator.fault import Access, handle_mm_fault
+from coordinator.mbind import sys_mbind
 from coordinator.mm import Mm, Task
 from coordinator.mmap import do_exit, do_fork, do_mmap, do_mprotect, do_munmap
-from coordinator.policy_calls import sys_get_mempolicy, sys_mbind, sys_set_mempolicy
+from coordinator.policy_calls import (
+    set_interleave_weight,
+    sys_get_mempolicy,
+    sys_set_mempolicy,
+    sys_set_mempolicy_home_node,
+)
 from coordinator.records import TaskSpawned
 from coordinator.syscalls import sys_migrate_pages, sys_move_pages
+from protocol import policies
 from protocol import syscalls as m
 from protocol.messages import Done
 from protocol.schema import Message
 from protocol.session import Question
 
-EINVAL = 22
+ENOENT, EINVAL = 2, 22
 
 
 # ---- clients and tasks -----------------------------------------------------------------------
@@ -135,3 +142,33 @@ def on_get_mempolicy(
 @handles(m.Mbind)
 def on_mbind(desk: Desk, question: Question, asked: m.Mbind) -> Message | Steps[Message]:
     return task_call(desk, asked.pid, lambda task: sys_mbind(desk.memory, desk.kernel, task, asked))
+
+
+@handles(policies.SetMempolicyHomeNode)
+def on_set_mempolicy_home_node(
+    desk: Desk, question: Question, asked: policies.SetMempolicyHomeNode
+) -> Message | Steps[Message]:
+    profile = desk.kernel.profile
+    return task_call(
+        desk,
+        asked.pid,
+        lambda task: sys_set_mempolicy_home_node(desk.memory, profile, task, asked),
+    )
+
+
+@handles(policies.SetInterleaveWeight)
+def on_set_interleave_weight(
+    desk: Desk, question: Question, asked: policies.SetInterleaveWeight
+) -> Message:
+    profile = desk.kernel.profile
+    return Done(set_interleave_weight(desk.memory, profile, asked.node, asked.weight))
+
+
+@handles(policies.DescribeInterleaveWeights)
+def on_describe_interleave_weights(
+    desk: Desk, question: Question, asked: policies.DescribeInterleaveWeights
+) -> Message:
+    nids = np.array(desk.memory.nids, np.int32)
+    told = [desk.memory.interleave_weights.get(nid, 1) for nid in desk.memory.nids]
+    value = 0 if desk.kernel.profile.weighted_interleave else -ENOENT
+    return policies.InterleaveWeights(value, nids, np.array(told, np.uint32))

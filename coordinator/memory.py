@@ -20,12 +20,12 @@ from coordinator.mm import (
     Mapping,
     MigratePageMethod,
     Mm,
-    MmapSem,
     Pte,
     Task,
     Vma,
     VmOperations,
 )
+from coordinator.mmap_sem import MmapSem
 from coordinator.pagelist import LoadedNewPage, PageList
 from coordinator.records import (
     AllocationsCounted,
@@ -67,6 +67,8 @@ class Memory:
         self.cpusets = {TOP: top_cpuset(topology)}
         #: Whoever changes cpusets, or attaches tasks to them, does so alone.
         self.cpuset_mutex = MmapSem()
+        #: Of WEIGHTED_INTERLEAVE; 1 for a node that is not here (K 5.8).
+        self.interleave_weights: dict[int, int] = {}
         self.mappings: dict[int, Mapping] = {}
         #: The page caches of files that were created, by path.
         self.files: dict[str, Mapping] = {}
@@ -91,6 +93,7 @@ class Memory:
         self._next_mapping = 1
         self._next_pid = 1
         self._next_transfer = 1
+        self.next_anon_vma = 1
 
     # ---- objects ---------------------------------------------------------------------------
 
@@ -98,10 +101,6 @@ class Memory:
         pid = self._next_pid
         self._next_pid += 1
         return pid
-
-    def zonelist(self, nid: int) -> tuple[int, ...]:
-        """Where to look for a frame that is wanted on ``nid``: nodes that answer (K 5.10)."""
-        return tuple(node for node in self.topology.zonelist(nid) if node not in self.lost)
 
     def new_transfer(self) -> int:
         transfer = self._next_transfer
@@ -172,7 +171,10 @@ class Memory:
     def count_allocation(
         self, node: int, preferred: int, local: int, pages: int, *, interleave: bool = False
     ) -> None:
-        """``pages`` frames came from ``node``; ``local``: node of the cpu that asked (K 6.6)."""
+        """``pages`` frames came from ``node``; ``local``: node of the cpu that asked (K 6.6).
+
+        interleave: it was the turn of this very node (K 5.7).
+        """
         if pages:
             self.numastat.count(
                 node=node, preferred=preferred, local=local, pages=pages, interleave=interleave

@@ -7,7 +7,8 @@ import numpy as np
 from coordinator.calls import Steps, down_write, up_write
 from coordinator.fault import Access, handle_mm_fault
 from coordinator.memory import Memory
-from coordinator.mm import PROT_WRITE, Mm, Task, VmFlag
+from coordinator.merge import merge_vmas
+from coordinator.mm import PROT_WRITE, Task, VmFlag
 from coordinator.records import VmFlagsSet
 
 ESRCH, EAGAIN, ENOMEM, EACCES = 3, 11, 12, 13
@@ -28,7 +29,7 @@ def do_mlock(memory: Memory, task: Task, address: int, length: int, *, lock: boo
     try:
         if task.pid not in memory.tasks:
             return -ESRCH
-        error = _apply_vma_lock_flags(memory, task.mm, start, end, lock=lock)
+        error = _apply_vma_lock_flags(memory, task, start, end, lock=lock)
     finally:
         up_write(memory, task.mm)
     if error or not lock:
@@ -37,8 +38,8 @@ def do_mlock(memory: Memory, task: Task, address: int, length: int, *, lock: boo
     return {-ENOMEM: -EAGAIN, -EACCES: -ENOMEM}.get(error, error)
 
 
-def _apply_vma_lock_flags(memory: Memory, mm: Mm, start: int, end: int, *, lock: bool) -> int:
-    at = start
+def _apply_vma_lock_flags(memory: Memory, task: Task, start: int, end: int, *, lock: bool) -> int:
+    mm, at = task.mm, start
     for vma in mm.overlapping(start, end):
         if vma.start > at:
             break
@@ -48,6 +49,7 @@ def _apply_vma_lock_flags(memory: Memory, mm: Mm, start: int, end: int, *, lock:
             [part] = mm.isolate_range(first, at)
             part.vm_flags = wanted
             memory.records.append(VmFlagsSet(mm.pid, first, at, wanted))
+            merge_vmas(memory, task, first, at)
     return -ENOMEM if at < end else 0
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from coordinator.cred import Capability, Credentials
 from coordinator.inode import Inode, PageTag
 from coordinator.mem_map import NO_NODE
+from coordinator.mmap_sem import MmapSem
 
 if TYPE_CHECKING:
     from coordinator.calls import Steps
@@ -79,18 +80,24 @@ class Mode(IntEnum):
     PREFERRED = 1
     BIND = 2
     INTERLEAVE = 3
+    LOCAL = 4
+    PREFERRED_MANY = 5
+    WEIGHTED_INTERLEAVE = 6
 
 
-#: Mode flags of modern kernels (K 5.1).
-MPOL_F_STATIC_NODES, MPOL_F_RELATIVE_NODES = 1 << 15, 1 << 14
+#: Flags that a mode may carry (K 5.1).
+MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES = 1 << 13, 1 << 14, 1 << 15
+MPOL_MODE_FLAGS = MPOL_F_NUMA_BALANCING | MPOL_F_RELATIVE_NODES | MPOL_F_STATIC_NODES
+NUMA_NO_NODE = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Mempolicy:
     """struct mempolicy; ``nodes`` ascending.  DEFAULT is never stored: it means none (K 5.2).
 
-    ``user_nodes``: as the user gave them, with STATIC or RELATIVE.  ``mems_allowed``: of the cpuset
-    that the nodes were bound to last (K 5.15); two policies are equal whatever that was.
+    ``user_nodes``: the mask as it was given, if ``flags`` (MPOL_F_*) has a mode flag.
+    ``mems_allowed``: what the task might use when the policy was made or rebound (K 5.15).
+    Equality is mpol_equal().
     """
 
     mode: Mode
@@ -98,6 +105,7 @@ class Mempolicy:
     flags: int = 0
     user_nodes: tuple[int, ...] = ()
     mems_allowed: tuple[int, ...] = field(default=(), compare=False)
+    home_node: int = NUMA_NO_NODE
 
 
 #: vm_ops->migrate(memory, vma, from, to, flags) -> 0, -errno, or positive (K 2.2, 2.5); a hook that
@@ -131,6 +139,8 @@ class Mapping:
     tags: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     host: Inode | None = None
     migratepage: MigratePageMethod | None = None
+    #: Of shared memory: (first index, end, policy) of ranges that have one, ascending (K 5.2).
+    policies: list[tuple[int, int, Mempolicy]] = field(default_factory=list)
 
     def cached(self) -> npt.NDArray[np.intp]:
         """Indexes that have a frame."""
@@ -158,6 +168,8 @@ class Vma:
     """
 
     __slots__ = (
+        "anon_root",
+        "anon_vma",
         "bits",
         "end",
         "file",
@@ -193,6 +205,9 @@ class Vma:
         self.vm_mm: Mm | None = None
         self.vm_ops: VmOperations | None = None
         self.policy: Mempolicy | None = None
+        #: Number of its anon_vma, 0 before its first anonymous page; of the one that it was forked
+        #: from.  They decide which neighbours may be joined (merge.py).
+        self.anon_vma = self.anon_root = 0
         self.nid = np.zeros(end - start, np.uint8)
         self.pfn = np.zeros(end - start, np.uint32)
         self.bits = np.zeros(end - start, np.uint8)
@@ -240,6 +255,7 @@ class Vma:
         upper.file = self.file
         upper.vm_flags, upper.vm_ops, upper.policy = self.vm_flags, self.vm_ops, self.policy
         upper.vm_mm = self.vm_mm
+        upper.anon_vma, upper.anon_root = self.anon_vma, self.anon_root
         upper.nid, self.nid = self.nid[offset:], self.nid[:offset]
         upper.pfn, self.pfn = self.pfn[offset:], self.pfn[:offset]
         upper.bits, self.bits = self.bits[offset:], self.bits[:offset]
@@ -248,39 +264,12 @@ class Vma:
             mine.vmas.append(upper)
         return upper
 
-
-@dataclass(slots=True)
-class MmapSem:
-    """mmap_sem: many readers or one writer; turns in the order of asking, so nobody starves.
-
-    Faults do not queue (``read_now``): they pass while readers hold it, as a page that is not
-    being moved must be usable all through a migration (K 1.5).
-    """
-
-    readers: int = 0
-    writer: bool = False
-    waiting: list[tuple[int, bool]] = field(default_factory=list)
-    _next: int = 0
-
-    def ask(self, *, write: bool) -> int:
-        self._next += 1
-        self.waiting.append((self._next, write))
-        return self._next
-
-    def granted(self, ticket: int) -> bool:
-        """Take it if it is this ticket's turn and the semaphore is free enough."""
-        first, write = self.waiting[0]
-        if first != ticket or self.writer or (write and self.readers):
-            return False
-        self.waiting.pop(0)
-        if write:
-            self.writer = True
-        else:
-            self.readers += 1
-        return True
-
-    def read_now(self) -> bool:
-        return not self.writer
+    def extend(self, upper: Vma) -> None:
+        """This vma has what its upper neighbour had too, which is of the same object."""
+        self.nid = np.concatenate([self.nid, upper.nid])
+        self.pfn = np.concatenate([self.pfn, upper.pfn])
+        self.bits = np.concatenate([self.bits, upper.bits])
+        self.end = upper.end
 
 
 class Mm:
@@ -358,7 +347,8 @@ class Task:
 
     ``client`` is who holds its lease, or None.  ``cpuset`` is the path of the cpuset that it is
     attached to, ``cpus_allowed`` the cpus that it had when the task was last told (None: all).
-    ``exiting``: it is taking the mm down.
+    ``exiting``: it is taking the mm down.  ``il_prev``: the node on which its last page went that
+    was interleaved without a vma (-1: none yet), ``il_weight`` how many more go there.
     """
 
     pid: int
@@ -372,6 +362,8 @@ class Task:
     policy: Mempolicy | None = None
     cpuset: str = "/"
     cpus_allowed: frozenset[int] | None = None
+    il_prev: int = -1
+    il_weight: int = 0
     exiting: bool = False
 
     @property

@@ -13,6 +13,7 @@ from coordinator.fault import Access, handle_mm_fault
 from coordinator.frames import revoke
 from coordinator.mem_map import Nids, PageFlag, Pfns
 from coordinator.memory import Memory
+from coordinator.merge import INDEX_MAX, merge_vmas, new_anon_vma
 from coordinator.mm import (
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
@@ -79,6 +80,7 @@ def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
                 return -ENOMEM
         if not _enter_vma(memory, task, start, pages, asked):
             return -ENOMEM
+        merge_vmas(memory, task, start, start + pages)
     finally:
         up_write(memory, mm)
     if asked.flags & (MAP_POPULATE | MAP_LOCKED):
@@ -88,7 +90,11 @@ def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
 
 def _enter_vma(memory: Memory, task: Task, start: int, pages: int, asked: Mmap) -> bool:
     """A vma of a file or of a new object; False if this host has no memory for its page table."""
-    pgoff = asked.offset // memory.topology.page_size if asked.name in memory.files else 0
+    pgoff = 0
+    if asked.name in memory.files:
+        pgoff = asked.offset // memory.topology.page_size
+    elif not asked.flags & MAP_SHARED and not asked.name.startswith("/"):
+        pgoff = _anonymous_pgoff(start, pages)
     try:
         vma = new_vma(
             memory, start, start + pages, asked.prot, asked.flags, asked.name, pgoff, None
@@ -132,6 +138,14 @@ def new_vma(
     if file is None:
         mapping.migratepage = memory.address_space_operations.get(name)
     return vma
+
+
+def _anonymous_pgoff(start: int, pages: int) -> int:
+    """The page number of the address as far as an index has room for it, from the middle: so the
+    object has room for the pages of neighbours on both sides.
+    """
+    pgoff = (start + INDEX_MAX // 2) % INDEX_MAX
+    return pgoff if pgoff + pages <= INDEX_MAX else 0
 
 
 def _populate(memory: Memory, task: Task, start: int, pages: int, prot: int) -> Steps[None]:
@@ -201,11 +215,19 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
             end - start
         ):
             return -ENOMEM
-        vmas = mm.isolate_range(start, end)
+        parts = [
+            (max(vma.start, start), min(vma.end, end))
+            for vma in mm.overlapping(start, end)
+            if vma.prot != prot
+        ]
+        vmas = [vma for first, last in parts for vma in mm.isolate_range(first, last)]
         yield from _quiet(memory, vmas)
         nid, pfn = _protect(vmas, prot)
-        memory.records.append(RangeProtected(task.mm.pid, start, end, prot))
+        for first, last in parts:
+            memory.records.append(RangeProtected(task.mm.pid, first, last, prot))
         yield from revoke(memory, nid, pfn)
+        for first, last in parts:
+            merge_vmas(memory, task, first, last)
     finally:
         up_write(memory, mm)
     return 0
@@ -262,6 +284,8 @@ def copy_mm(memory: Memory, parent: Task, child: Task) -> tuple[Nids, Pfns]:
         # Locks are not inherited.
         copy.vm_flags = vma.vm_flags & ~VmFlag.LOCKED
         copy.vm_ops, copy.policy = vma.vm_ops, vma.policy
+        if vma.anon_vma:
+            copy.anon_vma, copy.anon_root = new_anon_vma(memory), vma.anon_root
         child.mm.insert(copy)
         if vma.shared or (vma.copies_file and not (vma.bits & Pte.ANON).any()):
             continue

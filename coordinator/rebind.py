@@ -30,7 +30,8 @@ def rebind_policy(
         return policy
     if policy.mems_allowed == new:
         return policy
-    if policy.mode == Mode.PREFERRED and not preferred:
+    many = policy.mode == Mode.PREFERRED_MANY
+    if many or (policy.mode == Mode.PREFERRED and not preferred):
         return replace(policy, mems_allowed=new)
     if policy.flags & MPOL_F_STATIC_NODES:
         nodes = tuple(nid for nid in policy.user_nodes if nid in allowed)

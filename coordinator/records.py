@@ -145,15 +145,53 @@ class PolicySet(Message):
     end: Unsigned
     mode: Unsigned
     nodes: Nodes
+    flags: Unsigned
+    user_nodes: Nodes
+    mems_allowed: Nodes
+    home_node: Word
 
 
 @message(0x8D, "journal")
 class TaskPolicySet(Message):
-    """set_mempolicy: the task has this policy (mode 0: none)."""
+    """The task has this policy (mode 0: none), and this was its last turn of interleaving."""
 
     pid: Word
     mode: Unsigned
     nodes: Nodes
+    flags: Unsigned
+    user_nodes: Nodes
+    mems_allowed: Nodes
+    home_node: Word
+    il_prev: Word
+    il_weight: Unsigned
+
+
+@message(0x92, "journal")
+class InterleaveWeightSet(Message):
+    """WEIGHTED_INTERLEAVE puts so many pages on this node in a round."""
+
+    node: Unsigned
+    weight: Unsigned
+
+
+@message(0x93, "journal")
+class AnonVmaPrepared(Message):
+    """The vma at ``start`` has its first anonymous page: its anon_vma, and the object it is in."""
+
+    pid: Word
+    start: Unsigned
+    anon_vma: Unsigned
+    anon_root: Unsigned
+    mapping: Unsigned
+    pgoff: Unsigned
+
+
+@message(0x94, "journal")
+class VmasMerged(Message):
+    """The two vmas that met at ``page`` are one."""
+
+    pid: Word
+    page: Unsigned
 
 
 @message(0x8E, "journal")

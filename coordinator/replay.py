@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.cpuset import Cpuset, CpusetFlag, contextualized
+from coordinator import replay_policies
+from coordinator.cpuset import Cpuset, CpusetFlag
 from coordinator.files import forget_name, new_file
 from coordinator.inode import Device, PageTag
 from coordinator.madvise import zap_page_range
@@ -20,9 +21,7 @@ from coordinator.memory import Memory
 from coordinator.mm import (
     PROT_WRITE,
     Mapping,
-    Mempolicy,
     Mm,
-    Mode,
     Pte,
     Task,
     VmFlag,
@@ -47,11 +46,9 @@ from coordinator.records import (
     PagesTagged,
     PagesZapped,
     PoliciesRebound,
-    PolicySet,
     RangeProtected,
     RangeUnmapped,
     TaskAttached,
-    TaskPolicySet,
     VmaMapped,
     VmFlagsSet,
 )
@@ -177,10 +174,6 @@ def _committed(memory: Memory, entry: PagesCommitted) -> None:
     memory.commit(entry.source, entry.pfn, entry.target, entry.target_pfn)
 
 
-def _policy(mode: int, nodes: tuple[int, ...]) -> Mempolicy | None:
-    return Mempolicy(Mode(mode), nodes) if mode else None
-
-
 def _vm_flags_set(memory: Memory, entry: VmFlagsSet) -> None:
     for vma in user_of(memory, entry.pid).mm.isolate_range(entry.start, entry.end):
         vma.vm_flags = VmFlag(entry.vm_flags)
@@ -188,18 +181,6 @@ def _vm_flags_set(memory: Memory, entry: VmFlagsSet) -> None:
 
 def _zapped(memory: Memory, entry: PagesZapped) -> None:
     zap_page_range(memory, user_of(memory, entry.pid).mm, entry.start, entry.end)
-
-
-def _policy_set(memory: Memory, entry: PolicySet) -> None:
-    task = memory.tasks[entry.pid]
-    policy = contextualized(memory, task, _policy(entry.mode, entry.nodes))
-    for vma in task.mm.isolate_range(entry.start, entry.end):
-        vma.policy = policy
-
-
-def _task_policy_set(memory: Memory, entry: TaskPolicySet) -> None:
-    task = memory.tasks[entry.pid]
-    task.policy = contextualized(memory, task, _policy(entry.mode, entry.nodes))
 
 
 def _cpuset_changed(memory: Memory, entry: CpusetChanged) -> None:
@@ -249,6 +230,7 @@ def _migration_counted(memory: Memory, entry: MigrationCounted) -> None:
 
 
 _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
+    **replay_policies.APPLY,
     **TASK_ENTRIES,
     VmFlagsSet: _vm_flags_set,
     PagesZapped: _zapped,
@@ -262,8 +244,6 @@ _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
     PagesCommitted: _committed,
     GenerationsSet: _generations_set,
     FramesFreed: _frames_freed,
-    PolicySet: _policy_set,
-    TaskPolicySet: _task_policy_set,
     CpusetChanged: _cpuset_changed,
     CpusetRemoved: _cpuset_removed,
     TaskAttached: _task_attached,
@@ -294,7 +274,7 @@ def differences(told: Memory, seen: Memory) -> Iterator[str]:
         if placed[0] != placed[1]:
             yield f"pid {pid}: the journal has it at {placed[0]}, memory at {placed[1]}"
         ours, theirs = told.tasks[pid], seen.tasks[pid]
-        if ours.policy != theirs.policy:
+        if _policy_of(ours) != _policy_of(theirs):
             yield f"pid {pid}: the journal has another policy of the task than memory"
         if _identity(ours) != _identity(theirs):
             yield f"pid {pid}: the journal has another identity of the task than memory"
@@ -302,6 +282,8 @@ def differences(told: Memory, seen: Memory) -> Iterator[str]:
             continue
         yield from _mm_differences(pid, told.tasks[pid].mm, seen.tasks[pid].mm)
     yield from _file_differences(told, seen)
+    if told.interleave_weights != seen.interleave_weights:
+        yield "the journal has other weights of interleaving than memory"
     for nid in told.nids:
         mine, other = told.mem_map[nid], seen.mem_map[nid]
         for what in ("mapcount", "flags"):
@@ -346,9 +328,16 @@ def _identity(task: Task) -> tuple[object, ...]:
     return (*own, task.mm.pid, task.mm.users, task.mm.dumpable)
 
 
+def _policy_of(task: Task) -> tuple[object, ...]:
+    return task.policy, task.il_prev, task.il_weight
+
+
 def _vmas_of(mm: Mm) -> list[tuple[object, ...]]:
     return [
-        (vma.start, vma.end, vma.prot, vma.flags, vma.name, vma.policy, vma.pgoff, vma.vm_flags)
+        (
+            (vma.start, vma.end, vma.prot, vma.flags, vma.name, vma.policy, vma.vm_flags),
+            (vma.anon_vma, vma.anon_root, vma.mapping.id, vma.pgoff, vma.mapping.policies),
+        )
         for vma in mm.vmas
     ]
 

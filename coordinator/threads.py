@@ -27,6 +27,7 @@ def copy_process(parent: Task, pid: int, mm: Mm, cpu: int, client: str | None) -
     )
     task.policy, task.cpuset = parent.policy, parent.cpuset
     task.cpus_allowed = parent.cpus_allowed
+    task.il_prev, task.il_weight = parent.il_prev, parent.il_weight
     mm.users += 1
     return task
 

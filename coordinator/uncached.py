@@ -20,6 +20,7 @@ from coordinator.mempolicy import MPOL_MF_MOVE_ALL, new_page_node
 from coordinator.migrate import migrate_pages
 from coordinator.mm import Mapping, Pte, Task, Vma
 from coordinator.pagelist import PageList, Settings
+from coordinator.placement import policy_zonelist
 from coordinator.records import GranulesAllocated
 from protocol.messages import NewPageFrames, NewUncachedPages
 from protocol.nodemask import node_remap
@@ -55,9 +56,7 @@ def allocate_granules(memory: Memory, task: Task, vma: Vma, slot: Rows, local: i
     # Keeps other faults on these granules waiting.
     mapping.pfn[rest] = FILLING
     allowed = mems_allowed(memory, task)
-    for nid in memory.zonelist(local):
-        if nid not in allowed:
-            continue
+    for nid in policy_zonelist(None, local, memory, allowed).nodes:
         rest = yield from _allocate_from(memory, mapping, rest, nid, local)
         if not rest.size:
             break

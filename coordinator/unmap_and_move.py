@@ -21,7 +21,7 @@ from coordinator.mem_map import PageFlag, Pfns, Rows, grouped
 from coordinator.memory import Memory
 from coordinator.mm import Mapping, VmFlag
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
-from coordinator.policy import policy_zonelist
+from coordinator.placement import INTERLEAVING, Zonelist, policy_zonelist
 from protocol.messages import (
     CopyPages,
     IsolateLruPage,
@@ -40,12 +40,15 @@ EPERM, EAGAIN, ENOMEM, EBUSY = 1, 11, 12, 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """What a question was about; ``zonelist``: this node and those that may be asked after it."""
+    """What a question was about; ``zonelist``: this node and those that may be asked after it.
+
+    ``wanted``: the node that the policy chose.
+    """
 
     state: State
     rows: Rows
-    zonelist: tuple[int, ...] = ()
-    preferred: int = -1
+    zonelist: Zonelist = Zonelist((), ())
+    wanted: int = -1
 
 
 class UnmapAndMove:
@@ -185,19 +188,20 @@ class UnmapAndMove:
             if nid < 0:
                 self._no_frames(mine)
                 continue
-            zonelist = policy_zonelist(self.settings.policy, int(nid), self.memory)
+            allowed = self.settings.mems_allowed
+            if allowed is None:
+                allowed = frozenset(self.memory.nids)
+            zonelist = policy_zonelist(self.settings.policy, int(nid), self.memory, allowed)
             if not self.settings.fallback:
-                zonelist = tuple(node for node in zonelist if node == nid)
-            if self.settings.mems_allowed is not None:
-                zonelist = tuple(node for node in zonelist if node in self.settings.mems_allowed)
-            if not zonelist:
+                zonelist = zonelist.only(int(nid))
+            if not zonelist.nodes:
                 self._no_frames(mine)
                 continue
             self._ask_zone(Asked(State.ALLOCATING, mine, zonelist, int(nid)))
 
     def _ask_zone(self, asked: Asked) -> None:
         kind = NewUncachedPages if self.settings.granule else NewPages
-        self._put(asked.zonelist[0], kind(0, *self._objects(asked.rows)), asked)
+        self._put(asked.zonelist.nodes[0], kind(0, *self._objects(asked.rows)), asked)
 
     def _objects(self, rows: Rows) -> tuple[Pfns, Pfns]:
         """Of which object these pages are, and which page of it each (page->mapping, ->index)."""
@@ -215,15 +219,18 @@ class UnmapAndMove:
         assert isinstance(wanted, NewPages | NewUncachedPages)
         given = np.flatnonzero(answer.status == 0)
         refused = rows[answer.status != 0]
-        node = asked.zonelist[0]
+        node = asked.zonelist.nodes[0]
+        policy = self.settings.policy
+        turn = policy is not None and policy.mode in INTERLEAVING and node == asked.wanted
         pfn = self.memory.given(node, answer, given, wanted, PageFlag.HELD)
-        self.memory.count_allocation(node, asked.preferred, self.settings.local, given.size)
+        preferred, local = asked.zonelist.preferred[0], self.settings.local
+        self.memory.count_allocation(node, preferred, local, given.size, interleave=turn)
         self.list.target[rows[given]] = node
         self.list.target_pfn[rows[given]] = pfn
         self.step_ok(rows[given])
-        if refused.size and asked.zonelist[1:]:
-            rest = asked.zonelist[1:]
-            self._ask_zone(Asked(State.ALLOCATING, refused, rest, asked.preferred))
+        if refused.size and asked.zonelist.nodes[1:]:
+            rest = asked.zonelist.after_first()
+            self._ask_zone(Asked(State.ALLOCATING, refused, rest, asked.wanted))
         else:
             self._no_frames(refused)
 

@@ -9,16 +9,18 @@ import re
 from pathlib import Path
 
 from coordinator.life import FINAL, PLACES, TRANSITIONS, Transition
+from protocol.behaviours import BEHAVIOURS
 from protocol.codec import TABLES
 from protocol.metric import BUCKETS, Metric
 from protocol.metrics import TABLE, TRANSPORT
-from protocol.profile import BEHAVIOURS, MODERN, SEED
+from protocol.profile import MODERN, SEED
 from protocol.schema import MESSAGES, RETIRED, Row
 
 _MESSAGES_HEAD = """\
 # The messages
 
-Generated from `protocol/messages.py`, `syscalls.py`, `files.py` and `observe.py` by `make docs`.
+Generated from `protocol/messages.py`, `syscalls.py`, `files.py`, `policies.py` and `observe.py`
+by `make docs`.
 
 Every message is one zmq message. Its first frame is an xxh3_64 digest (8 bytes, little endian) and
 then a msgpack array: the envelope, the scalar fields, and the length and digest of every further
@@ -196,7 +198,7 @@ table for a behaviour, never which version it plays.
 
 
 def profiles_table() -> str:
-    """docs/profiles.md: a line for each row of ``protocol.profile.BEHAVIOURS``."""
+    """docs/profiles.md: a line for each row of ``protocol.behaviours.BEHAVIOURS``."""
     lines = (
         f"| `{row.field}` | {row.fact} | {row.meaning} | `{getattr(SEED, row.field)}` "
         f"| `{getattr(MODERN, row.field)}` |\n"

@@ -6,12 +6,11 @@ The code asks this table for a behaviour; it never asks which version it plays.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One column of the table; every field is a row of ``BEHAVIOURS``."""
+    """One column of the table; every field is a row of ``behaviours.py``."""
 
     name: str
     skip_common_sources: bool
@@ -52,215 +51,22 @@ class Profile:
     madvise_populates: bool
     zero_page_is_efault: bool
     untouched_is_efault: bool
+    mode_flags: bool
+    policy_mask_is_intersected: bool
+    empty_preferred_is_local: bool
+    balancing_reads_as_default: bool
+    mems_allowed_is_told: bool
+    home_node: bool
+    shared_interleave_biased: bool
+    cpuset_misses_count: bool
+    zonelist_load_by_rank: bool
+    mbind_merges: bool
+    unmovable_is_eio: bool
+    unmapped_default_passes: bool
+    anon_vma_is_forked: bool
+    weighted_interleave: bool = False
     last_vma_skipped: bool = False
 
-
-class Behaviour(NamedTuple):
-    field: str
-    fact: str
-    meaning: str
-
-
-BEHAVIOURS: tuple[Behaviour, ...] = (
-    Behaviour(
-        "skip_common_sources",
-        "K 1.11",
-        "masks of different weight: sources that are also targets are left alone",
-    ),
-    Behaviour(
-        "allocation_falls_back",
-        "K 1.18",
-        "a full target node makes migrate_pages(2) use the next zone of its zonelist",
-    ),
-    Behaviour(
-        "hole_below_vma_is_enoent",
-        "K 4.18",
-        "move_pages(2) answers -ENOENT, not -EFAULT, for a hole below some vma",
-    ),
-    Behaviour(
-        "pfnmap_is_efault",
-        "K 4.17",
-        "move_pages(2) answers -EFAULT, not -ENOENT, for memory that has no page structs",
-    ),
-    Behaviour(
-        "nothing_to_move_is_enoent",
-        "K 4.15",
-        "move_pages(2) fails with ENOENT when no page had to be moved",
-    ),
-    Behaviour(
-        "bind_in_node_order",
-        "K 5.4",
-        "BIND tries its nodes in ascending order, not the nearest first",
-    ),
-    Behaviour(
-        "policy_separator",
-        "K 6.2",
-        "what stands between a policy and its nodes in numa_maps",
-    ),
-    Behaviour(
-        "mbind_holes_at_edges_pass",
-        "K 4.23",
-        "mbind(2) notices a hole only between two vmas of the range, or after the last of the mm",
-    ),
-    Behaviour(
-        "mbind_blocks_faults",
-        "K 4.29",
-        "mbind(2) holds mmap_sem for write while pages move, so that faults wait for all of it",
-    ),
-    Behaviour(
-        "preferred_is_rebound",
-        "K 5.15",
-        "PREFERRED moves with the cpuset of its task as the other policies do",
-    ),
-    Behaviour(
-        "top_cpuset_is_writable",
-        "K 5.13",
-        "cpus and mems of the top cpuset can be written",
-    ),
-    Behaviour(
-        "cpuset_masks_off_unknown",
-        "K 5.13",
-        "cpus and nodes that are not there are left out of a list, not refused with EINVAL",
-    ),
-    Behaviour(
-        "cpuset_blank_list_is_empty",
-        "K 5.13",
-        "a blank list clears cpus or mems of a cpuset without tasks",
-    ),
-    Behaviour(
-        "cpuset_lists_have_groups",
-        "K 5.13",
-        "a list may have blanks between its items, and ranges like 0-7:1/2",
-    ),
-    Behaviour(
-        "cpuset_numbers_are_scanned",
-        "K 5.13",
-        "a flag or a pid is the number that a text starts with; a text without one is 0, or EIO",
-    ),
-    Behaviour(
-        "cpuset_attach_looks_at_pid_last",
-        "K 5.13",
-        "attaching to a cpuset without cpus or mems is ENOSPC even if there is no such task",
-    ),
-    Behaviour(
-        "cpuset_cpus_wait_for_attach",
-        "K 5.13",
-        "new cpus of a cpuset reach a task when its pid is written to tasks again",
-    ),
-    Behaviour(
-        "cpuset_migrates_by_any_thread",
-        "K 5.13",
-        "any thread that is attached has its mm rebound and migrated, not only a leader",
-    ),
-    Behaviour(
-        "cpuset_migration_is_queued",
-        "K 5.14",
-        "an mm is migrated after all are rebound, and not if its old and new nodes are the same",
-    ),
-    Behaviour(
-        "task_policy_is_rebound_lazily",
-        "K 5.15",
-        "the policy of a task follows its cpuset when the task allocates or asks next",
-    ),
-    Behaviour(
-        "migrate_pages_is_cut_to_cpuset",
-        "K 4.8",
-        "migrate_pages(2) leaves out target nodes that the caller's cpuset has not",
-    ),
-    Behaviour(
-        "fallback_writes_out",
-        "K 1.56",
-        "fallback_migrate_page writes a dirty page back and tries again; else -EBUSY, for good",
-    ),
-    Behaviour(
-        "node_attributes",
-        "K 6.4",
-        "the files of /sys/devices/system/node/nodeN",
-    ),
-    Behaviour(
-        "node_states",
-        "K 6.9",
-        "the lists of nodes in /sys/devices/system/node",
-    ),
-    Behaviour(
-        "meminfo_splits_lru",
-        "K 6.5",
-        "nodeN/meminfo tells anonymous from file pages, and does not begin with an empty line",
-    ),
-    Behaviour(
-        "vmstat_counts_numa",
-        "K 6.10",
-        "/proc/vmstat has the counters of allocations and migrations",
-    ),
-    Behaviour(
-        "numa_maps_page_size",
-        "K 6.1",
-        "a line of numa_maps with pages ends with kernelpagesize_kB",
-    ),
-    Behaviour(
-        "new_anonymous_is_active",
-        "K 6.1",
-        "a new anonymous page goes to the active list (until 5.9), so numa_maps counts it there",
-    ),
-    Behaviour(
-        "migrate_trace_counts",
-        "K 6.12",
-        "the counts of a line of the trace (the first kernel with one, 3.8, had two of them)",
-    ),
-    Behaviour(
-        "migrate_start_is_traced",
-        "K 6.12",
-        "a line of the trace says that a call of migrate_pages() begins",
-    ),
-    Behaviour(
-        "mask_read_from_its_end",
-        "K 4.3",
-        "words of a node mask beyond the largest node are looked at from the last one down",
-    ),
-    Behaviour(
-        "mbind_reads_mask_first",
-        "K 4.22",
-        "mbind(2) reads the mask before it looks at the mode",
-    ),
-    Behaviour(
-        "get_mempolicy_wants_all_bits",
-        "K 4.4",
-        "get_mempolicy(2) refuses a mask of less than MAX_NUMNODES bits, not only one of less "
-        "than the machine has nodes",
-    ),
-    Behaviour(
-        "ptrace_decides_who_may_move",
-        "K 4.8",
-        "whose pages a task may move is what PTRACE_MODE_READ_REALCREDS says, not a comparison of "
-        "user ids or CAP_SYS_NICE",
-    ),
-    Behaviour(
-        "mlocked_pages_stay",
-        "K 1.31, 3.6",
-        "the scan of migrate_pages(2) leaves VM_LOCKED vmas out, and unmapping a page of one fails "
-        "with -EPERM, for good",
-    ),
-    Behaviour(
-        "madvise_populates",
-        "madvise(2)",
-        "MADV_POPULATE_READ and MADV_POPULATE_WRITE exist",
-    ),
-    Behaviour(
-        "zero_page_is_efault",
-        "K 4.17",
-        "move_pages(2) says -EFAULT, not -ENOENT, of an anonymous page that was only read",
-    ),
-    Behaviour(
-        "untouched_is_efault",
-        "K 4.17",
-        "and so it does of a private anonymous page that was never touched (4.3 to 6.11)",
-    ),
-    Behaviour(
-        "last_vma_skipped",
-        "K 2.4",
-        "migrate_vmas never offers the last vma (a bug until 2.6.29; a switch, off by default)",
-    ),
-)
 
 SEED = Profile(
     name="seed",
@@ -302,6 +108,19 @@ SEED = Profile(
     madvise_populates=False,
     zero_page_is_efault=False,
     untouched_is_efault=False,
+    mode_flags=False,
+    policy_mask_is_intersected=False,
+    empty_preferred_is_local=False,
+    balancing_reads_as_default=False,
+    mems_allowed_is_told=False,
+    home_node=False,
+    shared_interleave_biased=False,
+    cpuset_misses_count=True,
+    zonelist_load_by_rank=True,
+    mbind_merges=False,
+    unmovable_is_eio=False,
+    unmapped_default_passes=True,
+    anon_vma_is_forked=False,
 )
 MODERN = Profile(
     name="modern",
@@ -313,7 +132,7 @@ MODERN = Profile(
     bind_in_node_order=False,
     policy_separator=":",
     mbind_holes_at_edges_pass=False,
-    mbind_blocks_faults=False,
+    mbind_blocks_faults=True,
     preferred_is_rebound=False,
     top_cpuset_is_writable=False,
     cpuset_masks_off_unknown=False,
@@ -346,5 +165,18 @@ MODERN = Profile(
     madvise_populates=True,
     zero_page_is_efault=True,
     untouched_is_efault=True,
+    mode_flags=True,
+    policy_mask_is_intersected=True,
+    empty_preferred_is_local=True,
+    balancing_reads_as_default=True,
+    mems_allowed_is_told=True,
+    home_node=True,
+    shared_interleave_biased=True,
+    cpuset_misses_count=False,
+    zonelist_load_by_rank=False,
+    mbind_merges=True,
+    unmovable_is_eio=True,
+    unmapped_default_passes=False,
+    anon_vma_is_forked=True,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}

@@ -145,8 +145,8 @@ class Topology:
         return {cpu: node.nid for node in self.nodes for cpu in node.cpus}
 
     @cached_property
-    def _zonelists(self) -> dict[int, tuple[int, ...]]:
-        return _build_zonelists(self)
+    def _zonelists(self) -> dict[bool, dict[int, tuple[int, ...]]]:
+        return {by_rank: _build_zonelists(self, by_rank) for by_rank in (False, True)}
 
     def node(self, nid: int) -> TopologyNode:
         """Raises KeyError for a node that is not there."""
@@ -165,12 +165,13 @@ class Topology:
         """cpu_to_node().  Raises KeyError for a cpu that is not there."""
         return self._node_of_cpu[cpu]
 
-    def zonelist(self, nid: int) -> tuple[int, ...]:
+    def zonelist(self, nid: int, *, load_by_rank: bool = True) -> tuple[int, ...]:
         """All nodes in the order in which an allocation for ``nid`` tries them (K 5.10).
 
+        load_by_rank: the load that a node gains in a list is the larger the earlier it comes.
         Raises KeyError for a node that is not there.
         """
-        return self._zonelists[nid]
+        return self._zonelists[load_by_rank][nid]
 
 
 def uniform_distances(
@@ -180,7 +181,7 @@ def uniform_distances(
     return tuple(tuple(local if a == b else remote for b in range(nodes)) for a in range(nodes))
 
 
-def _build_zonelists(topology: Topology) -> dict[int, tuple[int, ...]]:
+def _build_zonelists(topology: Topology, by_rank: bool) -> dict[int, tuple[int, ...]]:
     """build_zonelists() for every node in ascending order.
 
     The load that a node gains lasts into the next lists: that is what rotates neighbours of equal
@@ -193,7 +194,7 @@ def _build_zonelists(topology: Topology) -> dict[int, tuple[int, ...]]:
         order = [local, *sorted(others, key=lambda nid: _rank(topology, load, local, nid))]
         for position, (before, nid) in enumerate(pairwise(order), start=1):
             if topology.distance(local, nid) != topology.distance(local, before):
-                load[nid] += len(order) - position
+                load[nid] += len(order) - position if by_rank else 1
         lists[local] = tuple(order)
     return lists
 

@@ -145,7 +145,7 @@ def test_pending_lru_adds_are_drained_at_every_node_first(lab: Lab) -> None:
 def test_a_vma_that_is_not_migratable_stays_and_is_not_counted(lab: Lab, flag: VmFlag) -> None:
     # K 3.6, 1.15.
     pid = lab.spawn()
-    fixed, free = lab.mapped(pid, 2), lab.mapped(pid, 2)
+    fixed, free = lab.mapped(pid, 2), lab.mapped(pid, 2, at=1000)
     lab.vma(pid, fixed).vm_flags = flag
     assert lab.migrate(pid, 0, 1) == 0
     assert lab.vma(pid, fixed).nid.tolist() == [0, 0] and lab.where(pid, free, 2) == [1, 1]

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from coordinator.mm import MAP_FIXED, MAP_PRIVATE, Mempolicy, Mode
-from coordinator.policy import new_policy
+from coordinator.policy import mpol_new
 from coordinator.replay import differences, replay
-from protocol.profile import MODERN
+from protocol.profile import MODERN, SEED
 from protocol.syscalls import Mmap, PolicyTold
 from protocol.topology import Topology
 from protocol.user_mask import nodes_of
@@ -131,7 +131,7 @@ def test_k_4_35_what_get_mempolicy_tells(lab: Lab) -> None:
     assert told(lab, pid) == (0, Mode.DEFAULT, ())
     assert lab.call(setting(pid, Mode.INTERLEAVE, (1, 2))) == 0
     assert told(lab, pid) == (0, Mode.INTERLEAVE, (1, 2))
-    assert told(lab, pid, flags=NODE) == (0, 1, ())
+    assert told(lab, pid, flags=NODE) == (0, 1, (1, 2))
     # A vma without a policy reports DEFAULT, not the task's.
     assert told(lab, pid, start, ADDR) == (0, Mode.DEFAULT, ())
     assert mbind(lab, pid, start, 1, Mode.BIND, (3,)) == 0
@@ -276,5 +276,5 @@ def test_the_journal_tells_of_policies(lab: Lab) -> None:
 
 def test_a_policy_is_made_or_refused() -> None:
     online = frozenset({0, 1})
-    assert new_policy(Mode.BIND, frozenset({1, 0}), online) == Mempolicy(Mode.BIND, (0, 1))
-    assert new_policy(Mode.DEFAULT, frozenset(), online) is None
+    assert mpol_new(Mode.BIND, frozenset({1, 0}), online, SEED) == Mempolicy(Mode.BIND, (0, 1))
+    assert mpol_new(Mode.DEFAULT, frozenset(), online, SEED) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from coordinator.mm import Mode
@@ -53,7 +55,7 @@ def test_who_waited_for_an_exit_finds_no_task() -> None:
 
 def test_munmap_behind_an_mbind_that_lets_faults_in_waits_for_its_pages_and_ends() -> None:
     # 1. A migration holds mmap_sem for read; an mbind and, behind it, a munmap want to write.
-    lab = Lab(profile=MODERN)
+    lab = Lab(profile=replace(MODERN, mbind_blocks_faults=False))
     pid = lab.spawn()
     lab.mapped(pid, 1, cpu=1)
     bound = lab.mapped(pid, 2)

@@ -1,0 +1,68 @@
+"""The journal read back: policies, and vmas that join."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from coordinator.mbind import install_policy
+from coordinator.memory import Memory
+from coordinator.merge import adopt, join
+from coordinator.mm import Mempolicy, Mode
+from coordinator.records import (
+    AnonVmaPrepared,
+    InterleaveWeightSet,
+    PolicySet,
+    TaskPolicySet,
+    VmasMerged,
+)
+from coordinator.replay_tasks import user_of
+from protocol.schema import Message
+
+
+def _policy(entry: PolicySet | TaskPolicySet) -> Mempolicy | None:
+    if not entry.mode:
+        return None
+    return Mempolicy(
+        Mode(entry.mode),
+        entry.nodes,
+        entry.flags,
+        entry.user_nodes,
+        entry.mems_allowed,
+        entry.home_node,
+    )
+
+
+def _policy_set(memory: Memory, entry: PolicySet) -> None:
+    install_policy(user_of(memory, entry.pid).mm, entry.start, entry.end, _policy(entry))
+
+
+def _task_policy_set(memory: Memory, entry: TaskPolicySet) -> None:
+    task = memory.tasks[entry.pid]
+    task.policy = _policy(entry)
+    task.il_prev, task.il_weight = entry.il_prev, entry.il_weight
+
+
+def _interleave_weight_set(memory: Memory, entry: InterleaveWeightSet) -> None:
+    memory.interleave_weights[entry.node] = entry.weight
+
+
+def _anon_vma_prepared(memory: Memory, entry: AnonVmaPrepared) -> None:
+    vma = user_of(memory, entry.pid).mm.find(entry.start)
+    assert vma is not None, f"the journal prepares a vma of pid {entry.pid} that is not there"
+    memory.next_anon_vma = max(memory.next_anon_vma, entry.anon_vma + 1)
+    vma.anon_vma, vma.anon_root = entry.anon_vma, entry.anon_root
+    adopt(memory, vma, memory.mappings[entry.mapping], entry.pgoff)
+
+
+def _vmas_merged(memory: Memory, entry: VmasMerged) -> None:
+    join(memory, user_of(memory, entry.pid).mm, entry.page)
+
+
+APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
+    PolicySet: _policy_set,
+    TaskPolicySet: _task_policy_set,
+    InterleaveWeightSet: _interleave_weight_set,
+    AnonVmaPrepared: _anon_vma_prepared,
+    VmasMerged: _vmas_merged,
+}
