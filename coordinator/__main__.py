@@ -21,7 +21,7 @@ from protocol.live.process import (
 )
 from protocol.live.transport import open_transport
 from protocol.notes import ExtensionFailed, Note
-from protocol.profile import PROFILES
+from protocol.profile import PROFILES, adjusted
 from protocol.schema import COORDINATOR
 from protocol.topology_text import parse_topology
 
@@ -32,9 +32,9 @@ class CoordinatorConfiguration(
     """topology: TOML (``protocol/topology.py``).  journal: path of its file.
 
     addresses: where clients reach the nodes, by name.  migration: as CONFIG_MIGRATION.
-    profile: whose behaviour (``protocol/profile.py``).  chunk_pages: pages that are copied
-    together.  lease: seconds a silent client's tasks live.  pace: seconds that a second of emulated
-    time lasts.  load: paths of users' Python files (coordinator/extensions.py).
+    profile: whose behaviour (``protocol/profile.py``), but for ``behaviours``.  chunk_pages: pages
+    that are copied together.  lease: seconds a silent client's tasks live.  pace: seconds that a
+    second of emulated time lasts.  load: paths of users' Python files (coordinator/extensions.py).
     """
 
     topology: str
@@ -42,6 +42,7 @@ class CoordinatorConfiguration(
     addresses: dict[str, str]
     migration: bool = True
     profile: str = "seed"
+    behaviours: dict[str, bool] = {}
     chunk_pages: int = 4096
     lease: float = 10.0
     pace: float = 0.0
@@ -73,7 +74,7 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
             key=key,
             epoch=1,
             migration=configuration.migration,
-            profile=profile,
+            profile=adjusted(profile, configuration.behaviours),
             chunk_pages=configuration.chunk_pages,
             lease=configuration.lease,
             pace=configuration.pace,

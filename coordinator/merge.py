@@ -60,7 +60,9 @@ def _joins(lower: Vma, upper: Vma, area: Vma, profile: Profile) -> bool:
     if lower.pages + upper.pages > JOINED_MAX:
         return False
     if lower.mapping is upper.mapping and lower.pgoff + lower.pages == upper.pgoff:
-        return lower.shared or _anon_vma_fits(area, near, profile)
+        if lower.shared:
+            return lower.opened is upper.opened
+        return _anon_vma_fits(area, near, profile)
     if lower.anon_vma and upper.anon_vma:
         return False
     return _fits(lower, upper) and _anon_vma_fits(area, near, profile)
@@ -80,20 +82,18 @@ def alike(lower: Vma, upper: Vma) -> bool:
 
 def _fits(lower: Vma, upper: Vma) -> bool:
     """Whether the object of private pages of the one has room for those of the other."""
-    if not (_exchangeable(lower) and _exchangeable(upper)) or lower.file is not upper.file:
+    if not (_exchangeable(lower) and _exchangeable(upper)):
         return False
-    if lower.file is not None:
-        return lower.pgoff + lower.pages == upper.pgoff
     if upper.anon_vma:
         return lower.pages <= upper.pgoff
     return lower.pgoff + lower.pages + upper.pages <= INDEX_MAX
 
 
 def _exchangeable(vma: Vma) -> bool:
-    """Private memory without methods of its own, anonymous or of a file that was created."""
+    """Private anonymous memory without methods of its own."""
     if vma.shared or vma.vm_ops is not None or vma.mapping.migratepage is not None:
         return False
-    return vma.file is not None or bool(vma.flags & MAP_ANONYMOUS)
+    return vma.file is None and bool(vma.flags & MAP_ANONYMOUS)
 
 
 def _anon_vma_fits(area: Vma, near: Vma, profile: Profile) -> bool:

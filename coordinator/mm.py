@@ -177,6 +177,7 @@ class Vma:
         "mapping",
         "name",
         "nid",
+        "opened",
         "pfn",
         "pgoff",
         "policy",
@@ -201,12 +202,13 @@ class Vma:
         self.start, self.end, self.prot, self.flags = start, end, prot, flags
         self.name, self.pgoff, self.mapping = name, pgoff, mapping
         self.file = mapping if mapping.shared else file
+        #: struct file: each mmap opens what it maps anew, so only its own parts can be joined.
+        self.opened = object()
         self.vm_flags = VmFlag.LOCKED if flags & MAP_LOCKED else VmFlag(0)
         self.vm_mm: Mm | None = None
         self.vm_ops: VmOperations | None = None
         self.policy: Mempolicy | None = None
-        #: Number of its anon_vma, 0 before its first anonymous page; of the one that it was forked
-        #: from.  They decide which neighbours may be joined (merge.py).
+        #: Its anon_vma, 0 before its first anonymous page; the one that it was forked from.
         self.anon_vma = self.anon_root = 0
         self.nid = np.zeros(end - start, np.uint8)
         self.pfn = np.zeros(end - start, np.uint32)
@@ -252,7 +254,7 @@ class Vma:
         upper = Vma.__new__(Vma)
         upper.start, upper.end, upper.prot, upper.flags = page, self.end, self.prot, self.flags
         upper.name, upper.pgoff, upper.mapping = self.name, self.pgoff + offset, self.mapping
-        upper.file = self.file
+        upper.file, upper.opened = self.file, self.opened
         upper.vm_flags, upper.vm_ops, upper.policy = self.vm_flags, self.vm_ops, self.policy
         upper.vm_mm = self.vm_mm
         upper.anon_vma, upper.anon_root = self.anon_vma, self.anon_root

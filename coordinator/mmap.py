@@ -284,6 +284,7 @@ def copy_mm(memory: Memory, parent: Task, child: Task) -> tuple[Nids, Pfns]:
         # Locks are not inherited.
         copy.vm_flags = vma.vm_flags & ~VmFlag.LOCKED
         copy.vm_ops, copy.policy = vma.vm_ops, vma.policy
+        copy.opened = vma.opened
         if vma.anon_vma:
             copy.anon_vma, copy.anon_root = new_anon_vma(memory), vma.anon_root
         child.mm.insert(copy)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from numalab import cli_cpuset, cli_machine, cli_memory, cli_programs
+from numalab import cli_cpuset, cli_machine, cli_memory, cli_policy, cli_programs
 
 _EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part (some pages stayed),
 4 no machine answers, 130 interrupted.  Node lists are those of numactl: 0-2,4 or all or !3."""
@@ -43,6 +43,7 @@ def cli() -> None:
 for _command in (
     *cli_machine.COMMANDS,
     *cli_memory.COMMANDS,
+    *cli_policy.COMMANDS,
     *cli_cpuset.COMMANDS,
     *cli_programs.COMMANDS,
 ):

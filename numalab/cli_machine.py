@@ -43,6 +43,14 @@ NODES_MAX = 254
 @click.option("--migration", type=click.Choice(["on", "off"]), default="on", show_default=True)
 @click.option("--profile", type=click.Choice(["seed", "modern"]), default="seed", show_default=True)
 @click.option(
+    "--behaviour",
+    "behaviours",
+    type=options.behaviour,
+    multiple=True,
+    metavar="NAME=on|off",
+    help="Set one row of the profile by hand (docs/profiles.md).",
+)
+@click.option(
     "--chunk",
     type=click.IntRange(1),
     default=4096,
@@ -90,6 +98,7 @@ def _settings(
     topology: str | None,
     migration: str,
     profile: str,
+    behaviours: tuple[tuple[str, bool], ...],
     chunk: int,
     pace: float,
     port: int | None,
@@ -103,6 +112,7 @@ def _settings(
         _topology(nodes, memory, topology),
         migration=migration == "on",
         profile=profile,
+        behaviours=dict(behaviours),
         chunk_pages=chunk,
         pace=pace,
         ports={} if port is None else {COORDINATOR: port},

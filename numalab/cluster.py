@@ -53,14 +53,16 @@ class Settings:
     """What a local machine shall be.
 
     ports, metrics_ports: by process name (``coordinator``, ``node0``); any free one where nothing
-    is said.  metrics: whether the processes serve them.  load: users' Python files that add methods
-    to the machine (docs/extending.md).  The others are those of
+    is said.  metrics: whether the processes serve them.  behaviours: rows of the profile that are
+    set by hand (docs/profiles.md).  load: users' Python files that add methods to the machine
+    (docs/extending.md).  The others are those of
     ``coordinator.coordinator.Coordinator``.
     """
 
     topology: Topology
     migration: bool = True
     profile: str = "seed"
+    behaviours: Mapping[str, bool] = field(default_factory=dict)
     chunk_pages: int = 4096
     lease: float = 10.0
     pace: float = 0.0
@@ -194,8 +196,8 @@ async def local_cluster(
     """A machine for as long as the block runs: ``async with numalab.local_cluster() as machine:``.
 
     memory: of each node.  topology: instead of ``nodes`` and ``memory``.  The other settings are
-    those of ``Settings`` (migration, profile, chunk_pages, lease, ports, metrics_ports, metrics,
-    load).
+    those of ``Settings`` (migration, profile, behaviours, chunk_pages, lease, ports, metrics_ports,
+    metrics, load).
     It ends with the block, however that ends, and with this process, even when it is killed.
     Raises ConfigurationError.
     """
@@ -292,6 +294,7 @@ def _write_configurations(plan: _Plan) -> None:
                 "addresses": addresses,
                 "migration": settings.migration,
                 "profile": settings.profile,
+                "behaviours": dict(settings.behaviours),
                 "chunk_pages": settings.chunk_pages,
                 "lease": settings.lease,
                 "pace": settings.pace,

@@ -33,6 +33,7 @@ from numalab.emulation import Emulated, read_emulated
 from numalab.locate import MachineUnreachable, locate
 from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
 from numalab.task import Task
+from numalab.weights import Weights
 from protocol.live.driver import Driver
 from protocol.live.transport import Transport, open_transport
 from protocol.messages import CountZone, Done, FrameInventory, Inventory, ZoneCount
@@ -95,7 +96,8 @@ class _Outcome:
 class Machine:
     """A machine one is connected to; made by ``connect``.
 
-    page_size: bytes.  nids: its nodes.  cpusets: its cpuset file system.  run_directory: of a
+    page_size: bytes.  nids: its nodes.  cpusets: its cpuset file system.  weights: of
+    WEIGHTED_INTERLEAVE.  run_directory: of a
     local machine, else None.
     """
 
@@ -106,6 +108,7 @@ class Machine:
         self.page_size = 0
         self.nids: tuple[int, ...] = ()
         self.cpusets = Cpusets(self)
+        self.weights = Weights(self)
         self._meter = client.meter
         self._driver = Driver(client, transport, on_note=self._heed)
         self._transport = transport

@@ -107,6 +107,21 @@ def address(text: str) -> int:
     return number
 
 
+def behaviour(text: str) -> tuple[str, bool]:
+    """A row of the profile, and whether it is on."""
+    from protocol.core import ConfigurationError
+    from protocol.profile import MODERN, adjusted
+
+    name, _, value = text.partition("=")
+    if value not in ("on", "off"):
+        raise click.BadParameter(f"'{text}' sets nothing: write NAME=on or NAME=off")
+    try:
+        adjusted(MODERN, {name: value == "on"})
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error).rstrip(".")) from None
+    return name, value == "on"
+
+
 class AboutTasks(click.Command):
     """A command with pids and node lists: a negative one of those is not an unknown option."""
 

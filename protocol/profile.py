@@ -5,7 +5,10 @@ The code asks this table for a behaviour; it never asks which version it plays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from protocol.core import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +183,14 @@ MODERN = Profile(
     anon_vma_is_forked=True,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}
+
+
+def adjusted(profile: Profile, rows: Mapping[str, bool]) -> Profile:
+    """The profile with some rows set by hand.  Raises ConfigurationError."""
+    for name in rows:
+        if not isinstance(getattr(profile, name, None), bool):
+            raise ConfigurationError(
+                f"There is no behaviour '{name}' that is on or off: docs/profiles.md names those "
+                "that there are."
+            )
+    return replace(profile, **dict(rows))  # type: ignore[arg-type]
