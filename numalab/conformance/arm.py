@@ -13,17 +13,21 @@ import numpy as np
 from numalab.conformance.scenario import (
     FIRST,
     PAGE,
+    PREFILL,
     Layout,
+    RawMask,
     Scenario,
     Step,
     error_name,
+    nodes_of,
     prot,
+    raw_mask,
+    result,
     status_name,
 )
 from numalab.machine import Machine
 from numalab.task import Task
 from protocol.files import CreateFile, Unlink
-from protocol.syscalls import MovedPages, MovePages
 
 Answer = dict[str, Any]
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_LOCKED = 1, 2, 0x10, 0x20, 0x2000
@@ -205,55 +209,59 @@ class Arm:
 
     # ---- policies --------------------------------------------------------------------------
 
-    def _nodes(self, step: Step, key: str) -> list[int]:
-        nodes = step.get(key)
-        if isinstance(nodes, dict):
-            raise NotYet("raw node masks")
-        return list(nodes or [])
-
     async def set_mempolicy(self, step: Step) -> Answer:
-        await self._by(step).set_mempolicy(step["mode"], self._nodes(step, "nodes"))
-        return {"value": 0}
+        mask, mode = raw_mask(step, "nodes"), step["mode"]
+        return result(await self._by(step).raw.set_mempolicy(mode, _bytes(mask), mask.maxnode))
 
     async def mbind(self, step: Step) -> Answer:
-        nodes, flags = self._nodes(step, "nodes"), step.get("flags", 0)
-        await self._by(step).mbind(*self._range(step), step["mode"], nodes, flags)
+        mask, range_ = raw_mask(step, "nodes"), self._range(step)
+        data, flags = _bytes(mask), step.get("flags", 0)
+        mbind = self._by(step).raw.mbind
+        return result(await mbind(*range_, step["mode"], data, mask.maxnode, flags))
+
+    async def home_node(self, step: Step) -> Answer:
+        call = self._method("set_mempolicy_home_node", self._by(step))
+        await call(*self._range(step), step["node"], step.get("flags", 0))
         return {"value": 0}
 
     async def get_mempolicy(self, step: Step) -> Answer:
+        maxnode, flags = step.get("maxnode", 0), step.get("flags", 0)
         address = self.layout.address(step["place"]) if step.get("place") else 0
         address = step.get("address", address)
-        mode, nodes = await self._by(step).get_mempolicy(address, step.get("flags", 0))
-        answer: Answer = {"value": 0, "mode": mode}
-        if step.get("maxnode"):
-            answer["nodes"] = list(nodes)
+        room = 2 * PAGE if maxnode else None
+        raw = self._by(step).raw
+        value, mode, nodes = await raw.get_mempolicy(room, maxnode, address, flags)
+        answer = result(value)
+        if value >= 0:
+            answer["mode"] = mode
+            if maxnode:
+                answer["nodes"] = nodes_of(nodes or b"")
         return answer
 
     # ---- migration -------------------------------------------------------------------------
 
     async def migrate_pages(self, step: Step) -> Answer:
-        old, new = self._nodes(step, "old"), self._nodes(step, "new")
-        return {"value": await self._by(step).migrate_pages(self._pid(step), old, new)}
+        old, new = raw_mask(step, "old"), raw_mask(step, "new")
+        maxnode, raw = max(old.maxnode, new.maxnode), self._by(step).raw
+        return result(await raw.migrate_pages(self._pid(step), maxnode, _bytes(old), _bytes(new)))
 
     async def move_pages(self, step: Step) -> Answer:
-        if step.get("bad"):
-            raise NotYet("unreadable arrays")
-        addresses = [self.layout.address(place) for place in step["places"]]
-        nodes, flags = step.get("nodes"), step.get("flags", 2)
-        by = self._by(step)
-        query = nodes is None
-        wanted = np.array([0] * len(addresses) if query else nodes, np.int32)
-        places = np.array(addresses, np.uint64)
-        status = np.zeros(places.size, np.int32)
-        message = MovePages(
-            by.pid, self._pid(step), places.size, flags, int(query), places, wanted, status
+        """What cannot be read or written is an array of no elements."""
+        bad, places = step.get("bad"), step["places"]
+        addresses = [self.layout.address(place) for place in places]
+        nodes = step.get("nodes")
+        status = [PREFILL] * len(places)
+        value, told = await self._by(step).raw.move_pages(
+            self._pid(step),
+            len(places),
+            [] if bad == "pages" else addresses,
+            [] if bad == "nodes" else nodes,
+            [] if bad == "status" else status,
+            step.get("flags", 2),
         )
-        try:
-            moved = await self.machine.expect(message, MovedPages)
-        except OSError as error:
-            untouched = ["untouched"] * len(addresses)
-            return {"errno": error_name(error.errno or 0), "status": untouched}
-        return {"value": moved.value, "status": [status_name(one) for one in moved.status.tolist()]}
+        told = status if bad == "status" else told
+        names = ["untouched" if one == PREFILL else status_name(one) for one in told]
+        return {**result(value), "status": names}
 
     # ---- cpusets ---------------------------------------------------------------------------
 
@@ -306,3 +314,8 @@ class Arm:
             start, _, rest = line.partition(" ")
             lines.append(f"{self.layout.name(int(start, 16))} {rest}")
         return lines
+
+
+def _bytes(mask: RawMask) -> bytes | None:
+    """What can be read at the pointer; None for NULL."""
+    return b"" if mask.bad else mask.data

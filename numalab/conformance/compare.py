@@ -44,11 +44,6 @@ def _without(*keys: str) -> Callable[[Any], Any]:
 #: TABLE.  A rule is applied to both sides, and named when it made a difference.
 RULES: tuple[Rule, ...] = (
     Rule(
-        "active",
-        "which pages the kernel counts as active depends on the ageing of its LRU lists",
-        _lines(lambda line: re.sub(r" active=\d+", "", line)),
-    ),
-    Rule(
         "file name",
         "a file system has a mount point; shared anonymous memory is a deleted /dev/zero there",
         _lines(lambda line: re.sub(r" file=/dev/zero\S*", "", line).replace("=/files/", "=/")),

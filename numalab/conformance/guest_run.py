@@ -13,13 +13,14 @@ from numalab.conformance.doer import ARRAYS, Doer, Pipes
 from numalab.conformance.scenario import (
     FIRST,
     PAGE,
+    PREFILL,
     UNREADABLE,
     Layout,
     Step,
-    error_name,
     nodes_of,
     prot,
     raw_mask,
+    result,
     status_name,
 )
 
@@ -29,7 +30,6 @@ FILES = "/files"
 CPUSETS = "/cpusets"
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_LOCKED = 1, 2, 0x10, 0x20, 0x2000
 O_RDWR, AT_FDCWD = 2, -100
-PREFILL = -99
 NOT_PRESENT = (-2, -14)
 
 
@@ -375,8 +375,3 @@ def vmstat() -> tuple[int, int]:
     at = text.index(b"pgmigrate_success ")
     success, fail = text[at:].split(b"\n", 2)[:2]
     return int(success.split()[1]), int(fail.split()[1])
-
-
-def result(value: int) -> Answer:
-    """A number, or the name of an errno."""
-    return {"value": value} if value >= 0 else {"errno": error_name(value)}

@@ -27,6 +27,8 @@ GAP = 7
 UNREADABLE = 0x8000
 
 FIRST = "t"
+#: What a status array holds before the call.
+PREFILL = -99
 #: Pages that one read reads at most.
 READ_MAX = 64
 #: Distances between the nodes: two pairs, and a longer way from 0 to 3 and 1 to 2.
@@ -123,3 +125,8 @@ def status_name(status: int) -> int | str:
 def prot(step: Step) -> int:
     """PROT_READ, PROT_WRITE and PROT_EXEC for the letters r, w and x."""
     return sum({"r": 1, "w": 2, "x": 4}[letter] for letter in step.get("prot", "rw"))
+
+
+def result(value: int) -> dict[str, Any]:
+    """The answer of a call: a number, or the name of an errno."""
+    return {"value": value} if value >= 0 else {"errno": error_name(value)}
