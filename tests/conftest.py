@@ -8,8 +8,10 @@ import pytest
 
 from tests.lab import Lab
 from tests.live import numalab, run_directory
+from tests.peer import boot, peer
+from tests.peer_live import machines
 
-__all__ = ["lab", "make_lab", "numalab", "run_directory"]
+__all__ = ["boot", "lab", "machines", "make_lab", "numalab", "peer", "run_directory"]
 
 
 @pytest.fixture
