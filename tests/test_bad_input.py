@@ -199,8 +199,8 @@ def test_a_node_that_never_comes_up(up: Up, monkeypatch: pytest.MonkeyPatch) -> 
         return started[-1]
 
     monkeypatch.setattr(processes, "start", start_and_stop)
-    said = up("--within", 2)
-    assert_one_sentence(said, Exit.FAILED, "node1 did not come up within 2 s")
+    said = up("--within", 5)
+    assert_one_sentence(said, Exit.FAILED, "node1 did not come up within 5 s")
     assert not [process for process in started if process.alive]
 
 
