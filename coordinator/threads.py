@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordinator.cpuset import cpu_of
 from coordinator.memory import Memory
 from coordinator.mm import Mm, Task
 from coordinator.records import TaskCloned
@@ -38,7 +39,7 @@ def do_clone(memory: Memory, parent: Task, cpu: int, client: str | None) -> int:
         return -EINVAL
     if parent.exiting:
         return -ESRCH
-    task = copy_process(parent, memory.new_pid(), parent.mm, cpu, client)
+    task = copy_process(parent, memory.new_pid(), parent.mm, cpu_of(parent, cpu), client)
     memory.tasks[task.pid] = task
-    memory.records.append(TaskCloned(parent.pid, task.pid, cpu, client or ""))
+    memory.records.append(TaskCloned(parent.pid, task.pid, task.cpu, client or ""))
     return task.pid

@@ -1,4 +1,4 @@
-"""Policies follow the cpuset of their task (K 5.15)."""
+"""Policies follow the cpuset of their task, and each thread its own (K 5.13, 5.15)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from coordinator.mm import Mode
 from protocol.messages import CopyPages
 from protocol.profile import MODERN, SEED, Profile
 from protocol.syscalls import CpusetWrite, PolicyTold
+from protocol.task_calls import Clone
 from protocol.user_mask import nodes_of
 from tests.calls import binding, getting, setting
 from tests.cpusets import attached, cpuset, told, write
@@ -133,3 +134,53 @@ def test_policies_and_pages_go_where_linux_6_1_has_them(
         where += lab.where(pid, page)
     assert seen == policies
     assert where == [1, 1, 0, 2]
+
+
+# ---- threads -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("migrate", [False, True])
+@BOTH
+def test_cs_08_mems_are_those_of_the_thread(
+    make_lab: Labs, profile: Profile, migrate: bool
+) -> None:
+    lab = make_lab(profile=profile)
+    cpuset(lab, "/one", mems="0")
+    cpuset(lab, "/two", mems="1", migrate=migrate)
+    leader = attached(lab, "/one")
+    thread = lab.call(Clone(leader, 0, 0))
+    old = lab.mapped(leader, 1)
+    assert write(lab, "/two", "tasks", thread) == 0
+    # Of an mm that two cpusets share, the seed moves all with any thread, 6.1 with its leader.
+    assert lab.where(leader, old) == [1 if migrate and profile is SEED else 0]
+    first, second = lab.mmap(leader, 1), lab.mmap(leader, 1)
+    lab.fault(leader, first)
+    lab.fault(thread, second)
+    assert lab.where(leader, first) + lab.where(leader, second) == [0, 1]
+    assert told(lab) == []
+
+
+@BOTH
+def test_cs_09_each_thread_goes_on_in_its_own_cpuset(make_lab: Labs, profile: Profile) -> None:
+    lab = make_lab(profile=profile)
+    cpuset(lab, "/one", mems="0", migrate=True)
+    cpuset(lab, "/two", mems="1", migrate=True)
+    leader = attached(lab, "/one")
+    thread = lab.call(Clone(leader, 0, 0))
+    assert write(lab, "/two", "tasks", thread) == 0
+    start = lab.mmap(leader, 3)
+    for page, task in enumerate((leader, thread, leader)):
+        lab.fault(task, start + page)
+    assert lab.where(leader, start, 3) == [0, 1, 0]
+    # The mm follows whichever of the two cpusets changes.
+    assert write(lab, "/two", "mems", "2") == 0
+    assert lab.where(leader, start, 3) == [0, 2, 0]
+    assert write(lab, "/one", "mems", "3") == 0
+    assert lab.where(leader, start, 3) == [3, 2, 3]
+
+
+def test_a_thread_starts_on_a_cpu_of_its_cpuset(lab: Lab) -> None:
+    leader = attached(lab, cpuset(lab, "/a", mems="0-3", cpus="2-3"))
+    inside, outside = (lab.call(Clone(leader, cpu, 0)) for cpu in (3, 0))
+    assert [lab.memory.tasks[tid].cpu for tid in (leader, inside, outside)] == [2, 3, 2]
+    assert told(lab) == []
