@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -18,6 +19,8 @@ from numalab.conformance.scenario import RawMask
 
 PORT = "/dev/vport0p1"
 MODULES = "/modules"
+#: A scenario may take so long.
+SECONDS = 90
 
 
 def mount(doer: Doer, kind: str, where: str) -> None:
@@ -62,6 +65,7 @@ def run(scenario: dict[str, Any], helper: Doer) -> dict[str, Any]:
     answers: list[dict[str, Any]] = []
     started = time.monotonic()
     run = Run(scenario["steps"], lambda: settle(helper))
+    signal.alarm(SECONDS)
     try:
         for step in scenario["steps"]:
             answers.append(run.step(step))
@@ -72,6 +76,7 @@ def run(scenario: dict[str, Any], helper: Doer) -> dict[str, Any]:
     except Exception:
         answers.append({"broken": traceback.format_exc()})
     finally:
+        signal.alarm(0)
         run.close()
     took = time.monotonic() - started
     return {"name": scenario["name"], "answers": answers, "seconds": round(took, 3)}
@@ -87,7 +92,12 @@ def opened_port() -> Any:
     raise AssertionError(f"{PORT} does not come")
 
 
+def too_long(signal_number: int, frame: object) -> None:
+    raise Hangs
+
+
 def main() -> None:
+    signal.signal(signal.SIGALRM, too_long)
     helper = Doer.start(Pipes(), 0)
     helper.scratch()
     prepare(helper)

@@ -147,7 +147,7 @@ def python_files(python: Path) -> dict[str, Path]:
     """What the interpreter loads for the agent, by its path in the guest."""
     code = (
         "import __future__, json, os, select, struct, fcntl, time, traceback, contextlib,"
-        " errno, runpy, dataclasses, typing, collections.abc, encodings.ascii, linecache, sys;"
+        " errno, runpy, dataclasses, typing, collections.abc, linecache, signal, sys;"
         "print('\\n'.join(m.__file__ for m in list(sys.modules.values())"
         " if getattr(m, '__file__', None)))"
     )

@@ -128,7 +128,7 @@ class Run:
         doer.alive = False
         if others:
             doer.tell(0, 60, 0)
-            while os.path.exists(f"/proc/{doer.pid}/task/{doer.tid}"):
+            while not ended(doer):
                 os.sched_yield()
         else:
             doer.tell(0, 231, 0)
@@ -332,8 +332,8 @@ class Run:
     # ---- the pages of the doers themselves, which no other machine has ---------------------
 
     def _own_pages(self) -> list[tuple[int, dict[int, int]]]:
-        pids = sorted({doer.pid for doer in self.tasks.values() if doer.alive})
-        return [(pid, self._frames(pid)) for pid in pids]
+        threads = {doer.pid: doer.tid for doer in self.tasks.values() if doer.alive}
+        return [(tid, self._frames(tid)) for tid in threads.values()]
 
     def _own_moved(self, before: list[tuple[int, dict[int, int]]]) -> int:
         """How many frames of them have been exchanged."""
@@ -355,6 +355,15 @@ class Run:
                     if entry >> 63:
                         found[start // PAGE + n] = entry & (1 << 55) - 1
         return found
+
+
+def ended(doer: Doer) -> bool:
+    """Whether the thread has left its mm; the first one of a process stays as a zombie."""
+    try:
+        with open(f"/proc/{doer.pid}/task/{doer.tid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def spans(pid: int) -> list[tuple[int, int]]:
