@@ -141,7 +141,7 @@ def test_MV_16_flags_of_0_move_and_every_status_is_written(peer: Peer) -> None:
 @case("MV-17")
 @pytest.mark.parametrize("order", ["in order", "addresses shuffled", "nodes shuffled"])
 def test_MV_17_sixteen_times_on_to_the_next_node(peer: Peer, order: str) -> None:
-    pid, pages, seed = peer.spawn(), 128, 17
+    pid, pages, seed = peer.spawn(), 64, 17
     print(f"seed {seed}")
     random = Random(seed)
     start = peer.mapped(pid, pages, shared=True)

@@ -9,8 +9,8 @@ from tests.lab import READ
 from tests.peer import MOVE_ALL, Boot, Peer, case
 
 A, B = 0, 1
-#: A process has this many children, and so have they, and theirs, and theirs.
-CHILDREN, GENERATIONS = 3, 4
+#: A process has this many children, and so have they, and theirs.
+CHILDREN, GENERATIONS = 3, 3
 
 
 @case("RM-02")
@@ -25,10 +25,10 @@ def test_RM_02_a_tree_of_processes_over_one_object(boot: Boot, kind: str) -> Non
     for _ in range(GENERATIONS):
         last = [peer.fork(parent) for parent in last for _ in range(CHILDREN)]
         tree += last
-    assert len(tree) == 121
+    assert len(tree) == 40
     before = {where_in(peer, pid, start) for pid in tree}
     assert len(before) == 1
-    worker = tree[60]
+    worker = tree[20]
     moved = peer.move(0, list(range(start, start + 4)), [B] * 4, MOVE_ALL, caller=worker)
     assert (moved.value, list(moved.status)) == (0, [B] * 4)
     [after] = {where_in(peer, pid, start) for pid in tree}
