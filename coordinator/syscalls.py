@@ -22,6 +22,7 @@ from coordinator.mempolicy import (
     migrate_prep,
     new_node_page,
     new_page_node,
+    vma_migratable,
 )
 from coordinator.migrate import migrate_pages
 from coordinator.mm import Mm, Pages, Pte, Task, Vma, VmFlag
@@ -248,6 +249,10 @@ def _move(
     status: npt.NDArray[np.int32],
 ) -> Steps[int]:
     nid, pfn = _find_pages(memory, kernel.profile, task.mm, page, status)
+    if kernel.profile.move_pages_checks_vma:
+        for vma, rows in task.mm.by_vma(page):
+            if vma is not None and not vma_migratable(vma, kernel.profile):
+                status[rows] = -EFAULT
     found = np.flatnonzero(status >= 0)
     wanted = asked.node[: asked.count]
     todo = found[status[found] != wanted[found]]

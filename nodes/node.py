@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nodes.isolations import Isolations
 from nodes.lists import count_lru, page_active
 from nodes.zone import Zone
 from protocol.bulk import BATCH_BYTES, BATCH_PAGES, CREDIT, Batch, Sending, land_pages
@@ -29,6 +30,7 @@ from protocol.messages import (
     HoldPages,
     Inventory,
     IsolateLruPage,
+    IsolatePages,
     LandPages,
     LoadBytes,
     LoadedBytes,
@@ -105,6 +107,7 @@ class Node:
         self._flights: dict[int, tuple[_Transfer, Batch]] = {}
         # What each client holds, (pfn: generation): few, as only tests and tools play this part.
         self._holds: dict[str, dict[int, int]] = {}
+        self._isolations = Isolations(zone)
         self._counted: dict[str, int] = {}
         self._reports: list[Effect] = []
 
@@ -349,7 +352,11 @@ class Node:
                 held[int(message.pfn[row])] = int(message.generation[row])
         return Statuses(status)
 
+    def on_isolate_pages(self, question: Question, message: IsolatePages) -> Statuses:
+        return Statuses(self._isolations.isolate(question.peer, message))
+
     def on_drop_holds(self, _: Question, message: DropHolds) -> Done:
+        self._isolations.drop(message.client)
         held = self._holds.pop(message.client, {})
         pfn = np.array(list(held), np.uint32)
         generation = np.array(list(held.values()), np.uint32)

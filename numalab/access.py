@@ -21,6 +21,7 @@ from numalab.orders import (
     Fill,
     Hold,
     IndefiniteError,
+    Isolate,
     Load,
     LoadMany,
     Pages,
@@ -31,6 +32,7 @@ from numalab.work import (
     Bytes,
     FaultAccess,
     Holding,
+    Isolating,
     Loading,
     Rows,
     Span,
@@ -292,6 +294,9 @@ def access_of(order: AccessOrder, page_size: int) -> Access:
             work = Holding(locked, pinned)
             contents = np.zeros(addresses.size, np.uint8)
             return _row_access(pid, cpu, addresses, 1, contents, work, page_size)
+        case Isolate(pid=pid, cpu=cpu, addresses=addresses, isolated=isolated):
+            contents = np.zeros(addresses.size, np.uint8)
+            return _row_access(pid, cpu, addresses, 1, contents, Isolating(isolated), page_size)
 
 
 def _checked(address: int, length: int) -> int:

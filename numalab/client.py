@@ -21,6 +21,7 @@ from numalab.orders import (
     Forget,
     Hold,
     IndefiniteError,
+    Isolate,
     Load,
     LoadMany,
     Order,
@@ -168,7 +169,7 @@ class Client:
                 self._ask(order, None if within is None else now + within, now)
             case Forget(ticket):
                 self._forget_order(ticket)
-            case Load() | Store() | LoadMany() | StoreMany() | Fill() | Hold():
+            case Load() | Store() | LoadMany() | StoreMany() | Fill() | Hold() | Isolate():
                 try:
                     access = access_of(order, self._page_size)
                 except OSError as error:

@@ -30,10 +30,12 @@ import trio
 from numalab.client import Client
 from numalab.cpusets import Cpusets
 from numalab.emulation import Emulated, read_emulated
+from numalab.files import File
 from numalab.locate import MachineUnreachable, locate
 from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
 from numalab.task import Task
 from numalab.weights import Weights
+from protocol.files import CreateFile
 from protocol.live.driver import Driver
 from protocol.live.transport import Transport, open_transport
 from protocol.messages import CountZone, Done, FrameInventory, Inventory, ZoneCount
@@ -143,6 +145,20 @@ class Machine:
         if pid not in (await self.tasks()).pid.tolist():
             raise OSError(errno.ESRCH, f"there is no task {pid}")
         return Task(self, pid, cpu, leased=False)
+
+    async def create_file(
+        self, path: str, pages: int, kind: str = "shmem", *, writeback_seconds: float = 0.0
+    ) -> File:
+        """A file of so many pages, none in memory; tasks map it by ``name``, not MAP_ANONYMOUS.
+
+        kind: see docs/page-kinds.md.  Errors: EINVAL (path not absolute, kind, pages), EEXIST.
+        """
+        await self.call(CreateFile(path, pages, kind, float(writeback_seconds)))
+        return File(self, path)
+
+    def file(self, path: str) -> File:
+        """The file of this path; whether there is one, its methods find out."""
+        return File(self, path)
 
     async def numa_maps(self, pid: int) -> str:
         """/proc/PID/numa_maps (K 6.1).  Errors: ESRCH."""

@@ -139,5 +139,19 @@ class Forget:
     ticket: int
 
 
-AccessOrder = Load | Store | LoadMany | StoreMany | Fill | Hold
+@dataclass(frozen=True, slots=True)
+class Isolate:
+    """Play another isolate_lru_page() of the pages at ``addresses`` (bytes); gives None.
+
+    Absolute.  EBUSY: somebody has taken one off the LRU.  The other errors are those of Load.
+    """
+
+    ticket: int
+    pid: int
+    cpu: int
+    addresses: Pages
+    isolated: bool
+
+
+AccessOrder = Load | Store | LoadMany | StoreMany | Fill | Hold | Isolate
 Order = Ask | AccessOrder | Forget

@@ -17,7 +17,7 @@ from numalab.constants import (
     PROT_WRITE,
 )
 from numalab.emulation import Spent
-from numalab.orders import Fill, Load, LoadMany, Store, StoreMany
+from numalab.orders import Fill, Isolate, Load, LoadMany, Store, StoreMany
 from numalab.raw import RawCalls
 from protocol.core import Buffer
 from protocol.policies import SetMempolicyHomeNode
@@ -302,6 +302,21 @@ class Task:
     async def unlock_page(self, *addresses: int) -> None:
         """Let go of the page lock."""
         await self._machine.hold(self.pid, self.cpu, addresses, locked=False)
+
+    async def isolate(self, *addresses: int) -> None:
+        """Take pages off the LRU, as another isolate_lru_page(): EBUSY for others (K 1.16).
+
+        Errors: EBUSY, they are off already.
+        """
+        await self._isolate(addresses, isolated=True)
+
+    async def putback(self, *addresses: int) -> None:
+        """Put back on the LRU what this connection took off."""
+        await self._isolate(addresses, isolated=False)
+
+    async def _isolate(self, addresses: Iterable[int], *, isolated: bool) -> None:
+        order = partial(Isolate, pid=self.pid, cpu=self.cpu, isolated=isolated)
+        await self._machine.carry_out(partial(order, addresses=_column(addresses)))
 
 
 def _column(numbers: Iterable[int] | npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from protocol.messages import HoldPages, LoadBytes, LoadedBytes, Statuses, StoreBytes
+from protocol.messages import HoldPages, IsolatePages, LoadBytes, LoadedBytes, Statuses, StoreBytes
 from protocol.schema import Message
 
 Rows = npt.NDArray[np.intp]
@@ -143,6 +143,28 @@ class Holding:
         locked = np.full(rows.size, self._locked, np.uint8)
         pinned = np.full(rows.size, self._pinned, np.uint8)
         return HoldPages(pfn, generation, locked, pinned)
+
+    def take(self, span: Span, rows: Rows, answer: Message) -> Status | None:
+        return _statuses(rows, answer)
+
+    def result(self) -> bytes | None:
+        return None
+
+
+class Isolating:
+    """Take frames off the LRU, or put them back; the zero page is on none."""
+
+    fault = FaultAccess.READ
+    repeatable = True
+    zero_page = True
+
+    def __init__(self, isolated: bool) -> None:
+        self._isolated = isolated
+
+    def question(
+        self, span: Span, rows: Rows, pfn: Column, generation: Column, start: Column
+    ) -> Message:
+        return IsolatePages(pfn, generation, np.full(rows.size, self._isolated, np.uint8))
 
     def take(self, span: Span, rows: Rows, answer: Message) -> Status | None:
         return _statuses(rows, answer)

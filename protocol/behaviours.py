@@ -277,6 +277,11 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "there is WEIGHTED_INTERLEAVE (since 6.9; a switch, off by default)",
     ),
     Behaviour(
+        "move_pages_checks_vma",
+        "K 3.7",
+        "move_pages(2) answers -EFAULT for pages of a vma that is not migratable",
+    ),
+    Behaviour(
         "last_vma_skipped",
         "K 2.4",
         "migrate_vmas never offers the last vma (a bug until 2.6.29; a switch, off by default)",

@@ -201,6 +201,19 @@ class DropHolds(Message):
     client: Text
 
 
+@message(0x20, "client>node", answer="Statuses")
+class IsolatePages(Message):
+    """Play another isolate_lru_page(): off the LRU (1), or back on it (0), absolute.
+
+    Pending LRU adds are drained first.  -EBUSY: somebody else has taken the page off (K 1.16).
+    A client that dies has put back what it took.
+    """
+
+    pfn: U32
+    generation: U32
+    isolated: U8
+
+
 @message(0x25, "coordinator>node", answer="NewPageFrames")
 class NewUncachedPages(Message):
     """NewPages for memory without page structs: the frames are on no LRU, now or later (K 2.7).

@@ -67,6 +67,7 @@ class Profile:
     unmovable_is_eio: bool
     unmapped_default_passes: bool
     anon_vma_is_forked: bool
+    move_pages_checks_vma: bool
     weighted_interleave: bool = False
     last_vma_skipped: bool = False
 
@@ -124,6 +125,7 @@ SEED = Profile(
     unmovable_is_eio=False,
     unmapped_default_passes=True,
     anon_vma_is_forked=False,
+    move_pages_checks_vma=False,
 )
 MODERN = Profile(
     name="modern",
@@ -181,6 +183,7 @@ MODERN = Profile(
     unmovable_is_eio=True,
     unmapped_default_passes=False,
     anon_vma_is_forked=True,
+    move_pages_checks_vma=True,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}
 
