@@ -123,24 +123,28 @@ def put_unused(memory: Memory, nid: int, pfn: Pfns) -> Steps[None]:
     memory.put(nid, pfn)
 
 
-def _wait_until_free_to_take(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
-    """Wait until nobody holds any of these frames."""
-    while memory.flagged(nid, pfn, PageFlag.HELD).any():
-        yield PARKED
-
-
 def revoke(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
     """No translation handed out so far is served any more when this returns (design 4).
 
-    A frame that only the cache of a dying object has may be in somebody else's revocation still:
-    it comes last, as what is free to take must be taken before anybody else moves it away.
+    What somebody holds is waited for, unless that revokes or frees it anyway: whoever holds a frame
+    frees it in the end if nothing names it any more, and a frame that a migration has left, or
+    has put back after an attempt, is served under none of its old generations.
     """
     nid, pfn = _distinct(nid, pfn)
-    held = memory.flagged(nid, pfn, PageFlag.HELD)
-    for rows in (~held, held):
-        yield from _wait_until_free_to_take(memory, nid[rows], pfn[rows])
-        memory.hold(nid[rows], pfn[rows])
-        yield from revoke_held(memory, nid[rows], pfn[rows])
+    before = memory.generations(nid, pfn)
+    while nid.size:
+        served = memory.generations(nid, pfn) == before
+        served |= memory.flagged(nid, pfn, PageFlag.REVOKING)
+        served &= memory.flagged(nid, pfn, PageFlag.ALLOCATED)
+        nid, pfn, before = nid[served], pfn[served], before[served]
+        held = memory.flagged(nid, pfn, PageFlag.HELD)
+        mine, theirs = np.flatnonzero(~held), np.flatnonzero(held)
+        if mine.size:
+            memory.hold(nid[mine], pfn[mine])
+            yield from revoke_held(memory, nid[mine], pfn[mine])
+            nid, pfn, before = nid[theirs], pfn[theirs], before[theirs]
+        elif theirs.size:
+            yield PARKED
 
 
 def revoke_held(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
@@ -154,7 +158,7 @@ def revoke_held(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
     keeping: list[tuple[int, Pfns]] = []
     for node, rows in memory.by_node(nid):
         frames, mine = memory.mem_map[node], pfn[rows]
-        gone = (frames.mapcount[mine] == 0) & ~_cached(memory, node, mine)
+        gone = unused(memory, node, mine)
         old, kept = mine[gone], mine[~gone]
         if old.size:
             asks.append(Ask(node_name(node), PutPages(old, frames.generation[old])))
@@ -165,12 +169,13 @@ def revoke_held(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
             after = before + np.uint32(1)
             asks.append(Ask(node_name(node), SetGeneration(kept, before, after)))
             memory.set_generations(node, kept, after)
+            frames.set(kept, PageFlag.REVOKING)
             keeping.append((node, kept))
     yield from ask_all(asks)
     for node, old in freeing:
         memory.put(node, old)
     for node, kept in keeping:
-        memory.mem_map[node].clear(kept, PageFlag.HELD)
+        memory.mem_map[node].clear(kept, PageFlag.HELD | PageFlag.REVOKING)
     memory.woken = True
 
 
@@ -178,6 +183,13 @@ def _distinct(nid: Nids, pfn: Pfns) -> tuple[Nids, Pfns]:
     """Each frame once, whoever mapped it how often."""
     key = np.unique((nid.astype(np.uint64) << np.uint64(32)) | pfn)
     return (key >> np.uint64(32)).astype(np.uint8), key.astype(np.uint32)
+
+
+def unused(memory: Memory, nid: int, pfn: Pfns) -> npt.NDArray[np.bool_]:
+    """Which of these frames no entry maps and no object caches."""
+    result: npt.NDArray[np.bool_] = memory.mem_map[nid].mapcount[pfn] == 0
+    result &= ~_cached(memory, nid, pfn)
+    return result
 
 
 def _cached(memory: Memory, nid: int, pfn: Pfns) -> npt.NDArray[np.bool_]:

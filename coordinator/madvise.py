@@ -6,13 +6,13 @@ from enum import IntEnum
 
 import numpy as np
 
-from coordinator.calls import PARKED, Steps, down_write, up_write
+from coordinator.calls import Steps, down_write, up_write
 from coordinator.fault import Access
 from coordinator.frames import revoke
-from coordinator.mem_map import Nids, PageFlag, Pfns
+from coordinator.mem_map import Nids, Pfns
 from coordinator.memory import Memory
 from coordinator.mlock import fault_in
-from coordinator.mm import TASK_SIZE, Mm, Pte, Task, Vma, VmFlag
+from coordinator.mm import TASK_SIZE, Mm, Task, VmFlag
 from coordinator.records import PagesZapped
 
 ESRCH, ENOMEM, EACCES, EINVAL = 3, 12, 13, 22
@@ -89,7 +89,6 @@ def _dontneed(memory: Memory, task: Task, start: int, end: int) -> Steps[int]:
             if refused:
                 break
             first, last = max(start, vma.start), min(end, vma.end)
-            yield from _quiet(memory, vma, first, last)
             nid, pfn = zap_page_range(memory, mm, first, last)
             nids.append(nid)
             pfns.append(pfn)
@@ -100,24 +99,14 @@ def _dontneed(memory: Memory, task: Task, start: int, end: int) -> Steps[int]:
     return -EINVAL if refused else -ENOMEM if hole else 0
 
 
-def _quiet(memory: Memory, vma: Vma, start: int, end: int) -> Steps[None]:
-    """Wait until no entry of these pages is on its way anywhere, and no frame is held."""
-    part = slice(start - vma.start, end - vma.start)
-    while True:
-        bits = vma.bits[part]
-        here = (bits & Pte.PRESENT) != 0
-        held = memory.flagged(vma.nid[part][here], vma.pfn[part][here], PageFlag.HELD)
-        if not held.any() and not (bits & (Pte.ENTRY | Pte.BUSY)).any():
-            return
-        yield PARKED
-
-
 def zap_page_range(memory: Memory, mm: Mm, start: int, end: int) -> tuple[Nids, Pfns]:
-    """Drop the entries of these pages of one vma; returns the frames that they named."""
+    """Drop the entries of these pages of one vma, migration entries too (K 1.44); returns the
+    frames that they named.
+    """
     vma = mm.find(start)
     assert vma is not None and end <= vma.end
     part = slice(start - vma.start, end - vma.start)
-    slot = vma.present()
+    slot = vma.live()
     slot = slot[(slot >= part.start) & (slot < part.stop)]
     nid, pfn = vma.nid[slot], vma.pfn[slot]
     memory.set_page_dirty(vma, slot)

@@ -35,6 +35,8 @@ class PageFlag(IntFlag):
     #: Its node has been asked to free it.  The node may do so, and give the frame away again, long
     #: before its answer is here.
     PUTTING = 8
+    #: It has a new generation that its node has not acknowledged yet.
+    REVOKING = 16
 
 
 def grouped(keys: npt.NDArray[Any]) -> Iterator[tuple[int, Rows]]:

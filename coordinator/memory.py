@@ -285,8 +285,8 @@ class Memory:
         doomed: list[Mapping] = []
         for vma in mm.overlapping(start, end):
             assert start <= vma.start and vma.end <= end
-            assert not (vma.bits & (Pte.ENTRY | Pte.BUSY)).any()
-            slot = vma.present()
+            assert not (vma.bits & Pte.BUSY).any()
+            slot = vma.live()
             nids.append(vma.nid[slot])
             pfns.append(vma.pfn[slot])
             self.set_page_dirty(vma, slot)

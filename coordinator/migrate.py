@@ -13,6 +13,7 @@ import numpy as np
 
 from coordinator import emulated as emulation
 from coordinator.calls import PARKED, Reply, Steps, sleep_until
+from coordinator.frames import put_unused
 from coordinator.life import State
 from coordinator.mem_map import Rows
 from coordinator.memory import Memory
@@ -112,6 +113,8 @@ class Migration:
                 if self.work.nomem_row is not None or not retry:
                     break
             yield from self._put_back_rest()
+            for nid, pfn in self.work.unused:
+                yield from put_unused(self.memory, nid, pfn)
         finally:
             self.memory.page_lists.remove(self.list)
         moved = self.list.count(State.MOVED)

@@ -247,6 +247,10 @@ class Vma:
         """Slots (offsets into the arrays) whose page is present."""
         return np.flatnonzero(self.bits & Pte.PRESENT)
 
+    def live(self) -> npt.NDArray[np.intp]:
+        """Slots whose page is present or a migration entry."""
+        return np.flatnonzero(self.bits & (Pte.PRESENT | Pte.ENTRY))
+
     def split(self, page: int) -> Vma:
         """Cut at ``page``: this vma keeps what lies below, the new one has the rest."""
         assert self.start < page < self.end

@@ -1,6 +1,7 @@
 """mmap, munmap, mprotect, fork, exit: what changes the vmas of a task (mm/mmap.c, kernel/fork.c).
 
-Whatever takes rights away returns only when the nodes have acknowledged it (design 4).
+Whatever takes rights away returns only when the nodes have acknowledged it (design 4).  Entries
+change at once, also those of pages that another task's migration is moving (K 1.42 - 1.44).
 All hold mmap_sem for write, so they wait for a migration of the same mm to end (K 1.5).
 """
 
@@ -34,6 +35,7 @@ from coordinator.mm import (
     VmFlag,
 )
 from coordinator.records import (
+    EntriesChanged,
     RangeProtected,
     RangeUnmapped,
     TaskExited,
@@ -159,7 +161,8 @@ def _populate(memory: Memory, task: Task, start: int, pages: int, prot: int) -> 
 
 
 def _quiet(memory: Memory, vmas: list[Vma]) -> Steps[None]:
-    """Wait until no entry of these vmas is a migration entry or busy, and no frame is held."""
+    """Wait until nobody moves memory without page structs of these vmas: it has no entries."""
+    vmas = [vma for vma in vmas if vma.vm_flags & VmFlag.PFNMAP]
     while True:
         busy = False
         for vma in vmas:
@@ -172,6 +175,7 @@ def _quiet(memory: Memory, vmas: list[Vma]) -> Steps[None]:
 
 
 def _unmap(memory: Memory, task: Task, start: int, end: int) -> Steps[None]:
+    """Entries go at once, migration entries too (K 1.44); then translations are waited for."""
     yield from _quiet(memory, task.mm.isolate_range(start, end))
     nid, pfn = memory.unmap(task.mm, start, end)
     memory.records.append(RangeUnmapped(task.mm.pid, start, end))
@@ -222,7 +226,7 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
         ]
         vmas = [vma for first, last in parts for vma in mm.isolate_range(first, last)]
         yield from _quiet(memory, vmas)
-        nid, pfn = _protect(vmas, prot)
+        nid, pfn = _protect(memory, task, vmas, prot)
         for first, last in parts:
             memory.records.append(RangeProtected(task.mm.pid, first, last, prot))
         yield from revoke(memory, nid, pfn)
@@ -233,20 +237,34 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
     return 0
 
 
-def _protect(vmas: list[Vma], prot: int) -> tuple[Nids, Pfns]:
+def _protect(memory: Memory, task: Task, vmas: list[Vma], prot: int) -> tuple[Nids, Pfns]:
     """Set the protection; returns the frames to which rights were taken away."""
     nids: list[Nids] = [np.zeros(0, np.uint8)]
     pfns: list[Pfns] = [np.zeros(0, np.uint32)]
     for vma in vmas:
-        slot = vma.present()
+        slot = vma.live()
         if prot & PROT_READ:
             slot = slot[(vma.bits[slot] & Pte.WRITE) != 0] if not prot & PROT_WRITE else slot[:0]
         vma.prot = prot
-        if not prot & PROT_WRITE:
+        if prot & PROT_WRITE:
+            _make_entries_read(memory, task, vma)
+        else:
             vma.bits &= ~np.uint8(Pte.WRITE)
         nids.append(vma.nid[slot])
         pfns.append(vma.pfn[slot])
     return np.concatenate(nids), np.concatenate(pfns)
+
+
+def _make_entries_read(memory: Memory, task: Task, vma: Vma) -> None:
+    """A WRITE migration entry becomes a READ one, whatever the new protection is (K 1.43)."""
+    entry = np.uint8(Pte.ENTRY | Pte.WRITE)
+    slot = np.flatnonzero((vma.bits & entry) == entry)
+    vma.bits[slot] &= ~np.uint8(Pte.WRITE)
+    # The journal knows no migration entries: in its page tables the page is still present.
+    bits = (vma.bits[slot] & ~np.uint8(Pte.ENTRY)) | np.uint8(Pte.PRESENT)
+    page = (slot + vma.start).astype(np.uint64)
+    if slot.size:
+        memory.records.append(EntriesChanged(task.mm.pid, page, vma.nid[slot], vma.pfn[slot], bits))
 
 
 def do_fork(memory: Memory, parent: Task, client: str | None) -> Steps[int]:
@@ -271,6 +289,8 @@ def do_fork(memory: Memory, parent: Task, client: str | None) -> Steps[int]:
 def copy_mm(memory: Memory, parent: Task, child: Task) -> tuple[Nids, Pfns]:
     """Give the child the parent's vmas; returns the frames that were writable until now.
 
+    A migration entry is copied as a READ one, and the parent's becomes one (K 1.42).
+
     Entries of shared mappings, and of files that were not written to, are not copied: a fault
     finds the pages in the page cache (copy_page_range).
     """
@@ -290,7 +310,7 @@ def copy_mm(memory: Memory, parent: Task, child: Task) -> tuple[Nids, Pfns]:
         child.mm.insert(copy)
         if vma.shared or (vma.copies_file and not (vma.bits & Pte.ANON).any()):
             continue
-        slot = vma.present()
+        slot = vma.live()
         writable = slot[(vma.bits[slot] & Pte.WRITE) != 0]
         nids.append(vma.nid[writable])
         pfns.append(vma.pfn[writable])

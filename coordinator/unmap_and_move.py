@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from coordinator.address_space import buffers_locked, entries_restored, migratepage
 from coordinator.calls import Ask, Reply, statuses_of
+from coordinator.frames import unused
 from coordinator.inode import PageTag
 from coordinator.life import State
-from coordinator.mem_map import PageFlag, Pfns, Rows, grouped
+from coordinator.mem_map import Nids, PageFlag, Pfns, Rows, grouped
 from coordinator.memory import Memory
 from coordinator.mm import Mapping, VmFlag
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
@@ -67,6 +68,8 @@ class UnmapAndMove:
         self.queue: list[Ask] = []
         self.outstanding = 0
         self.force = False
+        #: Frames, by node, of pages whose last entry went meanwhile; the final putback frees them.
+        self.unused: list[tuple[int, Pfns]] = []
         #: The first row that got no frame: it and all after it are not attempted (K 1.20).
         self.nomem_row: int | None = None
 
@@ -357,11 +360,19 @@ class UnmapAndMove:
     def _moved(self, rows: Rows) -> None:
         for source, mine in self.memory.by_node(self.list.source[rows]):
             self.memory.put(source, self.list.pfn[rows[mine]])
-        self.memory.release(self.list.target[rows], self.list.target_pfn[rows])
+        self._putback(self.list.target[rows], self.list.target_pfn[rows])
         self.list.status[rows] = self.list.target[rows]
 
+    def _putback(self, nid: Nids, pfn: Pfns) -> None:
+        """Done with these frames; those that nothing names any more are kept for the end."""
+        for node, mine in self.memory.by_node(nid):
+            gone = unused(self.memory, node, pfn[mine])
+            self.memory.release(nid[mine[~gone]], pfn[mine[~gone]])
+            if gone.any():
+                self.unused.append((node, pfn[mine[gone]]))
+
     def _stayed(self, state: State, rows: Rows) -> None:
-        self.memory.release(self.list.source[rows], self.list.pfn[rows])
+        self._putback(self.list.source[rows], self.list.pfn[rows])
         if state == State.FAILED:
             for source, mine in self.memory.by_node(self.list.source[rows]):
                 status = self.list.status[rows[mine]]

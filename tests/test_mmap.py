@@ -316,32 +316,6 @@ def test_a_change_of_the_map_waits_for_the_whole_migration(lab: Lab, change: str
     assert isinstance(changed, Done) and changed.value >= 0
 
 
-@pytest.mark.parametrize("change", ["fork", "munmap", "mprotect", "exit"])
-def test_a_change_waits_for_another_task_that_moves_the_same_pages(lab: Lab, change: str) -> None:
-    """The child's own map is at rest, but its pages are migration entries (K 1.42 - 1.44)."""
-    parent = lab.spawn()
-    start = lab.mapped(parent, 2)
-    lab.write(parent, start, 7)
-    child = lab.fork(parent)
-    asked = {
-        "fork": Fork(child, 0),
-        "munmap": Munmap(child, start * PAGE, PAGE),
-        "mprotect": Mprotect(child, start * PAGE, PAGE, PROT_READ),
-        "exit": Exit(child),
-    }[change]
-    lab.hold_back(CopyPages)
-    lab.start(migration(0, parent, (0,), (1,)))
-    lab.run()
-    changing = lab.start(asked)
-    assert lab.answer_to(changing) is None
-    lab.let_go(CopyPages)
-    answer = lab.answer_to(changing)
-    assert isinstance(answer, Done) and answer.value >= 0
-    assert lab.where(parent, start, 2) == [1, 1]
-    if change == "fork":
-        assert lab.read(answer.value, start) == 7
-
-
 def test_a_migration_waits_for_a_change_that_came_before_it(lab: Lab) -> None:
     # K 1.5.
     pid = lab.spawn()
