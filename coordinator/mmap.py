@@ -200,7 +200,7 @@ def do_munmap(memory: Memory, task: Task, address: int, length: int) -> Steps[in
 
 
 def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int) -> Steps[int]:
-    """mprotect(2): 0, -EINVAL, or -ENOMEM where the range has a hole (nothing is changed then)."""
+    """mprotect(2): 0, -EINVAL, or -ENOMEM for a hole: what lies before the hole is changed then."""
     size = memory.topology.page_size
     if address % size or prot & ~7:
         return -EINVAL
@@ -215,13 +215,10 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
     try:
         if task.pid not in memory.tasks:
             return -ESRCH
-        if sum(min(v.end, end) - max(v.start, start) for v in mm.overlapping(start, end)) < (
-            end - start
-        ):
-            return -ENOMEM
+        reached = _mapped_until(mm, start, end)
         parts = [
-            (max(vma.start, start), min(vma.end, end))
-            for vma in mm.overlapping(start, end)
+            (max(vma.start, start), min(vma.end, reached))
+            for vma in mm.overlapping(start, reached)
             if vma.prot != prot
         ]
         vmas = [vma for first, last in parts for vma in mm.isolate_range(first, last)]
@@ -234,7 +231,17 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
             merge_vmas(memory, task, first, last)
     finally:
         up_write(memory, mm)
-    return 0
+    return 0 if reached == end else -ENOMEM
+
+
+def _mapped_until(mm: Mm, start: int, end: int) -> int:
+    """Where the first hole at or above ``start`` is, at most ``end``."""
+    at = start
+    for vma in mm.overlapping(start, end):
+        if vma.start > at:
+            break
+        at = min(vma.end, end)
+    return at
 
 
 def _protect(memory: Memory, task: Task, vmas: list[Vma], prot: int) -> tuple[Nids, Pfns]:

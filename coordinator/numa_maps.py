@@ -11,6 +11,7 @@ from coordinator.mem_map import Nids, Pfns, Rows
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Task, Vma, VmFlag
 from coordinator.policy import effective_policy, policy_text
+from coordinator.rmap import mlocked
 from protocol.messages import Statuses
 from protocol.observe import PageActive
 from protocol.schema import node_name
@@ -40,7 +41,7 @@ def _pages(vma: Vma) -> Rows:
 
 
 def _inactive(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[npt.NDArray[np.bool_]]:
-    """Which of these frames are not PageActive."""
+    """Which of these frames do not count as active."""
     inactive = np.zeros(pfn.size, np.bool_)
     parts = [part for part in memory.by_node(nid) if part[0] not in memory.lost]
     answers = yield from ask_all(
@@ -49,6 +50,8 @@ def _inactive(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[npt.NDArray[np.bool
     for (_, rows), answer in zip(parts, answers, strict=True):
         assert isinstance(answer, Statuses)
         inactive[rows] = answer.status == 0
+    if memory.profile.mlocked_is_active:
+        inactive &= ~mlocked(memory, nid, pfn)
     return inactive
 
 

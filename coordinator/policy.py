@@ -163,15 +163,12 @@ def policy_text(policy: Mempolicy | None, profile: Profile) -> str:
     """As numa_maps writes it: ``default``, ``bind=0-1``, ``bind=static:0-1`` (K 6.2)."""
     if policy is None:
         return "default"
-    balancing = bool(policy.flags & MPOL_F_NUMA_BALANCING)
-    if balancing and profile.balancing_reads_as_default:
-        return "default"
     words = []
     if policy.flags & MPOL_F_STATIC_NODES:
         words.append("static")
     elif policy.flags & MPOL_F_RELATIVE_NODES:
         words.append("relative")
-    if balancing:
+    if policy.flags & MPOL_F_NUMA_BALANCING:
         words.append("balancing")
     text = _NAMES[policy.mode] + ("=" + "|".join(words) if words else "")
     if not policy.nodes:

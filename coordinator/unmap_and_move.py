@@ -23,6 +23,7 @@ from coordinator.memory import Memory
 from coordinator.mm import Mapping, VmFlag
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
 from coordinator.placement import INTERLEAVING, Zonelist, policy_zonelist
+from coordinator.rmap import mlocked
 from protocol.messages import (
     CopyPages,
     IsolateLruPage,
@@ -279,7 +280,8 @@ class UnmapAndMove:
         for mapping, index, of_object in self._by_object(rows):
             verdict[of_object] = migratepage(self.memory, mapping, index)
             if self._has_mlocked(mapping):
-                verdict[of_object[self._mlocked(rows[of_object])]] = -EPERM
+                locked = mlocked(self.memory, self.list.source[rows], self.list.pfn[rows])
+                verdict[of_object[locked[of_object]]] = -EPERM
         self.list.give_up(rows[verdict == -EBUSY], -EBUSY)
         return verdict
 
@@ -287,15 +289,6 @@ class UnmapAndMove:
         """Whether try_to_unmap may refuse a page of this object (K 1.31)."""
         stay = self.memory.profile.mlocked_pages_stay
         return stay and any(vma.vm_flags & VmFlag.LOCKED for vma in mapping.vmas)
-
-    def _mlocked(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Which of these pages a locked vma maps."""
-        locked = np.zeros(rows.size, np.bool_)
-        for source, mine in self.memory.by_node(self.list.source[rows]):
-            for vma, _, mapped in self.memory.mappers(source, self.list.pfn[rows[mine]]):
-                if vma.vm_flags & VmFlag.LOCKED:
-                    locked[mine[mapped]] = True
-        return locked
 
     def _under_writeback(self, rows: Rows) -> npt.NDArray[np.bool_]:
         result = np.zeros(rows.size, np.bool_)

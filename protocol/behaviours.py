@@ -192,6 +192,11 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "with -EPERM, for good",
     ),
     Behaviour(
+        "mlocked_is_active",
+        "K 6.1",
+        "numa_maps counts a page that a locked vma maps as active: it is on no list of its own",
+    ),
+    Behaviour(
         "madvise_populates",
         "madvise(2)",
         "MADV_POPULATE_READ and MADV_POPULATE_WRITE exist",
@@ -220,11 +225,6 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "empty_preferred_is_local",
         "K 4.36",
         "PREFERRED without a node becomes LOCAL, with an empty mask, not one of all nodes",
-    ),
-    Behaviour(
-        "balancing_reads_as_default",
-        "K 6.2",
-        "numa_maps writes a policy with NUMA_BALANCING as default",
     ),
     Behaviour(
         "mems_allowed_is_told",

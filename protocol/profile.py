@@ -51,13 +51,13 @@ class Profile:
     get_mempolicy_wants_all_bits: bool
     ptrace_decides_who_may_move: bool
     mlocked_pages_stay: bool
+    mlocked_is_active: bool
     madvise_populates: bool
     zero_page_is_efault: bool
     untouched_is_efault: bool
     mode_flags: bool
     policy_mask_is_intersected: bool
     empty_preferred_is_local: bool
-    balancing_reads_as_default: bool
     mems_allowed_is_told: bool
     home_node: bool
     shared_interleave_biased: bool
@@ -109,13 +109,13 @@ SEED = Profile(
     get_mempolicy_wants_all_bits=True,
     ptrace_decides_who_may_move=False,
     mlocked_pages_stay=True,
+    mlocked_is_active=False,
     madvise_populates=False,
     zero_page_is_efault=False,
     untouched_is_efault=False,
     mode_flags=False,
     policy_mask_is_intersected=False,
     empty_preferred_is_local=False,
-    balancing_reads_as_default=False,
     mems_allowed_is_told=False,
     home_node=False,
     shared_interleave_biased=False,
@@ -167,13 +167,13 @@ MODERN = Profile(
     get_mempolicy_wants_all_bits=False,
     ptrace_decides_who_may_move=True,
     mlocked_pages_stay=False,
+    mlocked_is_active=True,
     madvise_populates=True,
     zero_page_is_efault=True,
     untouched_is_efault=True,
     mode_flags=True,
     policy_mask_is_intersected=True,
     empty_preferred_is_local=True,
-    balancing_reads_as_default=True,
     mems_allowed_is_told=True,
     home_node=True,
     shared_interleave_biased=True,

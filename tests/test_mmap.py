@@ -204,13 +204,15 @@ def test_giving_rights_disturbs_nobody(lab: Lab) -> None:
     assert lab.store(where, 0, 1) == 0
 
 
-def test_a_hole_in_the_range_is_enomem_and_changes_nothing(lab: Lab) -> None:
+def test_a_hole_in_the_range_is_enomem_and_ends_the_change(lab: Lab) -> None:
     pid = lab.spawn()
     start = lab.mapped(pid, 2, at=0x100)
     lab.mapped(pid, 2, at=0x103)
-    before = ranges(lab, pid)
-    assert mprotect(lab, pid, start, 5, PROT_READ) == -errno.ENOMEM
-    assert ranges(lab, pid) == before
+    above = (0x103, 0x105, RW)
+    assert mprotect(lab, pid, start - 1, 2, PROT_READ) == -errno.ENOMEM
+    assert ranges(lab, pid) == [(0x100, 0x102, RW), above]
+    assert mprotect(lab, pid, start + 1, 4, PROT_READ) == -errno.ENOMEM
+    assert ranges(lab, pid) == [(0x100, 0x101, RW), (0x101, 0x102, PROT_READ), above]
 
 
 def test_no_length_is_no_change(lab: Lab) -> None:
