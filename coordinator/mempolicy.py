@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from coordinator.calls import Ask, Steps, ask_all, down_read, up_read
+from coordinator.life import State
 from coordinator.mem_map import PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.migrate import migrate_pages, migrate_vmas
-from coordinator.mm import NOT_MIGRATABLE, Mm, Vma, VmFlag
+from coordinator.mm import NOT_MIGRATABLE, Mm, Pte, Vma, VmFlag
 from coordinator.pagelist import Nodes, PageList, Settings, new_page_t
 from protocol.messages import MigratePrep
 from protocol.nodemask import node_remap
@@ -79,25 +80,32 @@ def vma_migratable(vma: Vma, profile: Profile) -> bool:
     return not vma.vm_flags & NOT_MIGRATABLE
 
 
-def check_range(memory: Memory, mm: Mm, source: int, flags: int, pagelist: PageList) -> None:
+def check_range(memory: Memory, mm: Mm, source: int, flags: int, pagelist: PageList) -> int:
     """Queue the pages of ``mm`` on node ``source`` that may be migrated, in address order (K 1.17).
 
     A page that somebody is busy with is not on the LRU for this purpose: left where it is (K 1.15).
+    Returns how many were left so, migration entries included.
     """
-    frames = memory.mem_map[source]
+    frames, left = memory.mem_map[source], 0
     for vma in mm.vmas:
         if not vma_migratable(vma, memory.profile):
             continue
+        left += int(np.count_nonzero((vma.bits & Pte.ENTRY != 0) & (vma.nid == source)))
         slot = vma.present()
         slot = slot[vma.nid[slot] == source]
         pfn = vma.pfn[slot]
         wanted = ~frames.test(pfn, PageFlag.HELD)
         if not flags & MPOL_MF_MOVE_ALL:
-            wanted &= frames.mapcount[pfn] == 1
+            alone = frames.mapcount[pfn] == 1
+            left += int(np.count_nonzero(alone & ~wanted))
+            wanted &= alone
+        else:
+            left += int(np.count_nonzero(~wanted))
         slot, pfn = slot[wanted], pfn[wanted]
         if slot.size:
             pagelist.add(vma.nid[slot], pfn, slot + vma.start)
             frames.set(pfn, PageFlag.HELD)
+    return left
 
 
 def migrate_prep(memory: Memory) -> Steps[None]:
@@ -118,10 +126,14 @@ def migrate_to_node(
     """Move what ``mm`` has on ``source`` to ``dest``; pages not moved, or -errno (K 1.13)."""
     yield from migrate_prep(memory)
     pagelist = PageList(mm.pid)
-    check_range(memory, mm, source, flags, pagelist)
-    if not pagelist.rows:
-        return 0
-    return (yield from migrate_pages(memory, pagelist, get_new_page, dest, settings))
+    left = check_range(memory, mm, source, flags, pagelist)
+    result = 0
+    if pagelist.rows:
+        result = yield from migrate_pages(memory, pagelist, get_new_page, dest, settings)
+        left += pagelist.count(State.SKIPPED)
+    if result < 0 or not memory.profile.unisolated_are_counted:
+        return result
+    return result + left
 
 
 def do_migrate_pages(

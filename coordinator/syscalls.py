@@ -13,7 +13,7 @@ from coordinator.calls import Steps, down_read, up_read
 from coordinator.cpuset import mems_allowed, mems_charged
 from coordinator.cred import ptrace_may_access, same_user
 from coordinator.life import State
-from coordinator.mem_map import PageFlag, Rows
+from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
 from coordinator.mempolicy import (
     MPOL_MF_MOVE,
@@ -22,10 +22,11 @@ from coordinator.mempolicy import (
     migrate_prep,
     new_node_page,
     new_page_node,
-    vma_migratable,
 )
 from coordinator.migrate import migrate_pages
-from coordinator.mm import Mm, Pages, Pte, Task, Vma, VmFlag
+from coordinator.mm import Pages, Task
+from coordinator.move_pages import Move, do_pages_stat, leading
+from coordinator.page_status import find_movable, find_pages
 from coordinator.pagelist import PageList, Settings
 from protocol.profile import Profile
 from protocol.syscalls import MigratePages, MovedPages, MovePages
@@ -138,28 +139,73 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
 def sys_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> Steps[MovedPages]:
     """move_pages(2): value and status array (K 4.11 - 4.21)."""
     error, task = _check_move_pages(memory, kernel, asked)
-    if task is not None:
-        error = _check_arrays(memory, task, asked)
-    status = asked.status.copy()
+    first = kernel.profile.move_pages_checks_first
+    if task is not None and first:
+        error = _check_sizes(memory, asked) or _check_entries(memory, task, asked)[1]
     if task is None or error:
-        return MovedPages(error, status)
-    found = np.zeros(asked.count, np.int32)
+        return MovedPages(error, asked.status)
+    status = asked.status.copy()
     page = asked.address[: asked.count] // np.uint64(memory.topology.page_size)
-    value = 0
     yield from down_read(task.mm)
     try:
-        if asked.query:
-            _find_pages(memory, kernel.profile, task.mm, page, found)
-        else:
+        if not asked.query:
             yield from migrate_prep(memory)
-            value = yield from _move(memory, kernel, task, asked, page, found)
+        if first:
+            value = yield from _move_at_once(memory, kernel, task, asked, page, status)
+        elif asked.query:
+            value = do_pages_stat(memory, task.mm, asked.count, page, status)
+        else:
+            value = yield from _entry_by_entry(memory, kernel, task, asked, page, status)
     finally:
         up_read(memory, task.mm)
-    if value >= 0:
-        room = min(status.size, asked.count)
-        status[:room] = found[:room]
-        value = value if room == asked.count else -EFAULT
     return MovedPages(value, status)
+
+
+def _entry_by_entry(
+    memory: Memory,
+    kernel: Kernel,
+    task: Task,
+    asked: MovePages,
+    page: Pages,
+    status: npt.NDArray[np.int32],
+) -> Steps[int]:
+    stop, error = _check_entries(memory, task, asked)
+    settings = _settings(memory, kernel, asked)
+    move_all = bool(asked.flags & MPOL_MF_MOVE_ALL)
+    where = page, asked.node[: asked.count], status
+    move = Move(memory, task.mm, settings, asked.count, *where, move_all, stop, error)
+    return (yield from move.run())
+
+
+def _settings(memory: Memory, kernel: Kernel, asked: MovePages) -> Settings:
+    return Settings(
+        kernel.chunk_pages,
+        fallback=kernel.profile.allocation_falls_back,
+        local=cpu_node(memory, asked.caller),
+        mems_allowed=mems_charged(memory, asked.caller),
+        caller=asked.caller,
+    )
+
+
+def _move_at_once(
+    memory: Memory,
+    kernel: Kernel,
+    task: Task,
+    asked: MovePages,
+    page: Pages,
+    status: npt.NDArray[np.int32],
+) -> Steps[int]:
+    """All entries in one list; the status array is written at the end, if all went well."""
+    found, value = np.zeros(asked.count, np.int32), 0
+    if asked.query:
+        find_pages(memory, kernel.profile, task.mm, page, found)
+    else:
+        value = yield from _move(memory, kernel, task, asked, page, found)
+    if value < 0:
+        return value
+    room = min(status.size, asked.count)
+    status[:room] = found[:room]
+    return value if room == asked.count else -EFAULT
 
 
 def _check_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> tuple[int, Task | None]:
@@ -178,66 +224,30 @@ def _check_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> tuple
     return 0, task
 
 
-def _check_arrays(memory: Memory, task: Task, asked: MovePages) -> int:
-    """All entries before any work: the first bad one decides (K 4.12, 4.13).
-
-    The kernel keeps PAGE_TO_NODE bytes for each entry; it has no more memory than the machine.
-    """
+def _check_sizes(memory: Memory, asked: MovePages) -> int:
+    """The kernel keeps PAGE_TO_NODE bytes for each entry; it has no more than the machine."""
     if asked.count > ULONG_MAX // PAGE_TO_NODE - 1:
         return -E2BIG
     memory_bytes = sum(node.frames for node in memory.topology.nodes) * memory.topology.page_size
-    if (asked.count + 1) * PAGE_TO_NODE > memory_bytes:
-        return -ENOMEM
+    return -ENOMEM if (asked.count + 1) * PAGE_TO_NODE > memory_bytes else 0
+
+
+def _check_entries(memory: Memory, task: Task, asked: MovePages) -> tuple[int, int]:
+    """How many entries are right, and what is wrong with the next one (K 4.12, 4.13)."""
     if asked.query:
-        return -EFAULT if asked.address.size < asked.count else 0
+        return asked.count, -EFAULT if asked.address.size < asked.count else 0
     readable = min(asked.address.size, asked.node.size, asked.count)
     online = [nid for nid in memory.nids if nid not in memory.lost]
     there = np.isin(asked.node[:readable], _ids(online))
     allowed = np.isin(asked.node[:readable], _ids(sorted(mems_allowed(memory, task))))
-    if not (there & allowed).all():
-        return -EACCES if there[np.argmin(there & allowed)] else -ENODEV
-    return -EFAULT if readable < asked.count else 0
+    right = leading(there & allowed)
+    if right < readable:
+        return right, -EACCES if there[right] else -ENODEV
+    return right, -EFAULT if readable < asked.count else 0
 
 
 def _ids(nids: Iterable[int]) -> npt.NDArray[np.int32]:
     return np.array(list(nids), np.int32)
-
-
-def _find_pages(
-    memory: Memory, profile: Profile, mm: Mm, page: Pages, status: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
-    """Node of each page, or -ENOENT / -EFAULT, into ``status``; returns (nid, pfn) of each."""
-    nid, pfn = np.zeros(page.size, np.uint8), np.zeros(page.size, np.uint32)
-    last = mm.vmas[-1].end if mm.vmas else 0
-    for vma, rows in mm.by_vma(page):
-        if vma is None:
-            status[rows] = -EFAULT
-            if profile.hole_below_vma_is_enoent:
-                status[rows[page[rows] < last]] = -ENOENT
-            continue
-        if vma.vm_flags & VmFlag.PFNMAP:
-            status[rows] = -EFAULT if profile.pfnmap_is_efault else -ENOENT
-            continue
-        slot = (page[rows] - np.uint64(vma.start)).astype(np.intp)
-        present = (vma.bits[slot] & Pte.PRESENT) != 0
-        nid[rows], pfn[rows] = vma.nid[slot], vma.pfn[slot]
-        status[rows] = np.where(
-            present, vma.nid[slot].astype(np.int32), _absent(vma, slot, profile)
-        )
-    return nid, pfn
-
-
-def _absent(vma: Vma, slot: Rows, profile: Profile) -> npt.NDArray[np.int32]:
-    """-ENOENT, or -EFAULT for the zero page and where it would be (K 4.17); for absent pages."""
-    bits = vma.bits[slot]
-    status = np.full(slot.size, -ENOENT, np.int32)
-    if vma.file is None:
-        zero = (bits & (Pte.ENTRY | Pte.ACCESSED)) == Pte.ACCESSED
-        if profile.zero_page_is_efault:
-            status[zero] = -EFAULT
-        if profile.untouched_is_efault:
-            status[~zero & ((bits & Pte.ENTRY) == 0)] = -EFAULT
-    return status
 
 
 def _move(
@@ -248,11 +258,7 @@ def _move(
     page: Pages,
     status: npt.NDArray[np.int32],
 ) -> Steps[int]:
-    nid, pfn = _find_pages(memory, kernel.profile, task.mm, page, status)
-    if kernel.profile.move_pages_checks_vma:
-        for vma, rows in task.mm.by_vma(page):
-            if vma is not None and not vma_migratable(vma, kernel.profile):
-                status[rows] = -EFAULT
+    nid, pfn = find_movable(memory, task.mm, page, status)
     found = np.flatnonzero(status >= 0)
     wanted = asked.node[: asked.count]
     todo = found[status[found] != wanted[found]]
@@ -275,13 +281,7 @@ def _move(
     memory.hold(nid[todo], pfn[todo])
     pagelist = PageList(task.mm.pid)
     pagelist.add(nid[todo], pfn[todo], page[todo].astype(np.int64))
-    settings = Settings(
-        kernel.chunk_pages,
-        fallback=kernel.profile.allocation_falls_back,
-        local=cpu_node(memory, asked.caller),
-        mems_allowed=mems_charged(memory, asked.caller),
-        caller=asked.caller,
-    )
+    settings = _settings(memory, kernel, asked)
     entry = _first_entry(frame, found, todo)
     value = yield from migrate_pages(memory, pagelist, new_page_node, wanted[entry], settings)
     skipped = pagelist.state == State.SKIPPED

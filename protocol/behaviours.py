@@ -282,8 +282,19 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "move_pages(2) answers -EFAULT for pages of a vma that is not migratable",
     ),
     Behaviour(
+        "move_pages_checks_first",
+        "K 4.12 - 4.16",
+        "move_pages(2) checks all entries and then moves their pages as one list, not in batches; "
+        "E2BIG and ENOMEM for their number; statuses are written at the end",
+    ),
+    Behaviour(
         "last_vma_skipped",
         "K 2.4",
         "migrate_vmas never offers the last vma (a bug until 2.6.29; a switch, off by default)",
+    ),
+    Behaviour(
+        "unisolated_are_counted",
+        "K 1.15",
+        "migrate_pages(2) counts pages that it could not isolate (since 6.7; off by default)",
     ),
 )

@@ -68,8 +68,10 @@ class Profile:
     unmapped_default_passes: bool
     anon_vma_is_forked: bool
     move_pages_checks_vma: bool
+    move_pages_checks_first: bool
     weighted_interleave: bool = False
     last_vma_skipped: bool = False
+    unisolated_are_counted: bool = False
 
 
 SEED = Profile(
@@ -126,6 +128,7 @@ SEED = Profile(
     unmapped_default_passes=True,
     anon_vma_is_forked=False,
     move_pages_checks_vma=False,
+    move_pages_checks_first=True,
 )
 MODERN = Profile(
     name="modern",
@@ -184,6 +187,7 @@ MODERN = Profile(
     unmapped_default_passes=False,
     anon_vma_is_forked=True,
     move_pages_checks_vma=True,
+    move_pages_checks_first=False,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}
 

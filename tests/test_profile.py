@@ -21,7 +21,12 @@ def test_every_behaviour_has_a_row_with_its_fact() -> None:
 def test_a_row_is_there_because_the_profiles_differ_or_it_is_a_switch() -> None:
     names = [row.field for row in BEHAVIOURS]
     same = [name for name in names if getattr(SEED, name) == getattr(MODERN, name)]
-    assert same == ["mbind_blocks_faults", "weighted_interleave", "last_vma_skipped"]
+    assert same == [
+        "mbind_blocks_faults",
+        "weighted_interleave",
+        "last_vma_skipped",
+        "unisolated_are_counted",
+    ]
 
 
 def test_the_page_in_the_documentation_is_the_table() -> None:

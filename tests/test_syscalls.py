@@ -181,6 +181,14 @@ def test_every_page_gets_its_own_status(make_lab: MakeLab, profile: Profile) -> 
     pages = [*touched, untouched, 0x150, last + 9]
     answer = lab.move(pid, pages, [1, 2, 3, 0, 1, 1, 1, 1, 1])
     hole = -errno.ENOENT if profile is SEED else -errno.EFAULT
+    if profile is MODERN:
+        # The pinned page ends the call: it and the three after the next were not done (K 4.15).
+        assert answer.value == 4
+        assert answer.status.tolist()[:6] == [1, 2, 3, 0, PREFILL, -errno.EACCES]
+        assert answer.status.tolist()[6:] == [PREFILL] * 3
+        # A page that is listed for two nodes in turn goes to the one and then to the other.
+        assert lab.where(pid, first, 5) == [1, 3, 0, 0, 0]
+        return
     assert answer.value == 1
     assert answer.status.tolist() == [
         1,

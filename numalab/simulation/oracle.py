@@ -302,7 +302,7 @@ def sys_move_pages(
         return -errno.E2BIG, []
     if nodes is None:
         return 0, [_stat_page(machine, process, page) for page in pages]
-    if any(node not in machine.free for node in nodes):
+    if not machine.modern and any(node not in machine.free for node in nodes):
         return -errno.ENODEV, []
     return do_move_pages(machine, process, pages, nodes, bool(flags & MPOL_MF_MOVE_ALL))
 
@@ -323,6 +323,8 @@ def do_move_pages(
     machine: Machine, process: Process, pages: Sequence[int], nodes: Sequence[int], move_all: bool
 ) -> tuple[int, list[int]]:
     """Isolate what may move, then one migrate_pages() for all targets (K 4.15, 4.17, 4.20)."""
+    if machine.modern:
+        return do_pages_move(machine, process, pages, nodes, move_all)
     pagelist: list[Name] = []
     statuses: list[int] = []
     row_of: dict[Name, int] = {}
@@ -332,8 +334,6 @@ def do_move_pages(
         if status >= 0:
             # The first row that names a page is the one that its move reports to (K 4.21).
             name = present[page]
-            if machine.modern and name in row_of:
-                raise Undetermined("what 6.1 does with a page listed twice depends on its batches")
             row_of.setdefault(name, row)
             if status == node:
                 pass
@@ -343,9 +343,47 @@ def do_move_pages(
                 status = isolate_lru_page(machine, name, pagelist)
         statuses.append(status)
     if not pagelist:
-        return (0, statuses) if machine.modern else (-errno.ENOENT, [])
+        return -errno.ENOENT, []
     result: dict[Name, int] = {}
     value = migrate_pages(machine, pagelist, lambda name: nodes[row_of[name]], result)
     for name, status in result.items():
         statuses[row_of[name]] = status
     return value, statuses if value >= 0 else []
+
+
+def do_pages_move(
+    machine: Machine, process: Process, pages: Sequence[int], nodes: Sequence[int], move_all: bool
+) -> tuple[int, list[int]]:
+    """6.1: neighbours for one node are one list; what is not reached stays 0 (K 4.13 - 4.16)."""
+    statuses = [0] * len(pages)
+    batch: list[int] = []
+    pagelist: list[Name] = []
+
+    def flush() -> int:
+        rows, names = list(batch), list(pagelist)
+        batch.clear()
+        pagelist.clear()
+        value = migrate_pages(machine, names, lambda _: nodes[rows[0]]) if names else 0
+        if value == 0:
+            for row in rows:
+                statuses[row] = nodes[row]
+        return value
+
+    for row, (page, node) in enumerate(zip(pages, nodes, strict=True)):
+        if node not in machine.free:
+            flush()
+            return -errno.ENODEV, statuses
+        if batch and nodes[batch[0]] != node and (value := flush()):
+            return value if value < 0 else value + len(pages) - row, statuses
+        status = _stat_page(machine, process, page)
+        if status >= 0 and status != node:
+            name = next(area.present[page] for area in process.areas if page in area.present)
+            if machine.mapcount(name) > 1 and not move_all:
+                status = -errno.EACCES
+            elif (status := isolate_lru_page(machine, name, pagelist)) == 0:
+                batch.append(row)
+                continue
+        statuses[row] = status
+        if value := flush():
+            return value if value < 0 else value + len(pages) - row - 1, statuses
+    return flush(), statuses
