@@ -32,19 +32,19 @@ def set_mempolicy(place: Place, pid: int, mode: str, nodes: str, as_json: bool) 
 @click.command("get-mempolicy", cls=AboutTasks)
 @remote
 @click.argument("pid", type=options.task, metavar="PID")
-@click.argument("address", type=options.address, metavar="[ADDRESS]", required=False)
+@click.argument("start", type=options.address, metavar="[ADDRESS]", required=False)
 @json_option
-def get_mempolicy(place: Place, pid: int, address: int | None, as_json: bool) -> int:
+def get_mempolicy(place: Place, pid: int, start: int | None, as_json: bool) -> int:
     """Tell the policy of a task, or of one of its addresses, as get_mempolicy(2) does."""
     from numalab import policy_commands
 
-    return run(policy_commands.get_mempolicy, as_json, place, pid, address)
+    return run(policy_commands.get_mempolicy, as_json, place, pid, start)
 
 
 @click.command(cls=AboutTasks, epilog=_MODES)
 @remote
 @click.argument("pid", type=options.task, metavar="PID")
-@click.argument("address", type=options.address, metavar="ADDRESS")
+@click.argument("start", type=options.address, metavar="ADDRESS")
 @click.argument("pages", type=click.IntRange(1), metavar="PAGES")
 @click.argument("mode")
 @click.argument("nodes", required=False, default="")
@@ -55,7 +55,7 @@ def get_mempolicy(place: Place, pid: int, address: int | None, as_json: bool) ->
 def mbind(
     place: Place,
     pid: int,
-    address: int,
+    start: int,
     pages: int,
     mode: str,
     nodes: str,
@@ -68,7 +68,7 @@ def mbind(
     from numalab import policy_commands
 
     flags = policy_commands.mbind_flags(move=move, move_all=move_all, strict=strict)
-    return run(policy_commands.mbind, as_json, place, pid, address, pages, mode, nodes, flags)
+    return run(policy_commands.mbind, as_json, place, pid, start, pages, mode, nodes, flags)
 
 
 COMMANDS = (set_mempolicy, get_mempolicy, mbind)
