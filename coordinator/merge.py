@@ -41,15 +41,34 @@ def merge_vmas(memory: Memory, task: Task, start: int, end: int) -> None:
         area = mm.find(first)
         if area is None or area.start != first:
             continue
-        before, after = mm.find(area.start - 1), mm.find(area.end)
-        below = before is not None and _joins(before, area, area, memory.profile)
-        above = after is not None and _joins(area, after, area, memory.profile)
-        if below and above and before is not None and after is not None:
-            above = _compatible(before, after, memory.profile)
+        below, above = _neighbours(mm, area, memory.profile)
         if above:
             _join(memory, task, area.end)
         if below:
             _join(memory, task, area.start)
+
+
+def merge_new_vma(memory: Memory, task: Task, area: Vma) -> None:
+    """``merge_vmas`` for what mmap(2) has just mapped."""
+    if not memory.profile.mmap_joins_upper_first:
+        merge_vmas(memory, task, area.start, area.end)
+        return
+    after = task.mm.find(area.end)
+    if after is not None and _joins(area, after, area, memory.profile):
+        _join(memory, task, area.end)
+    before = task.mm.find(area.start - 1)
+    if before is not None and _joins(before, area, area, memory.profile):
+        _join(memory, task, area.start)
+
+
+def _neighbours(mm: Mm, area: Vma, profile: Profile) -> tuple[bool, bool]:
+    """Whether the area joins the vma below it, and that above it; rather below than above."""
+    before, after = mm.find(area.start - 1), mm.find(area.end)
+    below = before is not None and _joins(before, area, area, profile)
+    above = after is not None and _joins(area, after, area, profile)
+    if below and above and before is not None and after is not None:
+        above = _compatible(before, after, profile)
+    return below, above
 
 
 def _joins(lower: Vma, upper: Vma, area: Vma, profile: Profile) -> bool:

@@ -14,7 +14,7 @@ from coordinator.fault import Access, handle_mm_fault
 from coordinator.frames import revoke
 from coordinator.mem_map import Nids, PageFlag, Pfns
 from coordinator.memory import Memory
-from coordinator.merge import INDEX_MAX, merge_vmas, new_anon_vma
+from coordinator.merge import INDEX_MAX, merge_new_vma, merge_vmas, new_anon_vma
 from coordinator.mm import (
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
@@ -82,7 +82,9 @@ def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
                 return -ENOMEM
         if not _enter_vma(memory, task, start, pages, asked):
             return -ENOMEM
-        merge_vmas(memory, task, start, start + pages)
+        vma = mm.find(start)
+        assert vma is not None
+        merge_new_vma(memory, task, vma)
     finally:
         up_write(memory, mm)
     if asked.flags & (MAP_POPULATE | MAP_LOCKED):

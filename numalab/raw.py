@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 #: The largest number that a message carries; a longer mask is as wrong as one of this length.
 _LONG_MAX = (1 << 63) - 1
+_ULONG_MAX = (1 << 64) - 1
+#: A mode is an int, which the kernel then takes for an unsigned one.
+_UINT_MAX = (1 << 32) - 1
 
 
 class RawCalls:
@@ -48,6 +51,7 @@ class RawCalls:
 
     async def set_mempolicy(self, mode: int, nodemask: bytes | None, maxnode: int) -> int:
         """set_mempolicy(2): 0 or -errno (K 4.33)."""
+        mode &= _UINT_MAX
         return await self._value(SetMempolicy(self._pid, mode, nodemask, min(maxnode, _LONG_MAX)))
 
     async def get_mempolicy(
@@ -73,7 +77,10 @@ class RawCalls:
         flags: int,
     ) -> int:
         """mbind(2): 0 or -errno (K 4.22)."""
-        maxnode = min(maxnode, _LONG_MAX)
+        address, length, mode, maxnode, flags = (
+            min(number & _ULONG_MAX, _LONG_MAX)
+            for number in (address, length, mode, maxnode, flags)
+        )
         return await self._value(Mbind(self._pid, address, length, mode, nodemask, maxnode, flags))
 
     async def move_pages(

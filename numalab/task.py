@@ -249,12 +249,14 @@ class Task:
         mask = user_mask(self._machine.nodes(nodes))
         await self._machine.call(Mbind(self.pid, address, length, mode, mask, MAXNODE, flags))
 
-    async def set_mempolicy_home_node(self, address: int, length: int, home_node: int) -> None:
+    async def set_mempolicy_home_node(
+        self, address: int, length: int, home_node: int, flags: int = 0
+    ) -> None:
         """set_mempolicy_home_node(2): where BIND and PREFERRED_MANY of a range begin to look.
 
         Errors: EINVAL, ENOENT, EOPNOTSUPP, ENOSYS (K 5.9).
         """
-        asked = SetMempolicyHomeNode(self.pid, address, length, home_node, 0)
+        asked = SetMempolicyHomeNode(self.pid, address, length, home_node, flags)
         await self._machine.call(asked)
 
     async def move_pages(

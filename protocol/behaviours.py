@@ -272,6 +272,11 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "a child of fork has anon_vmas of its own, which joining of neighbours takes into account",
     ),
     Behaviour(
+        "mmap_joins_upper_first",
+        "K 4.30",
+        "what mmap(2) maps between two that cannot be joined goes to the upper one",
+    ),
+    Behaviour(
         "weighted_interleave",
         "K 5.8",
         "there is WEIGHTED_INTERLEAVE (since 6.9; a switch, off by default)",

@@ -69,6 +69,7 @@ class Profile:
     anon_vma_is_forked: bool
     move_pages_checks_vma: bool
     move_pages_checks_first: bool
+    mmap_joins_upper_first: bool
     weighted_interleave: bool = False
     last_vma_skipped: bool = False
     unisolated_are_counted: bool = False
@@ -129,6 +130,7 @@ SEED = Profile(
     anon_vma_is_forked=False,
     move_pages_checks_vma=False,
     move_pages_checks_first=True,
+    mmap_joins_upper_first=False,
 )
 MODERN = Profile(
     name="modern",
@@ -188,6 +190,7 @@ MODERN = Profile(
     anon_vma_is_forked=True,
     move_pages_checks_vma=True,
     move_pages_checks_first=False,
+    mmap_joins_upper_first=True,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}
 

@@ -128,7 +128,8 @@ def test_k_5_1_relative_nodes_count_the_allowed_ones(make_lab: Labs) -> None:
         (MODERN, Mode.BIND | STATIC, (0, 1, 2, 3), "bind=static:0-3"),
         (MODERN, Mode.INTERLEAVE | RELATIVE, (0, 2), "interleave=relative:0,2"),
         (MODERN, Mode.PREFERRED_MANY, (0, 1), "prefer (many):0-1"),
-        (MODERN, Mode.BIND | BALANCING, (0,), "default"),
+        (MODERN, Mode.BIND | BALANCING, (0,), "bind=balancing:0"),
+        (MODERN, Mode.BIND | STATIC | BALANCING, (0,), "bind=static|balancing:0"),
         (WEIGHTED, Mode.WEIGHTED_INTERLEAVE, (0, 2), "weighted interleave:0,2"),
     ],
 )
