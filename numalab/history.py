@@ -12,81 +12,13 @@ import errno
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
 from numalab.checker import Finding, invalid
 from numalab.orders import IndefiniteError
+from numalab.registers import FileWords, PrivateWords, Register, Words, Write
 from protocol.messages import Done
 
 PROT_READ, PROT_WRITE = 1, 2
-#: A register with more writes than this is rid of those that nobody can see any more.
-WRITES_KEPT = 24
-
-T = TypeVar("T")
-
-
-@dataclass(slots=True, eq=False)
-class Write(Generic[T]):
-    """It happened once between ``start`` and ``end``; end is inf while nobody knows whether.
-
-    inherited: by a fork, and exactly one of the inherited writes of a register happened.
-    """
-
-    value: T
-    start: float
-    end: float = math.inf
-    inherited: bool = False
-
-
-class Register(Generic[T]):
-    """All writes to one place that somebody may still see."""
-
-    def __init__(self, writes: list[Write[T]]) -> None:
-        self.writes = writes
-
-    def begin(self, value: T, now: float, oldest: float) -> Write[T]:
-        """A write starts.  ``oldest``: no operation that still runs started before."""
-        if len(self.writes) > WRITES_KEPT:
-            latest = self._latest(oldest)
-            self.writes = [write for write in self.writes if write.end >= latest]
-        write = Write(value, now)
-        self.writes.append(write)
-        return write
-
-    def possible(self, start: float, end: float) -> list[Write[T]]:
-        """The writes that may have been current at some moment of ``start`` .. ``end``."""
-        latest = self._latest(start)
-        return [write for write in self.writes if write.start <= end and write.end >= latest]
-
-    def observe(self, write: Write[T], end: float) -> None:
-        """Somebody saw it: it had happened by ``end``."""
-        write.end = min(write.end, end)
-        if write.inherited:
-            self.writes = [w for w in self.writes if w is write or not w.inherited]
-
-    def _latest(self, start: float) -> float:
-        """What ended before this moment was overwritten before ``start``."""
-        return max((w.start for w in self.writes if w.end < start), default=-math.inf)
-
-
-class Words:
-    """The contents of one page of an address space: a register for each word ever touched."""
-
-    def __init__(self) -> None:
-        self.registers: dict[int, Register[int]] = {}
-
-    def at(self, offset: int) -> Register[int]:
-        if offset not in self.registers:
-            self.registers[offset] = Register([Write(0, -math.inf, -math.inf)])
-        return self.registers[offset]
-
-    def copy(self, start: float, end: float) -> Words:
-        """What a fork between ``start`` and ``end`` gives the child."""
-        copy = Words()
-        for offset, register in self.registers.items():
-            writes = register.possible(start, end)
-            copy.registers[offset] = Register([Write(w.value, start, end, True) for w in writes])
-        return copy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,9 +77,10 @@ def outcome_of(result: object) -> Outcome:
 
 @dataclass(slots=True, eq=False)
 class Operation:
-    """Something a task asks for.  kind: load store map unmap protect fork exit.
+    """Something a task asks for.  kind: load store map unmap protect discard lock fork exit.
 
-    address, length: in bytes.  value: of a store.  prot, shared: of map and protect.
+    address, length: in bytes.  value: of a store.  prot, shared: of map and protect.  file, pgoff:
+    of map, which file (empty: none) and from which page of it.  discard is MADV_DONTNEED.
     """
 
     kind: str
@@ -157,6 +90,8 @@ class Operation:
     value: int = 0
     prot: int = 0
     shared: bool = False
+    file: str = ""
+    pgoff: int = 0
     start: float = 0.0
     words: list[tuple[Register[int], Write[int]]] = field(default_factory=list)
     rights: list[tuple[Register[Rights], Write[Rights]]] = field(default_factory=list)
@@ -174,11 +109,22 @@ class History:
         self.spaces: dict[int, Space] = {}
         self.findings: list[Finding] = []
         self.checked = 0
+        #: The pages of each file, which all who map it share.
+        self.files: dict[str, dict[int, FileWords]] = {}
         self._running: dict[int, Operation] = {}
 
     def spawned(self, pid: int) -> None:
         """A task with an empty address space."""
         self.spaces[pid] = Space()
+
+    def cloned(self, pid: int, tid: int) -> None:
+        """``tid`` is a thread: it has the address space of ``pid``."""
+        space = self.spaces[pid]
+        self.spaces[tid] = Space(space.rights, space.uncertain)
+
+    def _share(self, pid: int, other: int) -> bool:
+        """Whether two tasks have one address space."""
+        return self.spaces[pid].rights is self.spaces[other].rights
 
     def vanished(self, pid: int) -> None:
         """The machine ended the task by itself (its client's lease ran out), at any moment."""
@@ -204,27 +150,54 @@ class History:
                 for rights in self._rights(operation, now, math.inf):
                     if rights is not None:
                         self._add_store(operation, rights.words, now)
-            case "unmap" | "protect":
+            case "unmap" | "protect" | "discard":
                 for page in self._pages(operation):
                     if page in space.rights:
-                        self._add_rights(operation, space.rights[page], now)
+                        self._add_rights(operation, page, now)
+            case "lock":
+                for rights in self._rights_of(operation, now):
+                    rights.words.copied(now)
             case "exit":
                 space.exit = (min(space.exit[0], now), space.exit[1])
         return operation
 
     def _add_store(self, operation: Operation, words: Words, now: float) -> None:
         register = words.at(operation.address % self.page_size)
+        if any(known is register for known, _ in operation.words):
+            return
+        words.copied(operation.start)
         write = register.begin(operation.value, operation.start, self.oldest(now))
         operation.words.append((register, write))
 
-    def _add_rights(self, operation: Operation, register: Register[Rights], now: float) -> None:
+    def _add_rights(self, operation: Operation, page: int, now: float) -> None:
+        register = self.spaces[operation.pid].rights[page]
         new: list[Rights] = [None]
-        if operation.kind == "protect":
+        if operation.kind != "unmap":
             seen = _distinct([write.value for write in register.possible(now, math.inf)])
-            new = [Mapped(operation.prot, m.shared, m.words) for m in seen]
+            if operation.kind == "protect":
+                new = [Mapped(operation.prot, m.shared, m.words) for m in seen]
+            else:
+                new = [m if m.shared else Mapped(m.prot, False, m.words.fresh()) for m in seen]
         for rights in new:
             write = register.begin(rights, now, self.oldest(now))
             operation.rights.append((register, write))
+            if operation.kind == "discard" and rights is not None and not rights.shared:
+                self._join_stores(operation.pid, page, rights.words, now)
+
+    def _join_stores(self, pid: int, page: int, words: Words, now: float) -> None:
+        """Stores under way may land in these words, which are new at this page."""
+        for other in self._running.values():
+            if other.kind == "store" and self._share(other.pid, pid):
+                if other.address // self.page_size == page:
+                    self._add_store(other, words, now)
+
+    def _rights_of(self, operation: Operation, now: float) -> Iterator[Mapped]:
+        """All that may be mapped in the range, from now on."""
+        space = self.spaces[operation.pid]
+        for page in self._pages(operation):
+            if page in space.rights:
+                writes = space.rights[page].possible(now, math.inf)
+                yield from _distinct([write.value for write in writes])
 
     def _pages(self, operation: Operation) -> range:
         first = operation.address // self.page_size
@@ -237,7 +210,8 @@ class History:
 
     def _uncertain(self, pid: int) -> bool:
         """Something may be mapped where nobody has told us yet."""
-        mapping = any(o.kind == "map" and o.pid == pid for o in self._running.values())
+        maps = (other for other in self._running.values() if other.kind == "map")
+        mapping = any(self._share(other.pid, pid) for other in maps)
         return mapping or self.spaces[pid].uncertain
 
     # ---- ended -----------------------------------------------------------------------------
@@ -267,6 +241,9 @@ class History:
             case "exit":
                 if outcome.error == 0:
                     space.exit = (space.exit[0], min(space.exit[1], now))
+            case "discard" if outcome.error:
+                # Part of the range may be discarded: nobody knows which.
+                self._settle(operation, Outcome(outcome.error, definite=False), now)
             case _:
                 self._settle(operation, outcome, now)
 
@@ -292,10 +269,10 @@ class History:
         seen: list[int] = []
         found: list[tuple[Register[int], Write[int]]] = []
         for mapped in _distinct(rights, PROT_READ):
-            register = mapped.words.at(operation.address % self.page_size)
-            for write in register.possible(operation.start, now):
-                seen.append(write.value)
-                if write.value == outcome.value:
+            offset = operation.address % self.page_size
+            for value, register, write in mapped.words.seen(offset, operation.start, now):
+                seen.append(value)
+                if value == outcome.value:
                     found.append((register, write))
         if len(found) == 1:
             found[0][0].observe(found[0][1], now)
@@ -312,6 +289,7 @@ class History:
         writable = _distinct(rights, PROT_WRITE)
         if len(writable) == 1:
             self._settle(operation, outcome, now)
+            writable[0].words.written(now)
         if not writable and not (None in rights and self._uncertain(operation.pid)):
             self._blame(operation, now, "succeeded where nothing was mapped for writing")
 
@@ -330,18 +308,25 @@ class History:
     def _end_map(self, operation: Operation, outcome: Outcome, now: float) -> None:
         space = self.spaces[operation.pid]
         if outcome.error:
-            space.uncertain |= not outcome.definite
+            if not outcome.definite:
+                for other in self.spaces.values():
+                    other.uncertain |= other.rights is space.rights
             return
         operation.address = outcome.value
-        for page in self._pages(operation):
-            words = Words()
+        for index, page in enumerate(self._pages(operation)):
+            words = self._new_words(operation, index)
             register = space.at(page)
             mapped = Mapped(operation.prot, operation.shared, words)
             register.begin(mapped, operation.start, self.oldest(now)).end = now
-            for other in self._running.values():
-                if other.kind == "store" and other.pid == operation.pid:
-                    if other.address // self.page_size == page:
-                        self._add_store(other, words, now)
+            self._join_stores(operation.pid, page, words, now)
+
+    def _new_words(self, operation: Operation, index: int) -> Words:
+        """The contents of the page that is ``index`` pages into a new mapping."""
+        if not operation.file:
+            return Words()
+        pages = self.files.setdefault(operation.file, {})
+        of_file = pages.setdefault(operation.pgoff + index, FileWords())
+        return of_file if operation.shared else PrivateWords(of_file)
 
     def _end_fork(self, operation: Operation, child: int, now: float) -> None:
         """Every page of the child: shared, or a copy as of some moment of the fork."""
@@ -374,8 +359,9 @@ class History:
             for page, register in space.rights.items():
                 states = [write.value for write in register.possible(now, now)]
                 if len(states) == 1 and states[0] is not None:
-                    for offset, word in states[0].words.registers.items():
-                        values = frozenset(write.value for write in word.possible(now, now))
+                    words = states[0].words
+                    for offset in sorted(words.offsets()):
+                        values = frozenset(value for value, _, _ in words.seen(offset, now, now))
                         yield pid, page * self.page_size + offset, values
 
 

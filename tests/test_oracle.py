@@ -10,16 +10,12 @@ import pytest
 from numalab.simulation.oracle import (
     MPOL_MF_MOVE,
     MPOL_MF_MOVE_ALL,
-    Area,
-    Machine,
-    Page,
-    Process,
-    Undetermined,
     node_remap,
     pairs,
     sys_migrate_pages,
     sys_move_pages,
 )
+from numalab.simulation.oracle_machine import Area, Machine, Page, Process, Undetermined
 from protocol.nodemask import parse_list
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,14 +13,12 @@ import numpy.typing as npt
 from coordinator.coordinator import Coordinator
 from coordinator.mem_map import NO_NODE
 from coordinator.memory import Memory
-from coordinator.mm import UNCACHED, Mm, Pte
-from nodes.flags import HELD, ISOLATED, MAPPED, PINNED
+from coordinator.mm import MigrateHook, Pte, VmOperations
 from nodes.node import Node
 from nodes.zone import Zone
 from numalab.checker import I64, Entries, Frames, Kind
 from numalab.client import Client
 from numalab.faults import Rule, swarm
-from numalab.simulation import oracle
 from numalab.simulation.world import Make, World
 from protocol.core import Core
 from protocol.profile import PROFILES
@@ -33,7 +32,30 @@ FAULTS_END = 8.0
 PARTITION_SECONDS = 3.0
 LEASE_SECONDS = 30.0
 
+#: How often the acts of load_kinds.py are drawn at most.
+KINDS_OF_MEMORY = (
+    ("mapfile", 4),
+    ("special", 2),
+    ("lock", 2),
+    ("advise", 2),
+    ("clone", 1),
+    ("device", 2),
+    ("unlink", 1),
+    ("mbind", 2),
+    ("policy", 1),
+)
+
 U32 = npt.NDArray[np.uint32]
+
+#: vm_ops->migrate that gives always the same, by the name of a mapping.
+HOOKED = {"[hook passes]": 0, "[hook fails]": -errno.EIO, "[hook is positive]": 3}
+
+
+def _hook(value: int) -> MigrateHook:
+    return lambda memory, vma, from_nodes, to_nodes, flags: value
+
+
+HOOKS = {name: VmOperations(_hook(value)) for name, value in HOOKED.items()}
 
 _LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
 
@@ -96,6 +118,10 @@ def draw_plan(seed: int) -> Plan:
         ("hold", 2),
     ):
         weights[name] = draw.randint(1, most) if draw.random() < 0.6 else 0
+    kinds = random.Random(f"kinds of {seed}")
+    some = kinds.random() < 0.6
+    for name, most in KINDS_OF_MEMORY:
+        weights[name] = kinds.randint(1, most) if some and kinds.random() < 0.6 else 0
     if not weights["migrate"]:
         weights["move"] = max(1, weights["move"])
     plan = Plan(
@@ -159,6 +185,7 @@ class Cluster:
             heartbeat=self.plan.heartbeat,
             addresses={},
             profile=PROFILES[self.plan.profile],
+            vm_operations=HOOKS,
         )
 
     def _maker_of_node(self, nid: int) -> Make:
@@ -234,9 +261,11 @@ class Cluster:
             for vma in task.mm.vmas:
                 slot = np.flatnonzero(vma.bits & _LIVE)
                 kind = np.where(vma.bits[slot] & Pte.ENTRY, Kind.MIGRATION, Kind.PRESENT)
+                own = vma.mapping.id if vma.file is None else vma.file.id
+                owner = np.where(vma.bits[slot] & Pte.ANON, vma.mapping.id, own)
                 nid, pfn = vma.nid[slot], vma.pfn[slot]
                 generation = memory.generations(nid, pfn)
-                whose = vma.mapping.id, slot + vma.pgoff
+                whose = owner, slot + vma.pgoff
                 parts.append(_rows(kind, pid, slot + vma.start, nid, pfn, generation, *whose))
         for mapping in memory.mappings.values():
             if mapping.shared:
@@ -248,65 +277,16 @@ class Cluster:
         return Entries(*np.concatenate(parts, axis=1))
 
     def locate(self, pid: int, page: int) -> tuple[int, int] | None:
-        """(nid, pfn) of a page, by its entry or from the cache of its shared object."""
+        """(nid, pfn) of a page, by its entry or from the page cache that it reads."""
         vma = self.memory.tasks[pid].mm.find(page)
         assert vma is not None, f"page {page:#x} of task {pid} is in no vma"
         slot = page - vma.start
         if vma.bits[slot] & _LIVE:
             return int(vma.nid[slot]), int(vma.pfn[slot])
         index = slot + vma.pgoff
-        if vma.shared and vma.mapping.nid[index] != NO_NODE:
-            return int(vma.mapping.nid[index]), int(vma.mapping.pfn[index])
+        if vma.file is not None and vma.file.nid[index] != NO_NODE:
+            return int(vma.file.nid[index]), int(vma.file.pfn[index])
         return None
-
-    # ---- for the oracle --------------------------------------------------------------------
-
-    def describe(self) -> oracle.Machine:
-        """Everything that decides what a system call does, if nothing else runs."""
-        modern = self.plan.profile == "modern"
-        free = {nid: zone.count()["free"] for nid, zone in self.zones.items()}
-        zonelist = {
-            nid: (nid,) if modern else tuple(self.topology.zonelist(nid)) for nid in self.zones
-        }
-        machine = oracle.Machine(free, zonelist, modern)
-        for nid, zone in self.zones.items():
-            pfn, flags, *_ = zone.inventory()
-            for frame, is_ in zip(pfn.tolist(), flags.tolist(), strict=True):
-                machine.pages[nid, frame] = oracle.Page(
-                    nid,
-                    pins=int(is_ & PINNED != 0),
-                    locked=is_ & HELD != 0,
-                    lru=is_ & (MAPPED | ISOLATED) == MAPPED,
-                )
-        for pid, task in self.memory.tasks.items():
-            areas = _areas(task.mm)
-            machine.processes[pid] = oracle.Process(task.uid, task.capable, areas)
-        return machine
-
-    def has_uncached(self) -> bool:
-        """Whether some task maps memory of the uncached allocator."""
-        tasks = self.memory.tasks.values()
-        return any(vma.name == UNCACHED for task in tasks for vma in task.mm.vmas)
-
-    def placement(self) -> dict[tuple[int, int], int]:
-        """The node of every present page, by (pid, page)."""
-        return {
-            (pid, page): name[0]
-            for pid, task in self.memory.tasks.items()
-            for area in _areas(task.mm)
-            for page, name in area.present.items()
-        }
-
-
-def _areas(mm: Mm) -> list[oracle.Area]:
-    areas = []
-    for vma in mm.vmas:
-        slot = vma.present()
-        names = zip(vma.nid[slot].tolist(), vma.pfn[slot].tolist(), strict=True)
-        present = dict(zip((slot + vma.start).tolist(), names, strict=True))
-        private = vma.file is None
-        areas.append(oracle.Area(vma.start, vma.end, present, private=private))
-    return areas
 
 
 def _rows(*columns: object) -> I64:

@@ -9,7 +9,7 @@ import numpy as np
 
 from numalab.checker import WORD
 from numalab.simulation.cluster import PAGE_SIZE
-from protocol.syscalls import MigratePages, MovePages
+from protocol.syscalls import Mbind, MigratePages, MovePages, SetMempolicy
 from protocol.topology import Topology
 from protocol.user_mask import MAXNODE, user_mask
 
@@ -100,3 +100,23 @@ class Draws:
             np.array(nodes, np.int32),
             np.zeros(len(nodes), np.int32),
         )
+
+    def mbind(self) -> Mbind | None:
+        """mbind(2) of a part of a region, now and then with what follows it; None: no region."""
+        task = self.task()
+        region = self.region(task)
+        if region is None:
+            return None
+        address, length = self.part(region)
+        length += PAGE_SIZE * self._draw.choice((0, 0, 0, 3))
+        mode, nodes = self._policy()
+        flags = self._draw.choice((0, 1, 2, 2, 3, 3, 4, 4, 5, 8))
+        return Mbind(task.pid, address, length, mode, nodes, MAXNODE, flags)
+
+    def set_mempolicy(self) -> SetMempolicy:
+        mode, nodes = self._policy()
+        return SetMempolicy(self.task().pid, mode, nodes, MAXNODE)
+
+    def _policy(self) -> tuple[int, bytes]:
+        mode = self._draw.choice((0, 1, 2, 2, 3, 3))
+        return mode, user_mask(self.nodes() if mode else ())

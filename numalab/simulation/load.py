@@ -8,6 +8,7 @@ rest, and one system call runs alone: what it must do is known, and the oracle s
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +20,8 @@ from numalab.history import PROT_READ, PROT_WRITE, History, Operation, Outcome, 
 from numalab.orders import Ask, Hold, Load, Order, Store, StoreMany
 from numalab.simulation.cluster import FAULTS_END, PAGE_SIZE, Cluster
 from numalab.simulation.draws import WORDS, Draws, Region, TaskModel
-from numalab.simulation.quiet import QuietCall
+from numalab.simulation.load_kinds import KindsLoad
+from numalab.simulation.load_quiet import QuietLoad
 from protocol.messages import HoldPages, Statuses
 from protocol.notes import Note, OperationEnded, TaskEnded
 from protocol.schema import COORDINATOR, Message, node_name
@@ -29,8 +31,6 @@ HOLD_SECONDS = 2.0
 #: About as long as it takes to move a few pages.
 STORM_SECONDS = 0.03
 UNCACHED_SEEDS = 0.25
-#: A call that takes longer may have met a node that gave up on a peer, which counts as -EAGAIN.
-UNDISTURBED_SECONDS = 4.0
 Ended = Callable[[object], None]
 
 
@@ -47,23 +47,29 @@ class Driver:
         self._uncached = random.Random(f"uncached {self.plan.seed}").random() < UNCACHED_SEEDS
         self.left = self.plan.operations
         self.quiet_left = self.plan.quiet
-        self.compared = 0
+        #: How many quiet calls were compared, by what they were and what they met.
+        self.tally: Counter[str] = Counter()
         lanes = self.plan.clients * self.plan.lanes
         #: A lane thinks so long between two orders at most (seconds), to fill the time of faults.
         self._think = 3 * FAULTS_END * lanes / self.plan.operations
         #: Things that will happen by themselves: pages let go, accesses during a migration.
-        self._pending = 0
+        self.pending = 0
         self._resting: list[str] = []
         self._lanes = 0
         self._waiting: dict[int, Ended] = {}
         self._tickets = 0
         self._values = 0
         self.world.listeners.append(self._listen)
+        self.kinds = KindsLoad(self)
+        self.alone = QuietLoad(self)
 
     # ---- orders ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """The first task with its memory; then every lane begins."""
+        """The files, and the first task with its memory; then every lane begins."""
+        self.kinds.create_files(lambda _: self._first_task())
+
+    def _first_task(self) -> None:
         self._spawn(self.cluster.clients[0], lambda _: self._first_map())
 
     def _first_map(self) -> None:
@@ -78,7 +84,7 @@ class Driver:
     def done(self) -> bool:
         """Every lane has come to its end."""
         return (
-            not (self._waiting or self._pending or self.left)
+            not (self._waiting or self.pending or self.left)
             and self._lanes == len(self._resting) > 0
         )
 
@@ -111,7 +117,7 @@ class Driver:
         if self.left == 0 or (self.quiet_left and self.left <= due):
             self._resting.append(client)
             if len(self._resting) == self._lanes and self.quiet_left:
-                self._all_rest()
+                self.alone.begin()
             return
         self.left -= 1
         # Often it does not think at all, so that orders meet.
@@ -127,11 +133,12 @@ class Driver:
 
         if not self.draws.tasks:
             kind = "spawn"
-        getattr(self, f"_{kind}")(client, ended)
+        act = self.kinds.acts.get(kind) or getattr(self, f"_{kind}")
+        act(client, ended)
 
     # ---- memory ----------------------------------------------------------------------------
 
-    def _tell(self, operation: Operation, ended: Ended) -> Ended:
+    def tell(self, operation: Operation, ended: Ended) -> Ended:
         """Begin the operation in the history; what is returned ends it there."""
         self.history.began(operation, self.world.now)
 
@@ -149,7 +156,7 @@ class Driver:
             return
         self._values += 1
         value, cpu = self._values, self.draws.cpu()
-        end = self._tell(Operation("store", task.pid, address, WORD, value), ended)
+        end = self.tell(Operation("store", task.pid, address, WORD, value), ended)
         data = value.to_bytes(WORD, "little")
         self.give(client, lambda ticket: Store(ticket, task.pid, cpu, address, data), end)
 
@@ -188,7 +195,7 @@ class Driver:
             self._map(client, ended)
             return
         cpu = self.draws.cpu()
-        end = self._tell(Operation("load", task.pid, address, WORD), ended)
+        end = self.tell(Operation("load", task.pid, address, WORD), ended)
         self.give(client, lambda ticket: Load(ticket, task.pid, cpu, address, WORD), end)
 
     def _map(self, client: str, ended: Ended) -> None:
@@ -207,7 +214,7 @@ class Driver:
         operation = Operation("map", task.pid, 0, length, prot=prot, shared=shared)
         name = UNCACHED if shared and self._uncached else ""
         message = Mmap(task.pid, 0, length, prot, flags, name, 0)
-        self.ask(client, message, self._tell(operation, mapped))
+        self.ask(client, message, self.tell(operation, mapped))
 
     def _unmap(self, client: str, ended: Ended) -> None:
         task = self.draws.task()
@@ -219,7 +226,7 @@ class Driver:
         # Sometimes the program forgets what it has unmapped, and touches it again.
         if self.random.random() < 0.5:
             task.regions.remove(region)
-        end = self._tell(Operation("unmap", task.pid, address, length), ended)
+        end = self.tell(Operation("unmap", task.pid, address, length), ended)
         self.ask(client, Munmap(task.pid, address, length), end)
 
     def _protect(self, client: str, ended: Ended) -> None:
@@ -230,7 +237,7 @@ class Driver:
             return
         address, length = self.draws.part(region)
         prot = self.random.choice((PROT_READ, PROT_READ | PROT_WRITE))
-        end = self._tell(Operation("protect", task.pid, address, length, prot=prot), ended)
+        end = self.tell(Operation("protect", task.pid, address, length, prot=prot), ended)
         self.ask(client, Mprotect(task.pid, address, length, prot), end)
 
     # ---- tasks -----------------------------------------------------------------------------
@@ -259,13 +266,13 @@ class Driver:
                 self.draws.tasks[child.pid] = child
             ended(result)
 
-        end = self._tell(Operation("fork", task.pid), forked)
+        end = self.tell(Operation("fork", task.pid), forked)
         self.ask(client, Fork(task.pid, int(self.plan.leased)), end)
 
     def _exit(self, client: str, ended: Ended) -> None:
         task = self.draws.task()
         del self.draws.tasks[task.pid]
-        end = self._tell(Operation("exit", task.pid), ended)
+        end = self.tell(Operation("exit", task.pid), ended)
         self.ask(client, Exit(task.pid), end)
 
     # ---- migration -------------------------------------------------------------------------
@@ -281,11 +288,11 @@ class Driver:
     def _storm(self) -> None:
         """Tasks go on with their memory while it is moved under them."""
         for _ in range(self.random.choice((0, 0, 4, 12))):
-            self._pending += 1
+            self.pending += 1
             self.world.call(self.random.uniform(0, STORM_SECONDS), self._gust)
 
     def _gust(self) -> None:
-        self._pending -= 1
+        self.pending -= 1
         client = self.random.choice(self.cluster.clients)
         if self.draws.tasks:
             act = self.random.choice((self._store, self._load))
@@ -302,19 +309,19 @@ class Driver:
         locked = self.random.random() < 0.4
         page = address // PAGE_SIZE * PAGE_SIZE
         seconds = self.random.uniform(0, HOLD_SECONDS)
-        self._pending += 1
+        self.pending += 1
 
         def let_go() -> None:
-            self._pending -= 1
+            self.pending -= 1
             self.release_all(client)
 
         def held(result: object) -> None:
             self.world.call(seconds, let_go)
             ended(result)
 
-        self._set_hold(client, task.pid, page, (locked, not locked), held)
+        self.set_hold(client, task.pid, page, (locked, not locked), held)
 
-    def _set_hold(
+    def set_hold(
         self, client: str, pid: int, page: int, held: tuple[bool, bool], ended: Ended
     ) -> None:
         pages, cpu = np.array([page], np.uint64), self.draws.cpu()
@@ -341,47 +348,11 @@ class Driver:
 
     # ---- the quiet call --------------------------------------------------------------------
 
-    def _all_rest(self) -> None:
-        """Every lane rests: as soon as nothing at all is under way, one call runs alone."""
-        if self._waiting or self._pending or not self.cluster.idle():
-            self.world.call(0.05, self._all_rest)
-            return
-        self.quiet_left -= 1
-        if not self.draws.tasks:
-            self._go_on()
-            return
-        self._hold_some(self.random.choice((0, 0, 1, 3)))
+    def at_rest(self) -> bool:
+        """Nothing at all is under way."""
+        return not (self._waiting or self.pending) and self.cluster.idle()
 
-    def _hold_some(self, pages: int) -> None:
-        """Another user has references to some pages, or their locks (K 1.48, 1.28)."""
-        task = self.draws.task()
-        address = self.draws.word(task)
-        if not pages or address is None:
-            self._call_alone()
-            return
-        page, locked = address // PAGE_SIZE * PAGE_SIZE, self.random.random() < 0.3
-        client, held = self.cluster.clients[0], (locked, not locked)
-        self._set_hold(client, task.pid, page, held, lambda _: self._hold_some(pages - 1))
-
-    def _call_alone(self) -> None:
-        if not self.cluster.idle():
-            self.world.call(0.05, self._call_alone)
-            return
-        message = self.draws.migrate() if self.random.random() < 0.5 else self.draws.move()
-        call, began = QuietCall(self.cluster, message), self.world.now
-        client = self.cluster.clients[0]
-        self.world.call(self.random.uniform(0, 1), lambda: self.release_all(client, pinned=False))
-
-        def ended(result: object) -> None:
-            if self.world.now - began < UNDISTURBED_SECONDS:
-                self.compared += call.determined
-                self.findings.extend(call.differences(result))
-            self.release_all(client)
-            self._go_on()
-
-        self.ask(client, message, ended)
-
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """The lanes have rested."""
         resting, self._resting = self._resting, []
         for client in resting:

@@ -11,97 +11,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+
+from numalab.simulation.oracle_files import move_to_new_page
+from numalab.simulation.oracle_machine import Machine, Name, Process, Undetermined
 
 MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 4
-#: What a page is called: the frame (nid, pfn) that it had when the machine was described.
-Name = tuple[int, int]
 
 PASSES = 10
 POLITE_PASSES = 3
 E2BIG_COUNT = (1 << 32) // 24
-
-
-class Undetermined(Exception):
-    """The outcome depends on what others do while the call runs."""
-
-
-@dataclass(slots=True)
-class Page:
-    """struct page, as far as migration looks at it.
-
-    pins: references of others, beyond the page tables' and our own (K 1.48).  locked: PG_locked is
-    held by somebody else, who lets go of it at some time if ``unlocks``.  refusal: what the
-    mapping's migratepage says, 0 or -errno (K 1.54).
-    """
-
-    node: int
-    pins: int = 0
-    locked: bool = False
-    unlocks: bool = False
-    lru: bool = True
-    refusal: int = 0
-
-
-@dataclass(slots=True)
-class Area:
-    """A vma: pages start .. end, the page (a name) at each present address; K 3.6 by ``fixed``.
-
-    private: of anonymous memory that is not shared, whose absent pages read as the zero page.
-    """
-
-    start: int
-    end: int
-    present: dict[int, Name] = field(default_factory=dict)
-    fixed: bool = False
-    mlocked: bool = False
-    private: bool = False
-
-
-@dataclass(slots=True)
-class Process:
-    """A task and its mm; the areas in address order."""
-
-    uid: int = 0
-    capable: bool = True
-    areas: list[Area] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Machine:
-    """Everything that decides the outcome.
-
-    zonelist: where an allocation for a node is tried, in order (K 1.18, 5.10); the node alone
-    means that nothing falls back.  free: frames of each node that exists.
-    """
-
-    free: dict[int, int]
-    zonelist: dict[int, tuple[int, ...]]
-    modern: bool = False
-    pages: dict[Name, Page] = field(default_factory=dict)
-    #: (pages to be retried, pages failed for good so far) after every pass of every page list.
-    passes: list[tuple[int, int]] = field(default_factory=list)
-    #: Frames that came free in the present pass, by node.
-    freed: dict[int, int] = field(default_factory=dict)
-    processes: dict[int, Process] = field(default_factory=dict)
-
-    def mapcount(self, name: Name) -> int:
-        """How many page-table entries name the page (K 3.2)."""
-        return sum(
-            1
-            for process in self.processes.values()
-            for area in process.areas
-            for page in area.present.values()
-            if page == name
-        )
-
-    def mlocked(self, name: Name) -> bool:
-        """Some vma that maps the page is VM_LOCKED (K 1.31)."""
-        return any(
-            area.mlocked and name in area.present.values()
-            for process in self.processes.values()
-            for area in process.areas
-        )
 
 
 # ---- the order of node pairs (K 1.7, 1.8) --------------------------------------------------
@@ -138,13 +56,13 @@ def pairs(
 # ---- mm/migrate.c --------------------------------------------------------------------------
 
 
-def alloc_pages_node(machine: Machine, node: int) -> int | None:
+def alloc_pages(machine: Machine, zonelist: tuple[int, ...]) -> int | None:
     """Take a frame from the first node of the zonelist that has one; the node, or None.
 
     The kernel goes page by page, so that a frame that an earlier page of the list gave back serves
     a later one; who goes chunk by chunk may not have it yet.  Neither is wrong.
     """
-    for nid in machine.zonelist[node]:
+    for nid in zonelist:
         if 0 < machine.free[nid] <= machine.freed.get(nid, 0):
             raise Undetermined("a page can only have a frame that came free in the same pass")
         if machine.free[nid] > 0:
@@ -159,24 +77,26 @@ def free_page(machine: Machine, nid: int) -> None:
     machine.freed[nid] = machine.freed.get(nid, 0) + 1
 
 
-def unmap_and_move(machine: Machine, name: Name, target: int, *, force: bool) -> int:
-    """One attempt with one page: 0 or -errno (K 1.25, 1.26)."""
+def unmap_and_move(machine: Machine, name: Name, zonelist: tuple[int, ...], *, force: bool) -> int:
+    """One attempt with one page: 0 or -errno (K 1.25, 1.26, 1.28, 1.29)."""
     page = machine.pages[name]
-    nid = alloc_pages_node(machine, target)
+    if machine.mapcount(name) > 1:
+        machine.met.add("mapped several times")
+    nid = alloc_pages(machine, zonelist)
     if nid is None:
         return -errno.ENOMEM
     if page.locked and force and not page.unlocks:
         raise Undetermined("a forced pass waits for a page lock that somebody else holds")
-    if page.locked and not force:
+    if page.writeback:
+        machine.met.add("writeback")
+        page.writeback = not force
+    if (page.locked or page.writeback) and not force:
         status = -errno.EAGAIN
     elif machine.mlocked(name):
+        machine.met.add("mlocked")
         status = -errno.EPERM
-    elif page.refusal:
-        status = page.refusal
-    elif page.pins:
-        status = -errno.EAGAIN
     else:
-        status = 0
+        status = move_to_new_page(machine, page)
     if status == 0:
         free_page(machine, page.node)
         page.node = nid
@@ -188,7 +108,7 @@ def unmap_and_move(machine: Machine, name: Name, target: int, *, force: bool) ->
 def migrate_pages(
     machine: Machine,
     pagelist: list[Name],
-    target: Callable[[Name], int],
+    zonelist: Callable[[Name], tuple[int, ...]],
     result: dict[Name, int] | None = None,
 ) -> int:
     """The list in at most ten passes: pages not moved, or -ENOMEM (K 1.19 to 1.23, 1.34)."""
@@ -197,7 +117,7 @@ def migrate_pages(
         machine.freed.clear()
         retry = 0
         for name in list(pagelist):
-            status = unmap_and_move(machine, name, target(name), force=number >= POLITE_PASSES)
+            status = unmap_and_move(machine, name, zonelist(name), force=number >= POLITE_PASSES)
             if result is not None:
                 result[name] = status or machine.pages[name].node
             if status == -errno.ENOMEM:
@@ -228,7 +148,7 @@ def migrate_to_node(machine: Machine, process: Process, source: int, dest: int, 
     """check_range() and then migrate_pages() to one node (K 1.13 to 1.17)."""
     pagelist: list[Name] = []
     for area in process.areas:
-        if area.fixed or area.mlocked:
+        if not machine.migratable(area):
             continue
         for address in sorted(area.present):
             name = area.present[address]
@@ -236,13 +156,25 @@ def migrate_to_node(machine: Machine, process: Process, source: int, dest: int, 
                 continue
             if flags & MPOL_MF_MOVE_ALL or machine.mapcount(name) == 1:
                 isolate_lru_page(machine, name, pagelist)
-    return migrate_pages(machine, pagelist, lambda _: dest) if pagelist else 0
+    return migrate_pages(machine, pagelist, lambda _: machine.zonelist[dest]) if pagelist else 0
+
+
+def migrate_vmas(machine: Machine, process: Process) -> int:
+    """The first of the vmas' hooks that gives something else than 0 ends the call (K 2.5)."""
+    for area in process.areas:
+        if area.hook:
+            machine.met.add(f"hook {'fails' if area.hook < 0 else 'is positive'}")
+            return area.hook
+    return 0
 
 
 def do_migrate_pages(
     machine: Machine, process: Process, old: frozenset[int], new: frozenset[int], flags: int
 ) -> int:
-    """Pair after pair; the first that fails ends it and hides the counts before it (K 1.6)."""
+    """Hooks, then pair after pair; the first that fails hides the counts before it (K 1.6)."""
+    error = migrate_vmas(machine, process)
+    if error:
+        return min(error, 0)
     busy = 0
     for source, dest in pairs(old, new, modern=machine.modern):
         value = migrate_to_node(machine, process, source, dest, flags)
@@ -311,6 +243,8 @@ def _stat_page(machine: Machine, process: Process, page: int) -> int:
     """Node of the page, -ENOENT or -EFAULT: a hole below a vma is the vma's (K 4.18, 4.19)."""
     for area in process.areas:
         if page < area.end and (page >= area.start or not machine.modern):
+            if area.structless and page >= area.start:
+                return -errno.EFAULT if machine.modern else -errno.ENOENT
             name = area.present.get(page) if page >= area.start else None
             if name is None:
                 # The zero page, and in 6.1 also where it would be (K 4.17).
@@ -331,6 +265,10 @@ def do_move_pages(
     present = {page: name for area in process.areas for page, name in area.present.items()}
     for row, (page, node) in enumerate(zip(pages, nodes, strict=True)):
         status = _stat_page(machine, process, page)
+        here = next((area for area in process.areas if area.start <= page < area.end), None)
+        if machine.modern and here is not None and not machine.migratable(here):
+            # Where pages cannot be moved, 6.1 does not look for one (K 3.7, 4.17).
+            status = -errno.EFAULT
         if status >= 0:
             # The first row that names a page is the one that its move reports to (K 4.21).
             name = present[page]
@@ -345,7 +283,9 @@ def do_move_pages(
     if not pagelist:
         return -errno.ENOENT, []
     result: dict[Name, int] = {}
-    value = migrate_pages(machine, pagelist, lambda name: nodes[row_of[name]], result)
+    value = migrate_pages(
+        machine, pagelist, lambda name: machine.zonelist[nodes[row_of[name]]], result
+    )
     for name, status in result.items():
         statuses[row_of[name]] = status
     return value, statuses if value >= 0 else []

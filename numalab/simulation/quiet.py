@@ -5,15 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from numalab.checker import Finding, invalid
-from numalab.simulation import oracle
+from numalab.simulation import oracle, oracle_mbind
 from numalab.simulation.cluster import PAGE_SIZE, Cluster
+from numalab.simulation.describing import describe, has_uncached, placement
+from numalab.simulation.oracle_machine import Machine, Undetermined
 from protocol.messages import Done
 from protocol.nodemask import format_nodes
 from protocol.notes import PassEnded
-from protocol.syscalls import MigratePages, MovedPages, MovePages
+from protocol.syscalls import Mbind, MigratePages, MovedPages, MovePages
 from protocol.user_mask import nodes_of
 
-Asked = MigratePages | MovePages
+Asked = MigratePages | MovePages | Mbind
+CALLS: dict[type[Asked], str] = {
+    MigratePages: "migrate_pages",
+    MovePages: "move_pages",
+    Mbind: "mbind",
+}
 
 
 class QuietCall:
@@ -24,21 +31,35 @@ class QuietCall:
 
     def __init__(self, cluster: Cluster, message: Asked) -> None:
         self._cluster, self._message = cluster, message
-        self._machine = cluster.describe()
+        self._machine = describe(cluster)
         self._notes = len(cluster.world.notes)
         # When the lock is let go decides how many polite passes fail, but not how it ends.
-        self._same_passes = not any(page.locked for page in self._machine.pages.values())
-        for page in self._machine.pages.values():
+        pages = self._machine.pages.values()
+        self._same_passes = not any(
+            page.locked or page.writeback or (page.file is not None and page.file.slow)
+            for page in pages
+        )
+        for page in pages:
             page.unlocks = True
         self._value, self._status = 0, [0]
-        # The oracle knows nothing of memory without page structs.
-        self.determined = not cluster.has_uncached()
+        # The oracle knows nothing of the uncached allocator's hook.
+        self.determined = not (
+            isinstance(message, MigratePages)
+            and has_uncached(cluster, message.pid or message.caller)
+        )
         if not self.determined:
             return
         try:
             self._value, self._status = expect(self._machine, message)
-        except oracle.Undetermined:
+        except Undetermined:
             self.determined = False
+
+    def tally(self) -> list[str]:
+        """What there is to be counted: the call, compared or not, and what it met if it was."""
+        name = CALLS[type(self._message)]
+        if not self.determined:
+            return [f"{name} undetermined"]
+        return [name, *sorted(self._machine.met)]
 
     def differences(self, result: object) -> list[Finding]:
         """One finding for the value or the status array, and one for each misplaced page."""
@@ -54,11 +75,11 @@ class QuietCall:
         if self._same_passes and self._value >= 0 and self._passes() != self._machine.passes:
             has = f"{self._passes()}, where the kernel has {self._machine.passes}"
             found.append(invalid(f"{what} had passes (retry, failed) of {has}."))
-        placement = self._cluster.placement()
+        placed = placement(self._cluster)
         for pid, process in self._machine.processes.items():
             for area in process.areas:
                 for page, name in area.present.items():
-                    node, wanted = placement.get((pid, page)), self._machine.pages[name].node
+                    node, wanted = placed.get((pid, page)), self._machine.pages[name].node
                     if node != wanted:
                         address = page * PAGE_SIZE
                         text = f"{what} left page {address:#x} of task {pid} on node {node}"
@@ -83,11 +104,17 @@ def values_of(result: object) -> tuple[int | None, list[int]]:
             return None, []
 
 
-def expect(machine: oracle.Machine, message: Asked) -> tuple[int, list[int]]:
+def expect(machine: Machine, message: Asked) -> tuple[int, list[int]]:
     """What the kernel would do with the call; changes the machine.  Raises Undetermined."""
     if isinstance(message, MigratePages):
         nodes = [frozenset(nodes_of(mask)) for mask in masks_of(message)]
         return oracle.sys_migrate_pages(machine, message.caller, message.pid, *nodes), []
+    if isinstance(message, Mbind):
+        assert message.nodes is not None
+        start, pages_asked = message.address // PAGE_SIZE, message.length // PAGE_SIZE
+        policy = message.mode, frozenset(nodes_of(message.nodes))
+        call = message.pid, start, start + pages_asked, policy, message.flags
+        return oracle_mbind.sys_mbind(machine, *call), []
     pages = (message.address // np.uint64(PAGE_SIZE)).tolist()
     nodes_of_pages = None if message.query else message.node.tolist()
     who = message.caller, message.pid
@@ -106,6 +133,10 @@ def describe_call(message: Asked) -> str:
         old, new = (format_nodes(nodes_of(mask)) for mask in masks_of(message))
         nodes = f"{old} to {new}"
         return f"migrate_pages of task {message.pid or message.caller}, {nodes},"
+    if isinstance(message, Mbind):
+        where = f"{message.length:#x} bytes at {message.address:#x}"
+        to = f"mode {message.mode}, {format_nodes(nodes_of(message.nodes or b''))}"
+        return f"mbind by task {message.pid}, {where}, {to}, flags {message.flags},"
     pages = ", ".join(f"{address:#x}" for address in message.address.tolist())
     nodes = message.node.tolist()
     return f"move_pages of task {message.pid}, [{pages}] to {nodes}, flags {message.flags},"

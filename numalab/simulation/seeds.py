@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ EVENTS_BETWEEN_CHECKS = 16
 class Result:
     """How a seed ended.  sentence: the first finding, empty if all is well.
 
-    seconds: virtual ones.  compared: calls whose outcome the oracle knew.
+    seconds: virtual ones.  tally: quiet calls by what they were and what they met.
     report: the plan, the story of the page and the diagram, of a seed that failed.
     """
 
@@ -43,7 +44,7 @@ class Result:
     events: int
     journal_digest: str
     seconds: float
-    compared: int
+    tally: Counter[str]
     report: str = ""
 
 
@@ -72,11 +73,14 @@ class Run:
         self.world.heal()
         self._until(self.driver.done, "some order")
         self.driver.release_all(self.cluster.clients[0])
+        self.driver.kinds.calm_devices(self.cluster.clients[0])
         self._until(self._quiet, "letting go of pages")
         self._check_settled()
         for pid in list(self.driver.draws.tasks):
             self.driver.ask(self.cluster.clients[0], Exit(pid), lambda _: None)
         self._until(self._quiet, "exit")
+        self.driver.kinds.unlink_all()
+        self._until(self._quiet, "unlink")
         self._check_empty()
 
     def _until(self, done: Callable[[], bool], what: str) -> None:
@@ -148,7 +152,7 @@ def run_seed(seed: int) -> Result:
         world.events,
         world.journal_digest(),
         world.now,
-        run.driver.compared,
+        run.driver.tally,
         report,
     )
 

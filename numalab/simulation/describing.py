@@ -1,0 +1,111 @@
+"""A machine as the oracle knows it: everything that decides what a system call does."""
+
+from __future__ import annotations
+
+import errno
+
+from coordinator.inode import Device, PageTag
+from coordinator.migrate import fail_migrate_page
+from coordinator.mm import NOT_MIGRATABLE, UNCACHED, Mapping, Mm, VmFlag
+from nodes.flags import HELD, ISOLATED, MAPPED, PINNED
+from numalab.simulation.cluster import HOOKED, Cluster
+from numalab.simulation.oracle_machine import Area, File, Machine, Page, Process
+
+
+def describe(cluster: Cluster) -> Machine:
+    """A snapshot, to be taken while nothing is under way."""
+    modern = cluster.plan.profile == "modern"
+    free = {nid: zone.count()["free"] for nid, zone in cluster.zones.items()}
+    by_rank = cluster.memory.profile.zonelist_load_by_rank
+    fallback: dict[int, tuple[int, ...]] = {
+        nid: tuple(cluster.topology.zonelist(nid, load_by_rank=by_rank)) for nid in cluster.zones
+    }
+    machine = Machine(free, dict(fallback), modern, fallback)
+    if modern:
+        machine.zonelist.update((nid, (nid,)) for nid in cluster.zones)
+    caches = {number: Cache(mapping) for number, mapping in cluster.memory.mappings.items()}
+    for nid, zone in cluster.zones.items():
+        pfn, flags, _, owner, index = (column.tolist() for column in zone.inventory())
+        for frame, is_, number, at in zip(pfn, flags, owner, index, strict=True):
+            page = Page(
+                nid,
+                pins=int(is_ & PINNED != 0),
+                locked=is_ & HELD != 0,
+                lru=is_ & (MAPPED | ISOLATED) == MAPPED,
+            )
+            if number in caches:
+                caches[number].tell(page, at)
+            machine.pages[nid, frame] = page
+    of_mm: dict[int, list[Area]] = {}
+    for pid, task in cluster.memory.tasks.items():
+        mine = of_mm.setdefault(task.mm.pid, areas(task.mm))
+        node = cluster.topology.node_of_cpu(task.cpu)
+        policy = (
+            None if task.policy is None else (int(task.policy.mode), frozenset(task.policy.nodes))
+        )
+        machine.processes[pid] = Process(task.uid, task.capable, mine, node, policy)
+    return machine
+
+
+class Cache:
+    """What an object knows of its pages."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        self._refusal = -errno.EIO if mapping.migratepage is fail_migrate_page else 0
+        self._file: File | None = None
+        self._tags = mapping.tags
+        host = mapping.host
+        if host is not None:
+            fails = bool(host.device & Device.FAIL_WRITEPAGE)
+            keeps = bool(host.device & Device.KEEP_BUFFERS)
+            slow = bool(host.writeback_seconds or host.device & Device.HOLD_WRITEBACK)
+            self._file = File(host.kind, fails, keeps, slow)
+            self._dirty = mapping.dirty()
+
+    def tell(self, page: Page, index: int) -> None:
+        """Fill in what the page at ``index`` of the object is."""
+        page.refusal, page.file = self._refusal, self._file
+        if self._file is not None:
+            tags = int(self._tags[index])
+            page.dirty = bool(self._dirty[index])
+            page.writeback = bool(tags & PageTag.WRITEBACK)
+            page.private = bool(tags & PageTag.PRIVATE)
+
+
+def areas(mm: Mm) -> list[Area]:
+    """The vmas, and what is present in them."""
+    found = []
+    for vma in mm.vmas:
+        slot = vma.present()
+        names = zip(vma.nid[slot].tolist(), vma.pfn[slot].tolist(), strict=True)
+        present = dict(zip((slot + vma.start).tolist(), names, strict=True))
+        found.append(
+            Area(
+                vma.start,
+                vma.end,
+                present,
+                fixed=bool(vma.vm_flags & NOT_MIGRATABLE),
+                mlocked=bool(vma.vm_flags & VmFlag.LOCKED),
+                private=vma.file is None,
+                structless=bool(vma.vm_flags & VmFlag.PFNMAP),
+                pgoff=vma.pgoff,
+                hook=HOOKED.get(vma.name, 0),
+            )
+        )
+    return found
+
+
+def has_uncached(cluster: Cluster, pid: int) -> bool:
+    """Whether the task maps memory of the uncached allocator."""
+    task = cluster.memory.tasks.get(pid)
+    return task is not None and any(vma.name == UNCACHED for vma in task.mm.vmas)
+
+
+def placement(cluster: Cluster) -> dict[tuple[int, int], int]:
+    """The node of every present page, by (pid, page)."""
+    return {
+        (pid, page): name[0]
+        for pid, task in cluster.memory.tasks.items()
+        for area in areas(task.mm)
+        for page, name in area.present.items()
+    }

@@ -1,0 +1,79 @@
+"""The part of the load that is quiet: one call alone, and what makes its outcome interesting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.inode import Device
+from numalab.simulation.cluster import PAGE_SIZE
+from numalab.simulation.quiet import Asked, QuietCall
+
+if TYPE_CHECKING:
+    from numalab.simulation.load import Driver
+
+#: A call that takes longer may have met a node that gave up on a peer, which counts as -EAGAIN.
+UNDISTURBED_SECONDS = 4.0
+
+
+class QuietLoad:
+    """While all lanes rest: somebody holds pages, a device misbehaves, and one call is made."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver, self._draws, self._random = driver, driver.draws, driver.random
+        self._client = driver.cluster.clients[0]
+
+    def begin(self) -> None:
+        """As soon as nothing at all is under way."""
+        driver = self._driver
+        if not driver.at_rest():
+            driver.world.call(0.05, self.begin)
+            return
+        driver.quiet_left -= 1
+        if not self._draws.tasks:
+            driver.go_on()
+            return
+        holds = self._random.choice((0, 0, 1, 3))
+        driver.kinds.upset_a_device(self._client, lambda _: self._hold_some(holds))
+
+    def _hold_some(self, pages: int) -> None:
+        """Another user has references to some pages, or their locks (K 1.48, 1.28)."""
+        task = self._draws.task()
+        address = self._draws.word(task)
+        if not pages or address is None:
+            self._call_alone()
+            return
+        page, locked = address // PAGE_SIZE * PAGE_SIZE, self._random.random() < 0.3
+        held = (locked, not locked)
+        driver, rest = self._driver, pages - 1
+        driver.set_hold(self._client, task.pid, page, held, lambda _: self._hold_some(rest))
+
+    def _call_alone(self) -> None:
+        driver = self._driver
+        if not driver.cluster.idle():
+            driver.world.call(0.05, self._call_alone)
+            return
+        message = self._draw_call()
+        call, began = QuietCall(driver.cluster, message), driver.world.now
+        driver.world.call(self._random.uniform(0, 1), self._let_go_on)
+
+        def ended(result: object) -> None:
+            if driver.world.now - began < UNDISTURBED_SECONDS:
+                driver.tally.update(call.tally())
+                driver.findings.extend(call.differences(result))
+            driver.release_all(self._client)
+            driver.kinds.calm_devices(self._client)
+            driver.go_on()
+
+        driver.ask(self._client, message, ended)
+
+    def _draw_call(self) -> Asked:
+        if self._random.random() < 0.25:
+            message = self._draws.mbind()
+            if message is not None:
+                return message
+        return self._draws.migrate() if self._random.random() < 0.5 else self._draws.move()
+
+    def _let_go_on(self) -> None:
+        """What a forced pass waits for comes: locks and writeback."""
+        self._driver.release_all(self._client, pinned=False)
+        self._driver.kinds.calm_devices(self._client, Device.HOLD_WRITEBACK)
