@@ -352,7 +352,7 @@ def _mm_differences(pid: int, told: Mm, seen: Mm) -> Iterator[str]:
         differs = (mine.bits & ~_TRANSIENT) != (other.bits & ~_TRANSIENT)
         # Whether a cached page is dirty is compared above: its entry or its tag may say so.
         cached = mine.file is not None
-        differs &= ((mine.bits ^ other.bits) != Pte.DIRTY) if cached else True
+        differs &= ((mine.bits ^ other.bits) & ~_TRANSIENT != Pte.DIRTY) if cached else True
         differs |= (mine.nid != other.nid) | (mine.pfn != other.pfn)
         zero = np.uint8(Pte.ACCESSED)
         differs = np.where(live, differs, (mine.bits & zero) != (other.bits & zero))

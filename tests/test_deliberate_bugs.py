@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from coordinator import mempolicy, migrate, mmap
+from coordinator import fault, madvise, mbind, mempolicy, migrate, mmap, unmap_and_move
 from coordinator.memory import Memory
 from coordinator.migrate import Migration
-from coordinator.mm import Mm, Pte
+from coordinator.mm import NOT_MIGRATABLE, Mm, Pte, Vma
 from coordinator.records import PagesCommitted
 from coordinator.unmap_and_move import UnmapAndMove
 from nodes.arena import Arena
@@ -254,6 +254,56 @@ def mapcount_is_not_kept(patch: Patch) -> None:
     wrap(patch, Memory, "remove_migration_ptes", remove)
 
 
+# ---- kinds of memory -------------------------------------------------------------------------
+
+
+def the_method_of_a_file_is_not_asked(patch: Patch) -> None:
+    def migratepage(original: Any, memory: Memory, mapping: Any, index: Any) -> Any:
+        return np.zeros(index.size, np.int32)
+
+    wrap(patch, unmap_and_move, "migratepage", migratepage)
+
+
+def a_private_write_goes_into_the_file(patch: Patch) -> None:
+    def needs(original: Any, memory: Memory, vma: Vma, *rest: Any) -> Any:
+        found = original(memory, vma, *rest)
+        if vma.copies_file:
+            found.reuse, found.copy = np.append(found.reuse, found.copy), found.copy[:0]
+        return found
+
+    wrap(patch, fault, "_needs", needs)
+
+
+def mlocked_pages_move_at_the_seed(patch: Patch) -> None:
+    def migratable(original: Any, vma: Vma, profile: Any) -> bool:
+        return not vma.vm_flags & NOT_MIGRATABLE
+
+    wrap(patch, mempolicy, "vma_migratable", migratable)
+    patch.setattr(UnmapAndMove, "_has_mlocked", lambda self, mapping: False)
+
+
+def mbind_forgets_the_policy(patch: Patch) -> None:
+    def new_page(original: Any, memory: Memory, task: Any, local: int, *of_list: Any) -> Any:
+        return np.full(of_list[1].size, local, np.int32)
+
+    wrap(patch, mbind, "new_vma_page", new_page)
+
+
+def madvise_drops_nothing(patch: Patch) -> None:
+    def zap(original: Any, memory: Memory, mm: Mm, start: int, end: int) -> Any:
+        return original(memory, mm, start, start)
+
+    wrap(patch, madvise, "zap_page_range", zap)
+
+
+def hooks_of_vmas_are_not_called(patch: Patch) -> None:
+    def hooks(original: Any, *args: Any, **more: Any) -> Generator[Any, Any, int]:
+        yield from ()
+        return 0
+
+    wrap(patch, mempolicy, "migrate_vmas", hooks)
+
+
 #: Who catches a bug, and what it says.
 HISTORY = r"gave \d+, where it could be|, but must be"
 ORACLE = r"where the kernel|passes \(retry, failed\)"
@@ -288,6 +338,12 @@ BUGS: list[tuple[Callable[[Patch], None], str]] = [
     (fork_leaves_the_parent_writable, HISTORY),
     (a_move_is_not_recorded, JOURNAL),
     (mapcount_is_not_kept, CORE),
+    (the_method_of_a_file_is_not_asked, ORACLE),
+    (a_private_write_goes_into_the_file, f"{HISTORY}|{CORE}"),
+    (mlocked_pages_move_at_the_seed, ORACLE),
+    (mbind_forgets_the_policy, ORACLE),
+    (madvise_drops_nothing, HISTORY),
+    (hooks_of_vmas_are_not_called, ORACLE),
 ]
 
 

@@ -374,3 +374,14 @@ def test_the_journal_tells_of_files_too(seed: int) -> None:
         unlink(lab, path)
     assert lab.free() == [256] * 4 and not lab.memory.mappings
     assert_journal_tells_all(lab)
+
+
+def test_a_page_that_was_dirty_twice_is_as_the_journal_has_it(lab: Lab) -> None:
+    """The second attempt to move it says nothing new: the page is dirty already (K 1.38)."""
+    create(lab, "xfs-metadata", pages=1)
+    pid = lab.spawn()
+    start = touched(lab, pid, 1)
+    assert lab.migrate(pid, 0, 1) == 1
+    lab.write(pid, start, 2)
+    assert lab.migrate(pid, 0, 1) == 1
+    assert_journal_tells_all(lab)
