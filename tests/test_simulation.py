@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from functools import cache
 
 import pytest
 
@@ -14,12 +16,23 @@ from numalab.simulation.campaign import describe
 from numalab.simulation.cluster import draw_plan
 from numalab.simulation.seeds import draw_diagram, run_seed, tell_page
 
-SEEDS = range(12)
+SEEDS = range(30)
+#: Quiet calls that the seeds above compare at least, by what they were and what they met.
+COMPARED = {
+    "migrate_pages": 15,
+    "move_pages": 15,
+    "mbind": 8,
+    "special": 2,
+    "hook fails": 1,
+    "mapped several times": 1,
+}
+
+run_once = cache(run_seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_wrong_is_ever_seen(seed: int) -> None:
-    result = run_seed(seed)
+    result = run_once(seed)
     assert result.ok, describe(result)
 
 
@@ -52,8 +65,10 @@ def test_seeds_differ_in_everything_that_can_differ() -> None:
         assert any(used) and not all(used), f"{name} should be in some plans"
 
 
-def test_a_seed_compares_calls_with_the_oracle() -> None:
-    assert sum(run_seed(seed).tally.total() for seed in SEEDS) >= 12
+def test_the_seeds_compare_every_kind_of_call_with_the_oracle() -> None:
+    tally = sum((run_once(seed).tally for seed in SEEDS), Counter())
+    assert all(tally[kind] >= least for kind, least in COMPARED.items()), tally
+    assert sum(tally[f"{kind} undetermined"] for kind in COMPARED) < 10, tally
 
 
 def test_a_failing_seed_says_what_who_when_and_how_to_see_it_again(

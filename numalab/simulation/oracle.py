@@ -265,10 +265,6 @@ def do_move_pages(
     present = {page: name for area in process.areas for page, name in area.present.items()}
     for row, (page, node) in enumerate(zip(pages, nodes, strict=True)):
         status = _stat_page(machine, process, page)
-        here = next((area for area in process.areas if area.start <= page < area.end), None)
-        if machine.modern and here is not None and not machine.migratable(here):
-            # Where pages cannot be moved, 6.1 does not look for one (K 3.7, 4.17).
-            status = -errno.EFAULT
         if status >= 0:
             # The first row that names a page is the one that its move reports to (K 4.21).
             name = present[page]
@@ -303,7 +299,11 @@ def do_pages_move(
         rows, names = list(batch), list(pagelist)
         batch.clear()
         pagelist.clear()
-        value = migrate_pages(machine, names, lambda _: nodes[rows[0]]) if names else 0
+        value = (
+            migrate_pages(machine, names, lambda _: machine.zonelist[nodes[rows[0]]])
+            if names
+            else 0
+        )
         if value == 0:
             for row in rows:
                 statuses[row] = nodes[row]
@@ -316,6 +316,10 @@ def do_pages_move(
         if batch and nodes[batch[0]] != node and (value := flush()):
             return value if value < 0 else value + len(pages) - row, statuses
         status = _stat_page(machine, process, page)
+        here = next((area for area in process.areas if area.start <= page < area.end), None)
+        if here is not None and not machine.migratable(here):
+            # Where pages cannot be moved, none is looked for (K 3.7, 4.17).
+            status = -errno.EFAULT
         if status >= 0 and status != node:
             name = next(area.present[page] for area in process.areas if page in area.present)
             if machine.mapcount(name) > 1 and not move_all:
