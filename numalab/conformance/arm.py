@@ -28,6 +28,7 @@ from numalab.conformance.scenario import (
 from numalab.machine import Machine
 from numalab.task import Task
 from protocol.files import CreateFile, Unlink
+from protocol.policies import SetMempolicyHomeNode
 
 Answer = dict[str, Any]
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_LOCKED = 1, 2, 0x10, 0x20, 0x2000
@@ -210,7 +211,7 @@ class Arm:
     # ---- policies --------------------------------------------------------------------------
 
     async def set_mempolicy(self, step: Step) -> Answer:
-        mask, mode = raw_mask(step, "nodes"), step["mode"]
+        mask, mode = raw_mask(step, "nodes"), step["mode"] & 0xFFFF_FFFF
         return result(await self._by(step).raw.set_mempolicy(mode, _bytes(mask), mask.maxnode))
 
     async def mbind(self, step: Step) -> Answer:
@@ -220,9 +221,9 @@ class Arm:
         return result(await mbind(*range_, step["mode"], data, mask.maxnode, flags))
 
     async def home_node(self, step: Step) -> Answer:
-        call = self._method("set_mempolicy_home_node", self._by(step))
-        await call(*self._range(step), step["node"], step.get("flags", 0))
-        return {"value": 0}
+        node, flags = step["node"], step.get("flags", 0)
+        message = SetMempolicyHomeNode(self._by(step).pid, *self._range(step), node, flags)
+        return {"value": await self.machine.call(message)}
 
     async def get_mempolicy(self, step: Step) -> Answer:
         maxnode, flags = step.get("maxnode", 0), step.get("flags", 0)

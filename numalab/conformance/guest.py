@@ -40,7 +40,7 @@ COMPILE = (
 ).split()
 COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 numa_balancing=disable transparent_hugepage=never"
-    " mitigations=off tsc=reliable nowatchdog random.trust_cpu=on rdinit=/bin/python3"
+    " mitigations=off tsc=reliable nowatchdog random.trust_cpu=on nokaslr rdinit=/bin/python3"
     " PYTHONHOME=/ PYTHONPATH=/ PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 LD_LIBRARY_PATH=/lib"
     " -- -S -u -m numalab.conformance.agent"
 )
