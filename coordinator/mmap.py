@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from coordinator.calls import PARKED, Steps, down_write, up_write
+from coordinator.cpuset import TOP
 from coordinator.fault import Access, handle_mm_fault
 from coordinator.frames import revoke
 from coordinator.mem_map import Nids, PageFlag, Pfns
@@ -348,6 +349,8 @@ def _leave(memory: Memory, task: Task, reason: str) -> int:
     if task.pid not in memory.tasks:
         return -ESRCH
     del memory.tasks[task.pid]
+    # As cpuset_exit(): its cpuset may go, while a fault of its own is still being served.
+    task.cpuset = TOP
     task.mm.users -= 1
     memory.records.append(TaskExited(task.pid))
     memory.notes.append(TaskEnded(task.pid, reason))

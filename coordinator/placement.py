@@ -77,8 +77,10 @@ def _take_turns(memory: Memory, task: Task, policy: Mempolicy, pages: int) -> np
         taken[at : at + now] = task.il_prev
         task.il_weight -= now
         at += now
-    told = TaskPolicySet(task.pid, *policy_columns(task.policy), task.il_prev, task.il_weight)
-    memory.records.append(told)
+    # A thread may exit while a fault of its own is being served.
+    if task.pid in memory.tasks:
+        told = TaskPolicySet(task.pid, *policy_columns(task.policy), task.il_prev, task.il_weight)
+        memory.records.append(told)
     return taken
 
 

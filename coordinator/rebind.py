@@ -62,9 +62,11 @@ def update_task_memory_state(memory: Memory, task: Task) -> None:
     """cpuset_update_task_memory_state(): the task's policy follows its cpuset, if it does not yet.
 
     Before a task allocates or asks for its policy; the profile says whether that is the first time
-    that it hears of it.
+    that it hears of it.  One that has exited, and of which a call goes on, hears no more.
     """
     mems, preferred = mems_allowed(memory, task), memory.profile.preferred_is_rebound
+    if task.pid not in memory.tasks:
+        return
     if rebind_task(task, mems, preferred=preferred):
         told = tuple(sorted(mems))
         memory.records.append(PoliciesRebound(task.pid, 1, int(preferred), told))

@@ -6,14 +6,27 @@ import errno
 
 import pytest
 
-from coordinator.mm import Mode
+from coordinator.mm import PROT_READ, Mode
 from coordinator.replay import differences, replay
-from protocol.messages import CopyPages, PutPages
+from protocol.messages import CopyPages, Done, PutPages, SetGeneration
 from protocol.profile import MODERN
-from protocol.syscalls import Attach, Attached, Exit, ListTasks, Progress, ProgressMade, TaskList
+from protocol.syscalls import (
+    Attach,
+    Attached,
+    Exit,
+    Fault,
+    ListTasks,
+    Mprotect,
+    Progress,
+    ProgressMade,
+    TaskList,
+    Translations,
+)
 from protocol.task_calls import Clone, Setresuid
 from tests.calls import migration, setting
-from tests.lab import WRITE, Lab
+from tests.cpusets import cpuset, rmdir, write
+from tests.filing import create, map_file
+from tests.lab import PAGE, WRITE, Lab, pages_from
 
 
 def clone(lab: Lab, pid: int, cpu: int = 0, *, leased: bool = False) -> int:
@@ -147,3 +160,26 @@ def test_k_4_8_a_thread_may_look_into_its_own_process_whoever_it_has_become() ->
     start = lab.mapped(leader, 1)
     assert lab.migrate(leader, 0, 1, caller=thread) == 0
     assert lab.fault(thread, start, access=WRITE).nid.tolist() == [1]
+
+
+def test_a_fault_outlives_its_thread_and_even_the_cpuset_that_it_was_in(lab: Lab) -> None:
+    leader = lab.spawn()
+    start = lab.mapped(leader, 1)
+    create(lab, "ext3")
+    file = map_file(lab, leader)
+    thread = clone(lab, leader)
+    cpuset(lab, "/gone", mems="1-2")
+    assert write(lab, "/gone", "tasks", thread) == 0
+    assert lab.call(setting(thread, Mode.INTERLEAVE, (1, 2))) == 0
+    lab.hold_back(SetGeneration)
+    protecting = lab.start(Mprotect(leader, start * PAGE, PAGE, PROT_READ))
+    fault = lab.start(Fault(thread, 0, WRITE, pages_from(file, 3)))
+    assert lab.answer_to(fault) is None
+    assert lab.exit(thread) == 0 and rmdir(lab, "/gone") == 0
+    lab.let_go(SetGeneration)
+    done = lab.answer_to(protecting)
+    assert isinstance(done, Done) and done.value == 0
+    served = lab.answer_to(fault)
+    assert isinstance(served, Translations) and not served.status.any()
+    lab.validate()
+    assert journal_agrees(lab)
