@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Migrations that are remembered one by one.
 MIGRATIONS = 256
 
+#: What a client tells of its accesses may add up to more nanoseconds than a column has room for.
+_NS_MAX = 2.0**63
+
 
 class Spent(IntEnum):
     """Columns of the tables; WALL is the time that passed on the clock meanwhile."""
@@ -124,4 +127,5 @@ class Emulated:
 
 
 def _table(rows: dict[int, Row]) -> npt.NDArray[np.uint64]:
-    return np.array([rows[key] for key in sorted(rows)], np.float64).ravel().astype(np.uint64)
+    table = np.array([rows[key] for key in sorted(rows)], np.float64).ravel()
+    return np.minimum(table, _NS_MAX).astype(np.uint64)

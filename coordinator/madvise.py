@@ -13,9 +13,10 @@ from coordinator.mem_map import Nids, Pfns
 from coordinator.memory import Memory
 from coordinator.mlock import fault_in
 from coordinator.mm import TASK_SIZE, Mm, Task, VmFlag
+from coordinator.mmap import mapped_until
 from coordinator.records import PagesZapped
 
-ESRCH, ENOMEM, EACCES, EINVAL = 3, 12, 13, 22
+ESRCH, ENOMEM, EACCES, EFAULT, EINVAL = 3, 12, 13, 14, 22
 
 
 class Advice(IntEnum):
@@ -34,7 +35,8 @@ _POPULATE = {Advice.POPULATE_READ: Access.READ, Advice.POPULATE_WRITE: Access.WR
 
 def do_madvise(memory: Memory, task: Task, address: int, length: int, advice: int) -> Steps[int]:
     """0; -EINVAL for an address that is not aligned, an unknown advice, or one that a vma refuses;
-    -ENOMEM where nothing is mapped: DONTNEED does the rest of the range all the same.
+    -ENOMEM where nothing is mapped: DONTNEED does the rest of the range all the same; -EFAULT for
+    a page to populate that is beyond the end of its file.
     """
     size = memory.topology.page_size
     if advice not in list(Advice) or address % size:
@@ -50,28 +52,19 @@ def do_madvise(memory: Memory, task: Task, address: int, length: int, advice: in
     if advice in _POPULATE:
         return (yield from _populate(memory, task, start, end, _POPULATE[Advice(advice)]))
     if advice != Advice.DONTNEED:
-        return -ENOMEM if _mapped_until(task.mm, start, end) < end else 0
+        return -ENOMEM if mapped_until(task.mm, start, end) < end else 0
     return (yield from _dontneed(memory, task, start, end))
 
 
-def _mapped_until(mm: Mm, start: int, end: int) -> int:
-    """Where the first hole is."""
-    for vma in mm.overlapping(start, end):
-        if vma.start > start:
-            break
-        start = min(vma.end, end)
-    return start
-
-
 def _populate(memory: Memory, task: Task, start: int, end: int, access: Access) -> Steps[int]:
-    until = _mapped_until(task.mm, start, end)
+    until = mapped_until(task.mm, start, end)
     for vma in task.mm.overlapping(start, until):
         first, last = max(start, vma.start), min(until, vma.end)
         if vma.vm_flags & (VmFlag.IO | VmFlag.PFNMAP):
             return -EINVAL
         error = yield from fault_in(memory, task, first, last, access)
         if error:
-            return -EINVAL if error == -EACCES else -ENOMEM
+            return {-EACCES: -EINVAL, -EFAULT: -EFAULT}.get(error, -ENOMEM)
     return -ENOMEM if until < end else 0
 
 
@@ -83,7 +76,7 @@ def _dontneed(memory: Memory, task: Task, start: int, end: int) -> Steps[int]:
     try:
         if task.pid not in memory.tasks:
             return -ESRCH
-        hole = _mapped_until(mm, start, end) < end
+        hole = mapped_until(mm, start, end) < end
         for vma in mm.overlapping(start, end):
             refused = bool(vma.vm_flags & (VmFlag.LOCKED | VmFlag.PFNMAP))
             if refused:

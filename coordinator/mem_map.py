@@ -21,6 +21,8 @@ Nids = npt.NDArray[np.uint8]
 #: Nid of a page that a shared object's cache has not; its pfn is FILLING while one is asked for.
 NO_NODE = 255
 FILLING = 1
+#: Pages of a shared object: its cache takes six bytes for each of them from the start.
+CACHE_MAX = 1 << 28
 
 
 class PageFlag(IntFlag):
@@ -49,11 +51,11 @@ def grouped(keys: npt.NDArray[Any]) -> Iterator[tuple[int, Rows]]:
 
 
 class MemMap:
-    """The frames of one node: arrays of length ``frames``; 15 bytes a frame."""
+    """The frames of one node: arrays of length ``frames``; 17 bytes a frame."""
 
     def __init__(self, frames: int) -> None:
         self.generation = np.zeros(frames, np.uint32)
-        self.mapcount = np.zeros(frames, np.uint16)
+        self.mapcount = np.zeros(frames, np.uint32)
         self.mapping = np.zeros(frames, np.uint32)
         self.index = np.zeros(frames, np.uint32)
         self.flags = np.zeros(frames, np.uint8)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from coordinator.cpuset import TOP, top_cpuset
 from coordinator.emulated import Emulated
 from coordinator.inode import Inode, PageTag
-from coordinator.mem_map import NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
+from coordinator.mem_map import CACHE_MAX, NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
 from coordinator.mm import (
     PROT_WRITE,
     Mapping,
@@ -119,7 +119,12 @@ class Memory:
         mapping_id: int | None = None,
         host: Inode | None = None,
     ) -> Mapping:
-        """An anon_vma, or a shared object of ``pages`` pages with its (empty) page cache."""
+        """An anon_vma, or a shared object of ``pages`` pages with its (empty) page cache.
+
+        MemoryError: there is no room for a page cache of so many.
+        """
+        if shared and pages > CACHE_MAX:
+            raise MemoryError
         number = self._next_mapping if mapping_id is None else mapping_id
         self._next_mapping = max(self._next_mapping, number + 1)
         mapping = Mapping(number, shared, host=host)
@@ -142,8 +147,8 @@ class Memory:
             result[rows] = self.mem_map[node].generation[pfn[rows]]
         return result
 
-    def mapcounts(self, nid: Nids, pfn: Pfns) -> npt.NDArray[np.uint16]:
-        result = np.zeros(pfn.size, np.uint16)
+    def mapcounts(self, nid: Nids, pfn: Pfns) -> npt.NDArray[np.uint32]:
+        result = np.zeros(pfn.size, np.uint32)
         for node, rows in self.by_node(nid):
             result[rows] = self.mem_map[node].mapcount[pfn[rows]]
         return result

@@ -11,15 +11,15 @@ from coordinator.merge import merge_vmas
 from coordinator.mm import PROT_WRITE, Task, VmFlag
 from coordinator.records import VmFlagsSet
 
-ESRCH, EAGAIN, ENOMEM, EACCES = 3, 11, 12, 13
+ESRCH, EAGAIN, ENOMEM, EACCES, EFAULT = 3, 11, 12, 13, 14
 POPULATE_STEP = 4096
 #: Device memory is always there: it is not locked.
 _SPECIAL = VmFlag.IO | VmFlag.PFNMAP
 
 
 def do_mlock(memory: Memory, task: Task, address: int, length: int, *, lock: bool) -> Steps[int]:
-    """0; -ENOMEM for a hole, what lies before it is locked then, or a page that may not be read;
-    -EAGAIN if no frame is left.
+    """0; -ENOMEM for a hole, what lies before it is locked then, or a page that may not be read
+    or is beyond the end of its file; -EAGAIN if no frame is left.
     """
     size = memory.topology.page_size
     start, end = address // size, -(-(address + length) // size)
@@ -35,7 +35,7 @@ def do_mlock(memory: Memory, task: Task, address: int, length: int, *, lock: boo
     if error or not lock:
         return error
     error = yield from _mm_populate(memory, task, start, end)
-    return {-ENOMEM: -EAGAIN, -EACCES: -ENOMEM}.get(error, error)
+    return {-ENOMEM: -EAGAIN, -EACCES: -ENOMEM, -EFAULT: -ENOMEM}.get(error, error)
 
 
 def _apply_vma_lock_flags(memory: Memory, task: Task, start: int, end: int, *, lock: bool) -> int:

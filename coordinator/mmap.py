@@ -65,7 +65,8 @@ def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
         return -EINVAL
     if asked.address % size or asked.offset % size or asked.flags > FLAGS_MAX:
         return -EINVAL
-    if asked.address // size + pages > TASK_SIZE:
+    # An object has no more pages than an index has numbers.
+    if asked.address // size + pages > TASK_SIZE or pages > INDEX_MAX:
         return -ENOMEM
     mm, start = task.mm, asked.address // size
     yield from down_write(mm)
@@ -218,7 +219,7 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
     try:
         if task.pid not in memory.tasks:
             return -ESRCH
-        reached = _mapped_until(mm, start, end)
+        reached = mapped_until(mm, start, end)
         parts = [
             (max(vma.start, start), min(vma.end, reached))
             for vma in mm.overlapping(start, reached)
@@ -237,7 +238,7 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
     return 0 if reached == end else -ENOMEM
 
 
-def _mapped_until(mm: Mm, start: int, end: int) -> int:
+def mapped_until(mm: Mm, start: int, end: int) -> int:
     """Where the first hole at or above ``start`` is, at most ``end``."""
     at = start
     for vma in mm.overlapping(start, end):

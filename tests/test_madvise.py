@@ -13,6 +13,7 @@ from protocol.messages import CopyPages
 from protocol.profile import MODERN
 from protocol.task_calls import Madvise, Mlock
 from tests.calls import migration
+from tests.filing import create, map_file
 from tests.lab import PAGE, READ, Lab
 
 MakeLab = Callable[..., Lab]
@@ -130,6 +131,15 @@ def test_populate_without_frames_is_enomem(make_lab: MakeLab) -> None:
     lab = make_lab(nodes=1, frames=4, profile=MODERN)
     pid = lab.spawn()
     assert madvise(lab, pid, lab.mmap(pid, 6), 6, POPULATE_WRITE) == -errno.ENOMEM
+
+
+def test_populate_beyond_the_end_of_a_file_is_efault(make_lab: MakeLab) -> None:
+    lab = make_lab(profile=MODERN)
+    pid = lab.spawn()
+    create(lab, pages=2)
+    start = map_file(lab, pid, 3)
+    for advice in (POPULATE_READ, POPULATE_WRITE):
+        assert madvise(lab, pid, start, 3, advice) == -errno.EFAULT
 
 
 def test_a_frame_that_was_dropped_and_given_to_another_is_zeroed(make_lab: MakeLab) -> None:

@@ -13,6 +13,7 @@ from protocol.profile import MODERN, SEED, Profile
 from protocol.syscalls import Mmap
 from protocol.task_calls import Mlock, Munlock
 from tests.calls import binding
+from tests.filing import create, map_file
 from tests.lab import PAGE, RW, Lab
 
 MakeLab = Callable[..., Lab]
@@ -176,3 +177,9 @@ def test_a_locked_mapping_that_is_read_only_reads_the_zero_page(lab: Lab) -> Non
     start = lab.mmap(pid, 1, prot=PROT_READ)
     assert mlock(lab, pid, start, 1) == 0
     assert lab.free() == [256] * 4
+
+
+def test_a_page_beyond_the_end_of_its_file_says_enomem(lab: Lab) -> None:
+    pid = lab.spawn()
+    create(lab, pages=2)
+    assert mlock(lab, pid, map_file(lab, pid, 3), 3) == -errno.ENOMEM

@@ -10,9 +10,11 @@ import pytest
 from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, Vma
 from nodes import layout
 from nodes.node import LOAD_BYTES_MAX
+from protocol.files import CreateFile
 from protocol.labels import CALL, Role
 from protocol.messages import Done, LoadBytes, LoadedBytes, PutPages, SetGeneration
 from protocol.notes import PagesNotMoved, SyscallEnded
+from protocol.observe import Accrue, EmulatedTime, ReadEmulated
 from protocol.syscalls import (
     AddressSpace,
     DescribeMm,
@@ -100,6 +102,36 @@ def test_a_mapping_whose_page_table_finds_no_memory_is_enomem(
     assert not lab.memory.mappings
     lab.mapped(pid, 2)
     lab.validate()
+
+
+def test_no_object_has_more_pages_than_an_index_or_a_page_cache_has_room_for() -> None:
+    lab = Lab()
+    pid = lab.spawn()
+    for flags, pages in ((MAP_PRIVATE, 1 << 32), (MAP_SHARED, 1 << 28)):
+        asked = Mmap(pid, 0, (pages + 1) * PAGE, RW, flags | MAP_ANONYMOUS, "", 0)
+        assert lab.call(asked) == -errno.ENOMEM
+    assert lab.call(CreateFile("/file", (1 << 28) + 1, "shmem", 0.0)) == -errno.ENOMEM
+    lab.validate()
+
+
+def test_a_page_may_be_mapped_more_often_than_sixteen_bits_count() -> None:
+    lab = Lab(nodes=1)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 1)
+    count = lab.memory.mem_map[0].mapcount
+    pfn = lab.vma(pid, start).pfn[0]
+    count[pfn] = (1 << 16) - 1
+    lab.fork(pid)
+    assert count[pfn] == 1 << 16
+
+
+def test_emulated_time_beyond_its_columns_ends_at_their_edge() -> None:
+    lab = Lab(nodes=1)
+    pid = np.array([lab.spawn()], np.int32)
+    most, none = np.array([(1 << 64) - 1], np.uint64), np.zeros(1, np.uint8)
+    lab.call(Accrue(pid, none.astype(np.uint32), none, none, most, most, pid, most))
+    told = lab.ask(ReadEmulated(), EmulatedTime)
+    assert told.task_ns.max() == told.node_ns.max() == 1 << 63
 
 
 def test_numbers_too_large_for_their_columns_are_refused() -> None:
