@@ -146,7 +146,7 @@ class PolicySet(Message):
     mode: Unsigned
     nodes: Nodes
     flags: Unsigned
-    user_nodes: Nodes
+    user_nodes: tuple[Unsigned, ...]
     mems_allowed: Nodes
     home_node: Word
 
@@ -159,7 +159,7 @@ class TaskPolicySet(Message):
     mode: Unsigned
     nodes: Nodes
     flags: Unsigned
-    user_nodes: Nodes
+    user_nodes: tuple[Unsigned, ...]
     mems_allowed: Nodes
     home_node: Word
     il_prev: Word

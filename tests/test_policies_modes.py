@@ -13,6 +13,7 @@ from protocol.policies import (
     SetInterleaveWeight,
 )
 from protocol.profile import MODERN, SEED, Profile
+from protocol.user_mask import MAX_NUMNODES
 from tests.lab import READ, Lab
 from tests.policies import (
     ADDR,
@@ -280,3 +281,13 @@ def test_k_5_8_weights_are_1_to_255_and_only_where_there_are_any(make_lab: Labs)
     plain = make_lab(profile=MODERN)
     assert weigh(plain, 0, 1) == -errno.ENOENT
     assert plain.ask(DescribeInterleaveWeights(), InterleaveWeights).value == -errno.ENOENT
+
+
+def test_the_journal_keeps_whatever_mask_a_user_gave(make_lab: Labs) -> None:
+    """RELATIVE counts numbers of nodes that no machine has."""
+    lab = make_lab(profile=MODERN)
+    pid = lab.spawn()
+    start = lab.mmap(pid, 2)
+    assert set_policy(lab, pid, Mode.INTERLEAVE | RELATIVE, range(MAX_NUMNODES)) == 0
+    assert mbind(lab, pid, start, 1, Mode.BIND | RELATIVE, (700, 1023)) == 0
+    assert_the_journal_tells_all(lab)
