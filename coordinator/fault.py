@@ -15,10 +15,11 @@ import numpy as np
 from coordinator.calls import PARKED, Steps, up_read
 from coordinator.cow import copy_on_write
 from coordinator.frames import ACTIVE, INACTIVE, allocate_frames
+from coordinator.inode import PageTag
 from coordinator.mem_map import FILLING, NO_NODE, PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.merge import anon_vma_prepare
-from coordinator.mm import PROT_READ, PROT_WRITE, UNCACHED, Mm, Pages, Pte, Task, Vma
+from coordinator.mm import PROT_READ, PROT_WRITE, UNCACHED, Mm, Pages, Pte, Task, Vma, VmFlag
 from coordinator.uncached import allocate_granules
 from protocol.notes import FaultServed
 from protocol.syscalls import Translations
@@ -200,6 +201,7 @@ def _serve(
         nid, pfn = vma.file.nid[index], vma.file.pfn[index]
         memory.map_existing(task, vma, slot, nid, pfn, bits)
     if needs.reuse.size or needs.attach.size:
+        _fault_dirty_shared_page(memory, vma, np.union1d(needs.reuse, needs.attach), access)
         return True
     if needs.allocate.size and vma.name == UNCACHED:
         return (yield from allocate_granules(memory, task, vma, needs.allocate, node))
@@ -210,6 +212,16 @@ def _serve(
     if needs.copy.size:
         return (yield from copy_on_write(memory, task, vma, needs.copy, node))
     return True
+
+
+def _fault_dirty_shared_page(memory: Memory, vma: Vma, slot: Rows, access: Access) -> None:
+    """Who may write to a page of a cache makes the page dirty at once, for all who map it."""
+    dirties = vma.shared and memory.profile.shared_write_dirties_page
+    if dirties and access == Access.WRITE and not vma.vm_flags & VmFlag.PFNMAP:
+        assert vma.file is not None
+        index = slot + vma.pgoff
+        clean = index[(vma.file.tags[index] & PageTag.DIRTY) == 0]
+        memory.tag(vma.file, clean, vma.file.tags[clean] | np.uint8(PageTag.DIRTY))
 
 
 def _new_bits(vma: Vma, access: Access) -> int:
@@ -247,6 +259,7 @@ def _first_touch(
     vma.bits[slot] &= ~np.uint8(Pte.BUSY)
     for nid, rows, pfn in parts:
         memory.map_new(task, vma, slot[rows], nid, pfn, np.full(rows.size, bits, np.uint8))
+        _fault_dirty_shared_page(memory, vma, slot[rows], access)
         if access <= Access.WRITE:
             memory.emulated.faulted(memory, task.pid, node, nid, rows.size)
     memory.woken = True

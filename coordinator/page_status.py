@@ -35,6 +35,8 @@ def find_pages(
         status[rows] = np.where(
             present, vma.nid[slot].astype(np.int32), _absent(vma, slot, profile)
         )
+        if profile.protnone_is_enoent and not vma.prot:
+            status[rows[present]] = -ENOENT
     return nid, pfn
 
 

@@ -197,6 +197,16 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "numa_maps counts a page that a locked vma maps as active: it is on no list of its own",
     ),
     Behaviour(
+        "protnone_is_enoent",
+        "K 4.17",
+        "move_pages(2) finds no page, and moves none, where the protection is PROT_NONE",
+    ),
+    Behaviour(
+        "shared_write_dirties_page",
+        "K 6.1",
+        "a write fault on shared memory makes the page dirty, not only the entry of who writes",
+    ),
+    Behaviour(
         "madvise_populates",
         "madvise(2)",
         "MADV_POPULATE_READ and MADV_POPULATE_WRITE exist",

@@ -52,6 +52,8 @@ class Profile:
     ptrace_decides_who_may_move: bool
     mlocked_pages_stay: bool
     mlocked_is_active: bool
+    protnone_is_enoent: bool
+    shared_write_dirties_page: bool
     madvise_populates: bool
     zero_page_is_efault: bool
     untouched_is_efault: bool
@@ -113,6 +115,8 @@ SEED = Profile(
     ptrace_decides_who_may_move=False,
     mlocked_pages_stay=True,
     mlocked_is_active=False,
+    protnone_is_enoent=False,
+    shared_write_dirties_page=False,
     madvise_populates=False,
     zero_page_is_efault=False,
     untouched_is_efault=False,
@@ -173,6 +177,8 @@ MODERN = Profile(
     ptrace_decides_who_may_move=True,
     mlocked_pages_stay=False,
     mlocked_is_active=True,
+    protnone_is_enoent=True,
+    shared_write_dirties_page=True,
     madvise_populates=True,
     zero_page_is_efault=True,
     untouched_is_efault=True,

@@ -74,6 +74,7 @@ def value_of(lab: Lab, call: int) -> int:
 def test_an_entry_is_write_where_the_pte_was_writable_and_read_elsewhere(
     make_lab: MakeLab, profile: Profile
 ) -> None:
+    # K 1.35.
     lab = make_lab(profile=profile)
     moving = Moving(lab, shared=False)
     assert moving.bits(moving.mover) == moving.bits(moving.sharer) == [Pte.ENTRY] * 2
@@ -104,6 +105,7 @@ def test_the_write_bit_comes_back_if_and_only_if_the_entry_has_it(
 def test_fork_of_a_sharer_copies_its_entries_and_does_not_wait(
     make_lab: MakeLab, profile: Profile, pinned: bool
 ) -> None:
+    # K 1.42.
     lab = make_lab(profile=profile)
     moving = Moving(lab, shared=False, pinned=pinned)
     child = value_of(lab, lab.start(Fork(moving.sharer, 0)))
@@ -138,6 +140,7 @@ def test_a_child_made_in_mid_move_waits_for_the_page_and_writes_to_a_copy(lab: L
 def test_mprotect_makes_a_write_entry_read_whatever_it_grants_and_a_store_faults(
     lab: Lab,
 ) -> None:
+    # K 1.43.
     moving = Moving(lab, shared=True, pages=1)
     protecting = lab.start(Mprotect(moving.sharer, moving.start * PAGE, PAGE, RW | PROT_EXEC))
     assert value_of(lab, protecting) == 0, "nothing is taken away: there is nothing to wait for"
@@ -190,6 +193,7 @@ def test_a_call_does_not_wait_for_all_ten_passes_of_the_other_s_migration(lab: L
 def test_munmap_and_exit_of_a_sharer_drop_its_entries_at_once(
     make_lab: MakeLab, profile: Profile, shared: bool, change: str
 ) -> None:
+    # K 1.44.
     lab = make_lab(profile=profile)
     moving = Moving(lab, shared=shared)
     asked: Message = Exit(moving.sharer)

@@ -132,6 +132,7 @@ def test_k_4_32_an_error_after_pages_were_taken_gives_them_back(
 
 @both
 def test_k_4_24_strict_alone_installs_nothing(make_lab: Labs, profile: Profile) -> None:
+    # K 3.1.
     lab = make_lab(profile=profile)
     pid = lab.spawn(cpu=0)
     start = lab.mapped(pid, 2)

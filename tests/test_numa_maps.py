@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from coordinator.mm import PROT_READ
 from protocol.messages import CopyPages
+from protocol.profile import MODERN, SEED, Profile
 from protocol.syscalls import Description, NumaMaps
+from protocol.task_calls import Mlock
 from tests.calls import migration
 from tests.lab import PAGE, READ, RW, Lab
 
@@ -123,3 +127,27 @@ def test_the_nodes_add_up_to_the_pages_after_any_migration(lab: Lab) -> None:
     start = lab.mapped(pid, 40)
     lab.move(pid, list(range(start, start + 40)), [n % 4 for n in range(40)])
     assert line(lab, pid) == "default anon=40 dirty=40 N0=10 N1=10 N2=10 N3=10"
+
+
+@pytest.mark.parametrize("profile", [SEED, MODERN], ids=["seed", "modern"])
+def test_what_one_mapper_wrote_is_dirty_to_the_other_in_modern(
+    make_lab: Callable[..., Lab], profile: Profile
+) -> None:
+    lab = make_lab(profile=profile)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 2, shared=True)
+    child = lab.fork(pid)
+    lab.fault(child, start, 2, access=READ)
+    [told] = lab.numa_maps(child)
+    assert ("dirty=2" in told) == (profile is MODERN)
+    assert ("mapped=2" in told) == (profile is SEED)
+
+
+def test_pages_that_a_locked_vma_maps_are_active_in_modern(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(profile=MODERN)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 4)
+    assert lab.call(Mlock(pid, start * PAGE, 2 * PAGE)) == 0
+    locked, rest = lab.numa_maps(pid)
+    assert "active" not in locked
+    assert "active=0" in rest

@@ -48,6 +48,7 @@ def status_of_move(lab: Lab, pid: int, page: int, node: int = 1) -> int:
 def test_a_clean_page_of_every_kind_but_one_moves_at_once(
     make_lab: MakeLab, profile: Profile, kind: str
 ) -> None:
+    # K 1.47.
     lab = make_lab(profile=profile)
     create(lab, kind, 3)
     pid = lab.spawn()
@@ -115,6 +116,7 @@ def test_pages_of_xfs_metadata_fail_with_eio_once(make_lab: MakeLab, profile: Pr
 def test_at_the_seed_a_dirty_page_is_written_back_and_moves_in_the_next_pass(
     lab: Lab, kind: str
 ) -> None:
+    # K 1.55, 1.56.
     create(lab, kind, 3)
     pid = lab.spawn()
     start = touched(lab, pid, 3)
@@ -142,6 +144,7 @@ def test_a_store_after_the_writeback_makes_the_page_dirty_again(lab: Lab) -> Non
 
 
 def test_without_writepage_a_dirty_page_fails_with_einval(lab: Lab) -> None:
+    # K 1.56.
     create(lab, "ramfs", 2)
     pid = lab.spawn()
     start = touched(lab, pid, 2, access=READ)
@@ -244,6 +247,7 @@ def under_writeback(lab: Lab, kind: str = "nfs") -> tuple[int, int]:
 def test_polite_passes_leave_a_page_under_writeback_and_forced_ones_wait(
     make_lab: MakeLab, profile: Profile, kind: str
 ) -> None:
+    # K 1.29.
     lab = make_lab(profile=profile)
     pid, start = under_writeback(lab, kind)
     call = lab.start(migration(0, pid, (0,), (1,)))

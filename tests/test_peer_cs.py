@@ -119,6 +119,7 @@ def test_CS_09_two_threads_both_with_memory_migrate(peer: Peer) -> None:
 @case("CS-11")
 @pytest.mark.parametrize("mems", ["0-1", "0"])
 def test_CS_11_mbind_with_nodes_outside(peer: Peer, mems: str) -> None:
+    # K 4.31.
     pid = peer.spawn()
     cpuset(peer, "/set", mems=mems)
     attach(peer, "/set", pid)

@@ -47,6 +47,7 @@ def test_PL_01_the_last_of_five_task_policies(peer: Peer, node: int) -> None:
 
 @case("PL-02")
 def test_PL_02_five_areas_with_policies_of_their_own(peer: Peer) -> None:
+    # K 4.36.
     pid, node = peer.spawn(), 2
     wanted = [(DEFAULT, ()), (BIND, (node,)), (INTERLEAVE, (node,)), (PREFERRED, ())]
     wanted.append((PREFERRED, (node,)))

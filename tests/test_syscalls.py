@@ -8,11 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from coordinator.mm import Mode
 from protocol.messages import CopyPages, IsolateLruPage, MigratePrep
 from protocol.profile import MODERN, PROFILES, SEED, Profile
-from protocol.syscalls import Fault, MovedPages, MovePages
+from protocol.syscalls import Fault, MovedPages, MovePages, Mprotect
 from protocol.topology import Topology, TopologyNode, uniform_distances
-from tests.calls import PREFILL, moving
+from tests.calls import PREFILL, binding, moving
 from tests.lab import PAGE, READ, WRITE, Lab, pages_from
 
 MakeLab = Callable[..., Lab]
@@ -24,7 +25,7 @@ PROFILE = pytest.mark.parametrize("profile", [SEED, MODERN], ids=list(PROFILES))
 
 
 def test_a_process_that_is_not_there_comes_before_a_node_that_is_not(lab: Lab) -> None:
-    # K 1.1.
+    # K 1.1, 4.6.
     assert lab.migrate(99, 0, 77) == -errno.ESRCH
     assert lab.migrate(-1, 0, 1) == -errno.ESRCH
 
@@ -146,7 +147,7 @@ def test_errors_come_in_the_order_of_the_kernel(lab: Lab) -> None:
 
 @pytest.mark.parametrize("node", [-1, 4, 1 << 20])
 def test_one_bad_node_anywhere_and_nothing_moves(lab: Lab, node: int) -> None:
-    # K 4.13.
+    # K 4.13, 4.14.
     pid = lab.spawn()
     start = lab.mapped(pid, 2)
     assert lab.move(pid, [start, start + 1], [1, node]).value == -errno.ENODEV
@@ -317,3 +318,44 @@ def test_a_page_touched_while_the_lru_is_drained_is_busy_and_nothing_was_to_do(l
     answer = lab.answer_to(call)
     assert isinstance(answer, MovedPages) and answer.value == -errno.ENOENT
     assert answer.status.tolist() == [PREFILL] and not lab.asked(CopyPages)
+
+
+# ---- where pages are and what was asked of them ----------------------------------------------
+
+
+@PROFILE
+def test_k_4_9_migrate_pages_asks_no_policy_and_changes_none(
+    make_lab: MakeLab, profile: Profile
+) -> None:
+    lab = make_lab(profile=profile)
+    pid = lab.spawn()
+    start = lab.mmap(pid, 2)
+    assert lab.call(binding(pid, start * PAGE, 2 * PAGE, Mode.BIND, (0,))) == 0
+    lab.fault(pid, start, 2)
+    assert lab.migrate(pid, 0, 1) == 0
+    assert lab.where(pid, start, 2) == [1, 1]
+    [line] = lab.numa_maps(pid)
+    assert line.split()[1] == f"bind{profile.policy_separator}0"
+
+
+def test_k_4_21_of_two_rows_for_one_page_the_first_has_the_status_of_the_move(lab: Lab) -> None:
+    pid = lab.spawn()
+    start = lab.mapped(pid, 1)
+    moved = lab.move(pid, [start, start], [1, 2])
+    assert (moved.value, moved.status.tolist()) == (0, [1, -errno.EBUSY])
+    assert lab.where(pid, start) == [1]
+
+
+@PROFILE
+def test_k_4_17_pages_without_any_protection_are_not_there_in_modern(
+    make_lab: MakeLab, profile: Profile
+) -> None:
+    lab = make_lab(profile=profile)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 1)
+    assert lab.call(Mprotect(pid, start * PAGE, PAGE, 0)) == 0
+    moved = lab.move(pid, [start], [1])
+    assert moved.status.tolist() == [-errno.ENOENT if profile is MODERN else 1]
+    assert lab.migrate(pid, (0, 1), 2) == 0
+    [line] = lab.numa_maps(pid)
+    assert "N2=1" in line, "migrate_pages(2) does not mind"

@@ -44,6 +44,8 @@ def told(message: Message) -> str:
     words = [row.name]
     for name, _ in row.scalars:
         value = getattr(message, name)
+        if isinstance(value, bytes):
+            value = value.rstrip(bytes(1)).hex()
         if value not in ("", (), 0) or name == "value":
             words.append(f"{name}={value}")
     if row.arrays:
@@ -103,6 +105,7 @@ class Script:
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=[path.stem for path in SCRIPTS])
 def test_transcript(path: Path) -> None:
+    # K 1.25.
     script, written = Script(), []
     for line in path.read_text().splitlines():
         if line.startswith(">"):
