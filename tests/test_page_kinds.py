@@ -11,10 +11,10 @@ from coordinator.inode import Device
 from coordinator.mm import Pte
 from protocol.files import SetDevice
 from protocol.messages import CopyPages, UnlockPages
-from protocol.notes import PagesNotMoved, PassEnded
+from protocol.notes import PassEnded
 from protocol.profile import MODERN, SEED, Profile
 from protocol.schema import COORDINATOR
-from tests.calls import PREFILL, migration
+from tests.calls import migration
 from tests.filing import (
     PATH,
     assert_journal_tells_all,
@@ -23,6 +23,7 @@ from tests.filing import (
     described,
     map_file,
     set_device,
+    status_of_move,
     touched,
     unlink,
 )
@@ -34,15 +35,6 @@ BOTH = pytest.mark.parametrize("profile", [SEED, MODERN], ids=lambda profile: pr
 
 def passes(lab: Lab) -> list[tuple[int, int, int]]:
     return [(note.number, note.retry, note.failed) for note in lab.noted(PassEnded)]
-
-
-def status_of_move(lab: Lab, pid: int, page: int, node: int = 1) -> int:
-    """Of move_pages(2); 6.1 does not write it where the move failed, and the note has it then."""
-    moved = lab.move(pid, [page], [node])
-    if moved.status[0] != PREFILL:
-        return int(moved.status[0])
-    assert moved.value == 1
-    return lab.noted(PagesNotMoved)[-1].status
 
 
 # ---- who moves at all ----------------------------------------------------------------------
