@@ -59,7 +59,7 @@ NODES_MAX = 254
 )
 @click.option(
     "--pace",
-    type=options.seconds,
+    type=options.pace,
     metavar="FACTOR",
     default=0.0,
     help="Let emulated time pass on the clock, so many times as long.  [default: it does not]",

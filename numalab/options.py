@@ -86,6 +86,17 @@ def seconds(text: str) -> float:
     return time
 
 
+def pace(text: str) -> float:
+    """How many times as long as emulated a time lasts on the clock; 0: it does not pass there."""
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not math.isfinite(factor) or factor < 0:
+        raise click.BadParameter(f"'{text}' is no pace: write a number like 1000, or 0 for none")
+    return factor
+
+
 def positive_seconds(text: str) -> float:
     """A finite time, more than 0."""
     time = seconds(text)

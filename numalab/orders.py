@@ -7,11 +7,13 @@ that carries the kernel's errno.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from protocol.codec import WireError, check_fields
 from protocol.core import Buffer
 from protocol.schema import Message
 
@@ -26,6 +28,8 @@ class IndefiniteError(OSError):
 class Ask:
     """Ask ``peer`` one question; the result is the answer, a Message.
 
+    A message with a number or a type that its peer would drop unanswered is OSError(EINVAL).
+
     within: seconds, None for ever.  A question that is idempotent (protocol/schema.py) is asked
     again when its peer has restarted; any other ends as IndefiniteError(ENODEV) then.  No answer
     within the time is IndefiniteError(EAGAIN).
@@ -35,6 +39,12 @@ class Ask:
     peer: str
     message: Message
     within: float | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            check_fields(self.message)
+        except WireError as error:
+            raise OSError(errno.EINVAL, f"no peer takes this: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,8 +67,8 @@ def _about(pid: int) -> Iterator[None]:
         errno.ESRCH: f"There is no task {pid} in this machine: 'numalab ps' lists those that there "
         "are.",
         errno.EINVAL: "The machine has no such mode with such nodes, or the address is not that of "
-        "a page: default and local take no nodes, the others some that the machine has, and 2006 "
-        "knew neither flags nor local.",
+        "a page: default and local take no nodes, the others some that the task's cpuset has, and "
+        "2006 knew neither flags nor local.",
         errno.EFAULT: f"Not all of these pages are mapped: 'numalab numa-maps {pid}' shows what "
         "is.",
         errno.EIO: "Some pages are not where the policy wants them: somebody holds them, or they "

@@ -46,13 +46,13 @@ class RawCalls:
         self, pid: int, maxnode: int, old_nodes: bytes | None, new_nodes: bytes | None
     ) -> int:
         """migrate_pages(2): pages not moved, or -errno (K 4.6)."""
-        maxnode = min(maxnode, _LONG_MAX)
+        maxnode = _bits(maxnode)
         return await self._value(MigratePages(self._pid, pid, maxnode, old_nodes, new_nodes))
 
     async def set_mempolicy(self, mode: int, nodemask: bytes | None, maxnode: int) -> int:
         """set_mempolicy(2): 0 or -errno (K 4.33)."""
         mode &= _UINT_MAX
-        return await self._value(SetMempolicy(self._pid, mode, nodemask, min(maxnode, _LONG_MAX)))
+        return await self._value(SetMempolicy(self._pid, mode, nodemask, _bits(maxnode)))
 
     async def get_mempolicy(
         self, room: int | None, maxnode: int, address: int = 0, flags: int = 0
@@ -61,7 +61,7 @@ class RawCalls:
 
         room: bytes that can be written at the pointer of the mask; None: it is NULL (K 4.4, 4.35).
         """
-        asked = GetMempolicy(self._pid, room, min(maxnode, _LONG_MAX), address, flags)
+        asked = GetMempolicy(self._pid, room, _bits(maxnode), address, flags)
         answer = await self._answer(asked)
         if isinstance(answer, PolicyTold):
             return answer.value, answer.mode, answer.nodes
@@ -117,6 +117,11 @@ class RawCalls:
     async def _answer(self, message: Message) -> Message:
         order = partial(Ask, peer=COORDINATOR, message=message, within=None)
         return cast(Message, await self._machine.carry_out(order))
+
+
+def _bits(maxnode: int) -> int:
+    """maxnode as an unsigned long, as far as a message carries it."""
+    return min(maxnode & _ULONG_MAX, _LONG_MAX)
 
 
 def _value(answer: Message) -> int:

@@ -135,6 +135,18 @@ def _split(row: Row, message: Message) -> tuple[list[Any], list[Buffer]]:
     return scalars, buffers
 
 
+def check_fields(message: Message) -> None:
+    """Raises WireError if whoever decodes this message would find its scalar fields wrong."""
+    row = ROWS[type(message)]
+    if row.checked is None:
+        return
+    scalars = [getattr(message, name) for name, _ in row.scalars]
+    try:
+        msgspec.convert(msgpack.unpackb(_packer.pack(scalars)), row.checked)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise WireError("fields", f"{row.name}: {error}") from None
+
+
 def decode(frames: Sequence[Buffer], key: bytes) -> tuple[Envelope, Message | None]:
     """The envelope and the message; a REFUSAL has no message.  Raises WireError."""
     if not 1 <= len(frames) <= FRAMES_MAX:

@@ -59,6 +59,7 @@ def in_shell(line: str, run_directory: Path) -> subprocess.CompletedProcess[str]
         (("up", "--memory", ""), "'' is not a size"),
         (("up", "--within", "nan"), "'nan' is no time"),
         (("up", "--within", 0), "more than 0"),
+        (("up", "--pace", "-1"), "'-1' is no pace"),
         (("up", "--name", "../x"), "'../x' is no name"),
         (("up", "--name", ""), "'' is no name"),
         (("up", "--run-directory", ""), "it is empty"),
