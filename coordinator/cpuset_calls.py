@@ -31,6 +31,7 @@ from coordinator.cpuset_files import (
     read,
 )
 from coordinator.desk import Desk, handles
+from coordinator.inode import PATH_MAX
 from coordinator.memory import Memory
 from coordinator.mempolicy import MPOL_MF_MOVE_ALL, do_migrate_pages
 from coordinator.mm import Mm, Task
@@ -81,7 +82,7 @@ def cpuset_mkdir(memory: Memory, caller: int, path: str) -> int:
         return -EINVAL
     if parent_of(path) not in memory.cpusets:
         return -ENOENT
-    if len(name.encode()) > NAME_MAX:
+    if len(name.encode()) > NAME_MAX or len(path.encode()) >= PATH_MAX:
         return -ENAMETOOLONG
     if not may_write(memory, caller):
         return -EACCES

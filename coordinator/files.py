@@ -10,7 +10,7 @@ from coordinator.address_space import KINDS, end_page_writeback, writeout
 from coordinator.calls import Steps
 from coordinator.desk import Desk, done, handles
 from coordinator.frames import revoke
-from coordinator.inode import Device, Inode, PageTag
+from coordinator.inode import PATH_MAX, Device, Inode, PageTag
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
 from coordinator.mm import Mapping
@@ -21,18 +21,23 @@ from protocol.schema import Message
 from protocol.session import Question
 from protocol.syscalls import Description
 
-ENOENT, ENOMEM, EEXIST, EINVAL = 2, 12, 17, 22
+ENOENT, ENOMEM, EEXIST, EINVAL, ENAMETOOLONG = 2, 12, 17, 22, 36
 PAGES_MAX = 1 << 32
 DEVICE_ALL = sum(Device)
 
 
 def create_file(memory: Memory, asked: m.CreateFile) -> int:
-    """A file of ``pages`` pages, none of which is in memory: 0, -EINVAL, -EEXIST or -ENOMEM."""
+    """A file of ``pages`` pages, none of which is in memory.
+
+    0, -EINVAL, -ENAMETOOLONG, -EEXIST or -ENOMEM.
+    """
     seconds = asked.writeback_seconds
     if not asked.path.startswith("/") or asked.kind not in KINDS or not seconds >= 0:
         return -EINVAL
     if not 0 < asked.pages <= PAGES_MAX:
         return -EINVAL
+    if len(asked.path.encode()) >= PATH_MAX:
+        return -ENAMETOOLONG
     if asked.path in memory.files:
         return -EEXIST
     try:

@@ -9,6 +9,7 @@ from coordinator.cpuset import cpu_of
 from coordinator.cred import UID_MAX, Credentials
 from coordinator.desk import ESRCH, Desk, done, handles, leaseholder, task_call
 from coordinator.fault import Access, handle_mm_fault
+from coordinator.inode import PATH_MAX
 from coordinator.mbind import sys_mbind
 from coordinator.mm import Mm, Task
 from coordinator.mmap import do_exit, do_fork, do_mmap, do_mprotect, do_munmap
@@ -26,7 +27,7 @@ from protocol.messages import Done
 from protocol.schema import Message
 from protocol.session import Question
 
-ENOENT, EINVAL = 2, 22
+ENOENT, EINVAL, ENAMETOOLONG = 2, 22, 36
 
 
 # ---- clients and tasks -----------------------------------------------------------------------
@@ -51,6 +52,9 @@ def on_spawn(desk: Desk, question: Question, asked: m.Spawn) -> Message:
     memory = desk.memory
     if asked.cpu not in memory.topology.cpus or asked.uid > UID_MAX:
         return Done(-EINVAL)
+    # What lists the tasks has all their names in one message.
+    if len(asked.comm.encode()) >= PATH_MAX:
+        return Done(-ENAMETOOLONG)
     pid = memory.new_pid()
     client = leaseholder(desk, question, asked.leased)
     cred = Credentials.of(asked.uid, capable=bool(asked.capable))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntFlag
 
+#: Bytes of a path with its end.
+PATH_MAX = 4096
+
 
 class PageTag(IntFlag):
     """What is true of a page of a page cache, whichever frame it is in (PageDirty and so on).

@@ -13,6 +13,7 @@ from coordinator.calls import PARKED, Steps, down_write, up_write
 from coordinator.cpuset import TOP
 from coordinator.fault import Access, handle_mm_fault
 from coordinator.frames import revoke
+from coordinator.inode import PATH_MAX
 from coordinator.mem_map import Nids, PageFlag, Pfns
 from coordinator.memory import Memory
 from coordinator.merge import INDEX_MAX, merge_new_vma, merge_vmas, new_anon_vma
@@ -47,19 +48,21 @@ from coordinator.threads import copy_process
 from protocol.notes import TaskEnded
 from protocol.syscalls import Mmap
 
-ESRCH, EINVAL, ENOMEM, EEXIST = 3, 22, 12, 17
+ESRCH, EINVAL, ENOMEM, EEXIST, ENAMETOOLONG = 3, 22, 12, 17, 36
 FLAGS_MAX = (1 << 32) - 1
 POPULATE_STEP = 4096
 
 
 def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
-    """mmap(2): the address, or -EINVAL, -EEXIST, -ENOMEM."""
+    """mmap(2): the address, or -EINVAL, -EEXIST, -ENOMEM, -ENAMETOOLONG."""
     size = memory.topology.page_size
     pages = -(-asked.length // size)
     sharing = asked.flags & (MAP_SHARED | MAP_PRIVATE)
     fixed = asked.flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)
     if not pages or sharing not in (MAP_SHARED, MAP_PRIVATE) or asked.prot & ~7:
         return -EINVAL
+    if len(asked.name.encode()) >= PATH_MAX:
+        return -ENAMETOOLONG
     # As the mspec driver: memory of the uncached allocator is never copied, so it is shared.
     if asked.name == UNCACHED and not asked.flags & MAP_SHARED:
         return -EINVAL

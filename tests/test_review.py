@@ -114,6 +114,18 @@ def test_no_object_has_more_pages_than_an_index_or_a_page_cache_has_room_for() -
     lab.validate()
 
 
+def test_a_name_is_no_longer_than_a_path() -> None:
+    """So that answers that have many of them still fit into a message."""
+    lab = Lab()
+    pid = lab.spawn()
+    longest, longer = "/" + "x" * 4094, "/" + "é" * 2048
+    for name, error in ((longest, 0), (longer, -errno.ENAMETOOLONG)):
+        assert min(lab.call(Spawn(0, 0, 1, 0, name)), 0) == error
+        value = lab.call(Mmap(pid, 0, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, name, 0))
+        assert min(value, 0) == error
+        assert lab.call(CreateFile(name, 1, "shmem", 0.0)) == error
+
+
 def test_a_page_may_be_mapped_more_often_than_sixteen_bits_count() -> None:
     lab = Lab(nodes=1)
     pid = lab.spawn()
