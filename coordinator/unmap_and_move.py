@@ -142,7 +142,7 @@ class UnmapAndMove:
         self.step(asked.rows, status, reply.ask)
 
     def _of_whole_granules(self, rows: Rows, status: Statuses32) -> Statuses32:
-        """A page that could not be copied keeps back all of its granule."""
+        """A page that could not be copied, or must not be, keeps back all of its granule."""
         status = status.copy()
         granule = self._objects(rows)[1] // self.settings.granule
         for number in np.unique(granule[status != 0]):
@@ -282,6 +282,8 @@ class UnmapAndMove:
             if self._has_mlocked(mapping):
                 locked = mlocked(self.memory, self.list.source[rows], self.list.pfn[rows])
                 verdict[of_object[locked[of_object]]] = -EPERM
+        if self.settings.granule:
+            verdict = self._of_whole_granules(rows, verdict)
         self.list.give_up(rows[verdict == -EBUSY], -EBUSY)
         return verdict
 

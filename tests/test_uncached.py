@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.mm import MAP_PRIVATE, PROT_READ, UNCACHED, VmFlag
+from coordinator.mm import MAP_LOCKED, MAP_PRIVATE, MAP_SHARED, PROT_READ, UNCACHED, VmFlag
 from coordinator.replay import differences, replay
 from coordinator.uncached import GRANULE_PAGES as GRANULE
 from protocol.messages import (
@@ -345,3 +345,14 @@ def test_whatever_is_done_to_it_the_journal_tells_and_the_contents_stay(
 
 def _fault(pid: int, page: int, cpu: int = 0) -> Fault:
     return Fault(pid, cpu, 1, pages_from(page, 1))
+
+
+def test_a_granule_of_which_a_page_is_locked_stays_as_a_whole(lab: Lab) -> None:
+    """MAP_LOCKED of device memory: some of a granule's pages have an entry in a locked vma."""
+    pid = lab.spawn()
+    flags = MAP_SHARED | MAP_LOCKED
+    start = lab.call(Mmap(pid, 0, GRANULE // 2 * PAGE, RW, flags, UNCACHED, 0)) // PAGE
+    assert lab.call(Munmap(pid, (start + 2) * PAGE, PAGE)) == 0
+    lab.migrate(pid, 0, 1)
+    assert nodes(lab, pid, start) in ([0], [1])
+    lab.validate()
