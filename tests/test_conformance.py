@@ -19,8 +19,6 @@ from numalab.conformance.shrink import shrink, without
 
 HERE = Path(__file__).parent / "conformance"
 KERNEL, RECORDED = recorded.read(HERE / "answers-6.1.json")
-#: Scenarios that do not agree to the end.
-OPEN = set((HERE / "open.txt").read_text().splitlines())
 LIVE = (
     "migrate_pages: migrate [0, 1, 2] to [1, 2, 3]",
     "migrate_pages: migrate the child alone",
@@ -50,14 +48,14 @@ def test_the_answers_are_of_linux_6_1() -> None:
 def test_the_simulated_machine_answers_as_linux_does(topic: str) -> None:
     tally = Tally()
     for scenario, answers in RECORDED:
-        if scenario.name.startswith(f"{topic}: ") and scenario.name not in OPEN:
+        if scenario.name.startswith(f"{topic}: "):
             compare(tally, scenario, answers, sim.run(scenario))
     assert not tally.faults, f"\n{faults(tally)}"
 
 
 @pytest.mark.slow
 def test_a_live_machine_answers_as_linux_does() -> None:
-    chosen = [row for row in RECORDED if row[0].name in LIVE and row[0].name not in OPEN]
+    chosen = [row for row in RECORDED if row[0].name in LIVE]
     tally = Tally()
     for (scenario, answers), ours in zip(
         chosen, live.run_all([scenario for scenario, _ in chosen]), strict=True
