@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator import cpuset_calls, files, handlers, reads, task_handlers
+from coordinator import cpuset_calls, files, handlers, reads, recovery, task_handlers
 from coordinator.address_space import end_page_writeback, next_writeback
-from coordinator.calls import Ask, Parked, Reply, Steps, ask_all
-from coordinator.desk import HANDLERS, Desk
+from coordinator.calls import PARKED, Ask, Parked, Reply, Steps, ask_all
+from coordinator.desk import HANDLERS, Desk, Handler
 from coordinator.extensions import Extensions
 from coordinator.invariants import check_memory
 from coordinator.members import Members
 from coordinator.memory import Memory
 from coordinator.mm import VmOperations
 from coordinator.mmap import do_exit
+from coordinator.poison import revert_moves
+from coordinator.replay import restore
 from coordinator.syscalls import Kernel
 from coordinator.vm_operations import register, register_extensions
 from protocol.codec import WireError, encode_entry
 from protocol.core import Deadline, Effect, Event, Received, Record, Report
 from protocol.messages import Done, DropHolds
-from protocol.notes import FrameDropped, MachineCounted, SyscallEnded
+from protocol.notes import (
+    CoordinatorRecovered,
+    FrameDropped,
+    MachineCounted,
+    NodeSettled,
+    SyscallEnded,
+    ZoneReplaced,
+)
 from protocol.profile import SEED, Profile
 from protocol.schema import COORDINATOR, Message, node_name, snake_case
 from protocol.session import Answer, Question, Session
+from protocol.syscalls import Attach, DescribeHardware, Renew
 from protocol.topology import Topology
 
 ENOSYS = 38
 #: They enter their functions in HANDLERS when they are imported.
 HANDLER_MODULES = (cpuset_calls, files, handlers, reads, task_handlers)
+#: What a coordinator answers before it has recovered: it asks no node, and changes nothing.
+_BEFORE_RECOVERY = (Attach, DescribeHardware, Renew)
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A generator under way for ``question`` (None: started by the coordinator itself)."""
+    """A generator under way for ``question`` (None: started by the coordinator itself).
+
+    name: as it is counted, or empty.
+    """
 
     steps: Generator[Sequence[Ask] | Parked, Reply | None, Message]
     question: Question | None
@@ -48,7 +63,8 @@ class Coordinator:
     addresses: where clients reach the nodes, by node name.  chunk_pages: pages that are copied
     together.  lease: seconds after which a silent client's tasks exit.  heartbeat: seconds between
     two questions to each node whether it is there; None asks once.  pace: seconds that a second of
-    emulated time lasts (emulated.py).  extensions: what users' files registered.
+    emulated time lasts (emulated.py).  extensions: what users' files registered.  journal: what an
+    earlier one has recorded; this one is of the next epoch then, ``epoch`` at least.
     """
 
     def __init__(
@@ -58,6 +74,7 @@ class Coordinator:
         boot_id: int,
         key: bytes,
         epoch: int = 1,
+        journal: Iterable[bytes] = (),
         migration: bool = True,
         profile: Profile = SEED,
         chunk_pages: int = 4096,
@@ -69,6 +86,16 @@ class Coordinator:
         extensions: Extensions | None = None,
         **session_options: Any,
     ) -> None:
+        self.memory = Memory(topology, profile)
+        self.memory.emulated.pace = pace
+        register(self.memory, vm_operations or {})
+        if extensions is not None:
+            register_extensions(self.memory, extensions)
+        restore(self.memory, journal)
+        #: Nodes that have to settle before any call is served; an empty journal needs none.
+        self.recovering = set(self.memory.nids) if self.memory.epoch else set()
+        epoch = max(epoch, self.memory.epoch + 1)
+        recovery.begin_epoch(self.memory, epoch)
         self.session = Session(
             COORDINATOR,
             boot_id=boot_id,
@@ -77,11 +104,6 @@ class Coordinator:
             follows_epoch=False,
             **session_options,
         )
-        self.memory = Memory(topology, profile)
-        self.memory.emulated.pace = pace
-        register(self.memory, vm_operations or {})
-        if extensions is not None:
-            register_extensions(self.memory, extensions)
         self.members = Members(self.memory, lease=lease, heartbeat=heartbeat)
         kernel = Kernel(profile, migration, chunk_pages)
         self.desk = Desk(self.memory, kernel, self.members, dict(addresses or {}), epoch)
@@ -89,6 +111,9 @@ class Coordinator:
         self._parked: list[Call] = []
         self._calls = 0
         self._counted: MachineCounted | None = None
+        self._started: float | None = None
+        #: A node lost its zone while calls were under way: nothing happens here any more.
+        self._ended = False
 
     @property
     def name(self) -> str:
@@ -101,6 +126,8 @@ class Coordinator:
 
     def next_deadline(self) -> float | None:
         """When the session or the members need attention."""
+        if self._ended:
+            return None
         times = (
             self.session.next_deadline(),
             self.members.next_deadline(),
@@ -118,7 +145,11 @@ class Coordinator:
 
     def handle(self, event: Event, *, now: float) -> list[Effect]:
         """One event; see protocol/core.py."""
+        if self._ended:
+            return []
         self.memory.now = now
+        if self._started is None:
+            self._started = now
         if isinstance(event, Received):
             try:
                 heard = self.session.receive(event.frames, now=now)
@@ -135,8 +166,10 @@ class Coordinator:
             else:
                 self._answered(item)
         self._attend(now)
-        self._ring(now)
-        self._wake()
+        self._recover()
+        if not self._ended:
+            self._ring(now)
+            self._wake()
         return self._effects()
 
     def _asked(self, question: Question) -> None:
@@ -145,11 +178,23 @@ class Coordinator:
         if handler is None:
             self.session.answer(question, Done(-ENOSYS))
             return
-        result = handler(self.desk, question)
+        if self.recovering and not isinstance(question.message, _BEFORE_RECOVERY):
+            result: Message | Steps[Message] = self._once_recovered(handler, question)
+        else:
+            result = handler(self.desk, question)
         if isinstance(result, Message):
             self.session.answer(question, result)
         else:
             self._start(result, question, snake_case(type(question.message).__name__))
+
+    def _once_recovered(self, handler: Handler, question: Question) -> Steps[Message]:
+        """A node that has not settled may still serve what was taken away by now (design 7)."""
+        while self.recovering:
+            yield PARKED
+        result = handler(self.desk, question)
+        if isinstance(result, Message):
+            return result
+        return (yield from result)
 
     def _answered(self, answer: Answer) -> None:
         if self.members.answered(answer, self.memory.now):
@@ -162,11 +207,50 @@ class Coordinator:
         for peer, message, within in self.members.due(now):
             ticket = self.session.ask(peer, message, now=now, within=within)
             self.members.asked(peer, ticket)
-        for client in self.members.bury(now):
+        for client in [] if self.recovering else self.members.bury(now):
             # First the page locks: a migration may wait for one, and an exit for the migration.
             self._start(_drop_holds(self.memory, client), None, "exit")
             for task in [task for task in self.memory.tasks.values() if task.client == client]:
                 self._start(_exit(self.memory, task.pid), None, "exit")
+
+    # ---- recovery --------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """Nodes that have opened their zones, or are new to this coordinator."""
+        waiting, self.members.to_recover = self.members.to_recover, []
+        for nid, uuid in waiting:
+            known = self.memory.zones.get(nid, uuid)
+            if known != uuid and nid not in self.recovering and self.memory.mem_map[nid].used:
+                revert_moves(self.memory, nid)
+                self.memory.notes.append(ZoneReplaced(nid))
+                self._ended = True
+                return
+            recovery.know_zone(self.memory, nid, uuid)
+            self._start(self._recover_node(nid), None, "")
+
+    def _recover_node(self, nid: int) -> Steps[Message]:
+        started = self.memory.now
+        settle = not self.members.settled(nid)
+        lost = yield from recovery.recover_node(self.memory, nid, settle=settle)
+        self.members.recovered(nid, self.memory.now, done=lost >= 0)
+        if lost >= 0:
+            self.memory.notes.append(NodeSettled(nid, lost, self.memory.now - started))
+            self._settled(nid)
+        return Done(min(lost, 0))
+
+    def _settled(self, nid: int) -> None:
+        if nid not in self.recovering:
+            return
+        self.recovering.discard(nid)
+        if self.recovering:
+            return
+        # Their leases begin anew, as nobody could renew them meanwhile.
+        for client in sorted({task.client or "" for task in self.memory.tasks.values()} - {""}):
+            self.members.attach(client, self.memory.now)
+        assert self._started is not None
+        seconds = self.memory.now - self._started
+        self.memory.notes.append(CoordinatorRecovered(self.memory.epoch, seconds))
+        self.memory.woken = True
 
     def _ring(self, now: float) -> None:
         """Whoever waits for a time that has come looks again."""
@@ -198,9 +282,9 @@ class Coordinator:
         self._calls -= 1
         if call.question is not None:
             self.session.answer(call.question, result)
-        value = getattr(result, "value", 0)
-        seconds = self.memory.now - call.started
-        self.memory.notes.append(SyscallEnded(call.name, value, seconds))
+        if call.name:
+            value, seconds = getattr(result, "value", 0), self.memory.now - call.started
+            self.memory.notes.append(SyscallEnded(call.name, value, seconds))
 
     def _wake(self) -> None:
         """Something changed: whoever is parked looks again, in the order of parking."""

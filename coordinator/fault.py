@@ -20,6 +20,7 @@ from coordinator.mem_map import FILLING, NO_NODE, PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.merge import anon_vma_prepare
 from coordinator.mm import PROT_READ, PROT_WRITE, UNCACHED, Mm, Pages, Pte, Task, Vma, VmFlag
+from coordinator.poison import EHWPOISON, poisoned
 from coordinator.uncached import allocate_granules
 from protocol.notes import FaultServed
 from protocol.syscalls import Translations
@@ -70,7 +71,8 @@ def handle_mm_fault(
     """Translations of ``page`` (virtual page numbers, no repeats) for an access by ``cpu``.
 
     Errors are in the status column: -EFAULT no vma, or beyond the end of the file (SIGBUS in the
-    kernel), -EACCES protection, -ENOMEM no frame anywhere.
+    kernel), -EACCES protection, -ENOMEM no frame anywhere, -EHWPOISON the contents are gone (a
+    SIGBUS in the kernel).
     """
     mm, started = task.mm, memory.now
     node = memory.topology.node_of_cpu(cpu)
@@ -92,6 +94,9 @@ def handle_mm_fault(
                 beyond = slot + vma.pgoff >= vma.file.nid.size
                 answer.status[rows[beyond]] = -EFAULT
                 slot, rows = slot[~beyond], rows[~beyond]
+            if memory.poisoned and (lost := poisoned(vma, slot)).any():
+                answer.status[rows[lost]] = -EHWPOISON
+                slot, rows = slot[~lost], rows[~lost]
             needs = _needs(memory, vma, slot, access)
             blocked |= needs.blocked
             if vma.start in unfilled:

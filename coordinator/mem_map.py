@@ -18,9 +18,10 @@ Rows = npt.NDArray[np.intp]
 Pfns = npt.NDArray[np.uint32]
 Nids = npt.NDArray[np.uint8]
 
-#: Nid of a page that a shared object's cache has not; its pfn is FILLING while one is asked for.
+#: Nid of a page that a shared object's cache has not; its pfn is FILLING while one is asked for,
+#: and POISONED if the cache had it and its contents are gone.
 NO_NODE = 255
-FILLING = 1
+FILLING, POISONED = 1, 2
 #: Pages of a shared object: its cache takes six bytes for each of them from the start.
 CACHE_MAX = 1 << 28
 

@@ -1,4 +1,4 @@
-"""Who is there: nodes that describe themselves, clients that hold leases."""
+"""Who is there: nodes that describe themselves and are recovered, clients that hold leases."""
 
 from __future__ import annotations
 
@@ -18,9 +18,19 @@ PATIENCE = 3
 
 @dataclass(slots=True)
 class _Node:
+    """settled: this coordinator has recovered it; recovering: or does so now.  fits: it is the one
+    that the topology has, and answers.
+    """
+
     nid: int
-    up: bool = False
+    fits: bool = False
+    settled: bool = False
+    recovering: bool = False
     due: float | None = 0.0
+
+    @property
+    def up(self) -> bool:
+        return self.fits and self.settled
 
 
 class Members:
@@ -30,11 +40,17 @@ class Members:
         self.memory, self.lease, self.heartbeat = memory, lease, heartbeat
         self._nodes = {node_name(nid): _Node(nid) for nid in memory.nids}
         self._tickets: dict[int, str] = {}
+        #: Nodes that wait for recovery, each with the UUID of its zone.
+        self.to_recover: list[tuple[int, str]] = []
         #: When each client with a lease was last heard.
         self._clients: dict[str, float] = {}
 
     def up(self, nid: int) -> bool:
         return self._nodes[node_name(nid)].up
+
+    def settled(self, nid: int) -> bool:
+        """This coordinator has recovered it before."""
+        return self._nodes[node_name(nid)].settled
 
     def nodes_up(self) -> int:
         return sum(node.up for node in self._nodes.values())
@@ -60,24 +76,40 @@ class Members:
     def answered(self, answer: Answer, now: float) -> bool:
         """Whether this answers one of our questions; a node is up or lost by it."""
         name = self._tickets.pop(answer.ticket, None)
-        if name is None:
-            return False
-        node = self._nodes[name]
-        if answer.status == -ENODEV:
+        if answer.status == -ENODEV and answer.peer in self._nodes:
             # It restarted: what it is now, its next answer tells.
-            node.due = now
-            return True
+            if answer.peer not in self._tickets.values():
+                self._nodes[answer.peer].due = now
+        if name is None or answer.status == -ENODEV:
+            return name is not None
+        node = self._nodes[name]
         description = answer.message
         fits = isinstance(description, NodeDescription) and self._fits(node, description)
-        if fits and not node.up:
+        before, node.fits = node.up, fits
+        if node.up and not before:
             self.memory.notes.append(NodeUp(node.nid))
-        elif not fits and node.up:
+        elif before and not fits:
             self.memory.notes.append(NodeLost(node.nid))
-        node.up = fits
+        waits = isinstance(description, NodeDescription) and not description.recovered
+        if fits and isinstance(description, NodeDescription) and not node.recovering:
+            if waits or not node.settled:
+                node.recovering = True
+                self.to_recover.append((node.nid, description.uuid))
         self.memory.lost = (self.memory.lost | {node.nid}) - ({node.nid} if fits else set())
         if self.heartbeat is not None or not fits:
             node.due = now + (self.heartbeat or 1.0)
         return True
+
+    def recovered(self, nid: int, now: float, *, done: bool) -> None:
+        """The recovery of a node has ended; not ``done``: it has to start over."""
+        node = self._nodes[node_name(nid)]
+        node.recovering = False
+        if not done:
+            node.due = now
+        elif not node.settled:
+            node.settled = True
+            if node.fits:
+                self.memory.notes.append(NodeUp(nid))
 
     def _fits(self, node: _Node, description: NodeDescription) -> bool:
         """The node is the one that the topology has."""

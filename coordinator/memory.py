@@ -90,10 +90,10 @@ class Memory:
         self.longest_entry = 0.0
         #: Something changed that a parked fault or call may be waiting for.
         self.woken = False
-        self._next_mapping = 1
-        self._next_pid = 1
-        self._next_transfer = 1
-        self.next_anon_vma = 1
+        #: The UUID of each node's zone, as far as they are known; the coordinator's epoch.
+        self.zones: dict[int, str] = {}
+        self.epoch, self.poisoned = 0, False
+        self._next_mapping = self._next_pid = self._next_transfer = self.next_anon_vma = 1
 
     # ---- objects ---------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from coordinator.inode import PageTag
 from coordinator.mem_map import Nids, Pfns, Rows
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Task, Vma, VmFlag
+from coordinator.poison import poisoned
 from coordinator.policy import effective_policy, policy_text
 from coordinator.rmap import mlocked
 from protocol.messages import Statuses
@@ -70,6 +71,9 @@ class _Line:
             self._head.append(f"file={_escape(_d_path(vma))}")
         elif vma.name in ("[heap]", "[stack]"):
             self._head.append(vma.name[1:-1])
+        if memory.poisoned and (lost := np.count_nonzero(poisoned(vma, np.arange(vma.pages)))):
+            # No kernel says so: who looks at a machine that lost a node wants to know.
+            self._head.append(f"hwpoison={lost}")
         if self.total:
             self._count(memory, vma, slot)
 

@@ -315,6 +315,39 @@ class DeviceSet(Message):
     device: Unsigned
 
 
+@message(0x9D, "journal")
+class EpochBegan(Message):
+    """A coordinator has started: what follows is its own."""
+
+    epoch: Unsigned
+
+
+@message(0x9E, "journal")
+class ZoneKnown(Message):
+    """The zone of this node has this UUID; the frames of another one are gone."""
+
+    nid: Unsigned
+    uuid: Text
+
+
+@message(0xA0, "journal")
+class PagesPoisoned(Message):
+    """The contents of these frames are gone: who maps them has HWPOISON entries."""
+
+    nid: Unsigned
+    pfn: U32
+
+
+@message(0xA1, "journal")
+class MovesReverted(Message):
+    """The new frames of a migration are gone before they were served: the old ones count again."""
+
+    source: Unsigned
+    target: Unsigned
+    pfn: U32
+    target_pfn: U32
+
+
 @message(0xA2, "journal")
 class AllocationsCounted(Message):
     """numastat: pages of ``node`` were given where ``preferred`` was wanted (K 6.6)."""

@@ -52,6 +52,7 @@ from coordinator.records import (
     VmaMapped,
     VmFlagsSet,
 )
+from coordinator.replay_recovery import RECOVERY_ENTRIES
 from coordinator.replay_tasks import TASK_ENTRIES, user_of
 from protocol.codec import decode_entry
 from protocol.schema import Message
@@ -64,11 +65,17 @@ _TRANSIENT = np.uint8(Pte.ACCESSED | Pte.BUSY)
 def replay(topology: Topology, entries: Iterable[bytes]) -> Memory:
     """The memory that these journal entries describe.  Raises WireError for a damaged entry."""
     memory = Memory(topology)
+    restore(memory, entries)
+    return memory
+
+
+def restore(memory: Memory, entries: Iterable[bytes]) -> None:
+    """Bring an empty memory to what these journal entries describe; it has its methods already."""
     for entry in entries:
         message = decode_entry(entry)
         _APPLY[type(message)](memory, message)
-    memory.records.clear()
-    return memory
+        memory.records.clear()
+        memory.notes.clear()
 
 
 def _vma_mapped(memory: Memory, entry: VmaMapped) -> None:
@@ -231,6 +238,7 @@ def _migration_counted(memory: Memory, entry: MigrationCounted) -> None:
 
 _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
     **replay_policies.APPLY,
+    **RECOVERY_ENTRIES,
     **TASK_ENTRIES,
     VmFlagsSet: _vm_flags_set,
     PagesZapped: _zapped,
@@ -354,8 +362,9 @@ def _mm_differences(pid: int, told: Mm, seen: Mm) -> Iterator[str]:
         cached = mine.file is not None
         differs &= ((mine.bits ^ other.bits) & ~_TRANSIENT != Pte.DIRTY) if cached else True
         differs |= (mine.nid != other.nid) | (mine.pfn != other.pfn)
-        zero = np.uint8(Pte.ACCESSED)
-        differs = np.where(live, differs, (mine.bits & zero) != (other.bits & zero))
+        # The zero page, and pages whose contents are gone.
+        kept = np.uint8(Pte.ACCESSED | Pte.ANON)
+        differs = np.where(live, differs, (mine.bits & kept) != (other.bits & kept))
         wrong = np.flatnonzero(differs)
         if wrong.size:
             page = mine.start + int(wrong[0])

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from nodes.holds import Holds
 from nodes.isolations import Isolations
 from nodes.lists import count_lru, page_active
+from nodes.recovery import Gate, recover_frames
 from nodes.zone import Zone
 from protocol.bulk import BATCH_BYTES, BATCH_PAGES, CREDIT, Batch, Sending, land_pages
 from protocol.codec import WireError
@@ -41,6 +43,7 @@ from protocol.messages import (
     NodeDescription,
     PutbackLruPages,
     PutPages,
+    RecoverFrames,
     SetGeneration,
     Statuses,
     StoreBytes,
@@ -51,6 +54,7 @@ from protocol.notes import (
     AccessRefused,
     AccessServed,
     FrameDropped,
+    NodeRecovered,
     Note,
     PagesLanded,
     PagesSent,
@@ -105,9 +109,10 @@ class Node:
         # First come, first sent; at most CREDIT batches are in flight for all of them together.
         self._transfers: list[_Transfer] = []
         self._flights: dict[int, tuple[_Transfer, Batch]] = {}
-        # What each client holds, (pfn: generation): few, as only tests and tools play this part.
-        self._holds: dict[str, dict[int, int]] = {}
+        self._holds = Holds(zone)
         self._isolations = Isolations(zone)
+        # Until the coordinator has recovered the zone, what others ask waits (design 7).
+        self._gate = Gate()
         self._counted: dict[str, int] = {}
         self._reports: list[Effect] = []
 
@@ -159,6 +164,8 @@ class Node:
                 self._execute(item)
 
     def _execute(self, question: Question) -> None:
+        if self._gate.keeps(question):
+            return
         handler = _HANDLERS.get(type(question.message))
         if handler is None:
             self._report(FrameDropped("question"))
@@ -176,6 +183,7 @@ class Node:
             self._zone.epoch = self._session.epoch
             for transfer in self._transfers.copy():
                 self._cancel(transfer)
+            self._gate.shut()
 
     def _answered(self, answer: Answer) -> None:
         """A batch is over.  No answer, or a peer that restarted: the page is here, so -EAGAIN."""
@@ -287,7 +295,17 @@ class Node:
     def on_describe(self, _: Question, message: Describe) -> NodeDescription:
         zone = self._zone
         free = zone.count()["free"]
-        return NodeDescription(zone.nid, zone.page_size, zone.frames, free, zone.uuid.hex())
+        uuid, recovered = zone.uuid.hex(), int(self._gate.is_open)
+        return NodeDescription(zone.nid, zone.page_size, zone.frames, free, uuid, recovered)
+
+    def on_recover_frames(self, question: Question, message: RecoverFrames) -> None:
+        """Answered here, because what was withheld is answered after it."""
+        answer = recover_frames(self._zone, message, free=not self._gate.is_open)
+        self._session.answer(question, answer)
+        if message.last and not self._gate.is_open:
+            self._report(NodeRecovered(answer.freed))
+            for waiting in self._gate.open():
+                self._execute(waiting)
 
     def on_migrate_prep(self, _: Question, message: MigratePrep) -> Done:
         self._zone.migrate_prep()
@@ -343,25 +361,14 @@ class Node:
         return Statuses(status)
 
     def on_hold_pages(self, question: Question, message: HoldPages) -> Statuses:
-        status = self._zone.hold(message.pfn, message.generation, message.locked, message.pinned)
-        held = self._holds.setdefault(question.peer, {})
-        taken = (message.locked | message.pinned) != 0
-        for row in np.flatnonzero(status == 0):
-            held.pop(int(message.pfn[row]), None)
-            if taken[row]:
-                held[int(message.pfn[row])] = int(message.generation[row])
-        return Statuses(status)
+        return Statuses(self._holds.hold(question.peer, message))
 
     def on_isolate_pages(self, question: Question, message: IsolatePages) -> Statuses:
         return Statuses(self._isolations.isolate(question.peer, message))
 
     def on_drop_holds(self, _: Question, message: DropHolds) -> Done:
         self._isolations.drop(message.client)
-        held = self._holds.pop(message.client, {})
-        pfn = np.array(list(held), np.uint32)
-        generation = np.array(list(held.values()), np.uint32)
-        nothing = np.zeros(pfn.size, np.uint8)
-        self._zone.hold(pfn, generation, nothing, nothing)
+        self._holds.drop(message.client)
         return Done(0)
 
     # ---- notes -----------------------------------------------------------------------------

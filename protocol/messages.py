@@ -57,13 +57,17 @@ class Describe(Message):
 
 @message(0x11, "node>coordinator")
 class NodeDescription(Message):
-    """Id, page size in bytes, frames in all and free, UUID of the zone."""
+    """Id, page size in bytes, frames in all and free, UUID of the zone.
+
+    ``recovered`` 0: it waits for RecoverFrames, and answers little else until then.
+    """
 
     nid: Node
     page_size: Unsigned
     frames: Unsigned
     free: Unsigned
     uuid: Text
+    recovered: Annotated[int, Meta(ge=0, le=1)]
 
 
 @message(0x12, "coordinator>node", answer="Done")
@@ -224,6 +228,33 @@ class NewUncachedPages(Message):
     mapped: Annotated[int, Meta(ge=0, le=1)]
     owner: U32
     index: U32
+
+
+@message(0x26, "coordinator>node", answer="RecoveredFrames")
+class RecoverFrames(Message):
+    """Of the frames ``first`` to ``end`` just these are in use: free all others (design 7).
+
+    The first questions to a node that has opened its zone or heard of a new coordinator; it serves
+    nobody before the ``last`` of them.  ``settle`` 1: the coordinator is new and knows of nothing
+    under way, so they are also mapped, unlocked and put back; one of which that was not true gets
+    another generation, as rights to it may have been taken away meanwhile.
+    """
+
+    first: Unsigned
+    end: Unsigned
+    settle: Annotated[int, Meta(ge=0, le=1)]
+    last: Annotated[int, Meta(ge=0, le=1)]
+    pfn: U32
+    generation: U32
+
+
+@message(0x27, "node>coordinator")
+class RecoveredFrames(Message):
+    """Status 0, or -ESTALE: the frame is lost; the generations now; how many were freed."""
+
+    status: I32
+    generation: U32
+    freed: Unsigned
 
 
 # ---- a node asks a node --------------------------------------------------------------------

@@ -13,6 +13,7 @@ from protocol import labels, notes
 from protocol.labels import Label, Role
 from protocol.metric import Kind, Metric, Sample, Samples, TransportMetric
 from protocol.notes import Note
+from protocol.recovery_metrics import RECOVERY
 
 # ---- rows ----------------------------------------------------------------------------------
 
@@ -73,6 +74,7 @@ def _when(condition: bool, amount: float, *values: object) -> tuple[Sample, ...]
 
 
 TABLE: tuple[Metric, ...] = (
+    *RECOVERY,
     _counter(
         "wire_errors",
         notes.FrameDropped,

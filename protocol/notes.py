@@ -66,6 +66,13 @@ class PeerRestarted(Note):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRecovered(Note):
+    """The node serves; ``orphans``: frames that it freed, as nobody was ever told of them."""
+
+    orphans: int
+
+
+@dataclass(frozen=True, slots=True)
 class ZoneCounted(Note):
     """The zone after a change, in frames."""
 
@@ -225,6 +232,45 @@ class NodeUp(Note):
 @dataclass(frozen=True, slots=True)
 class NodeLost(Note):
     """A node has not answered for longer than the limit."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettled(Note):
+    """The coordinator and a node agree on its frames again.  frames: that it lost."""
+
+    node: int
+    frames: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorRecovered(Note):
+    """A new coordinator took over: its epoch, and the seconds until every node had settled."""
+
+    epoch: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBegan(Note):
+    """A coordinator has started."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class FramesPoisoned(Note):
+    """Contents are gone: who reads these pages gets -EHWPOISON."""
+
+    node: int
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneReplaced(Note):
+    """A node has another zone than before: the coordinator ends, and its successor sorts it out."""
 
     node: int
 

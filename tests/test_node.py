@@ -233,6 +233,7 @@ def test_a_new_coordinator_ends_the_transfers_of_the_one_before(wire: Wire) -> N
     wire.settle()
     wire.coordinator = wire.rule(epoch=2)
     assert isinstance(wire.asked(0, Describe()), NodeDescription)
+    wire.recover(0)
     hold(wire, source, [1], locked=0, pinned=0)
     assert wire.zones[0].count()["locked"] == 1
     assert wire.nodes["node0"].next_deadline() is None

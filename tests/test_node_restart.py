@@ -103,8 +103,9 @@ def test_a_failed_attempt_is_undone_by_the_next_process(lab: Lab) -> None:
     assert lab.read(pid, start) == 50 and lab.free() == [255, 256, 256, 256]
 
 
-def test_a_translation_survives_a_restart_of_its_node(lab: Lab) -> None:
+def test_a_translation_survives_a_restart_of_its_node() -> None:
     """Generations are in the zone: what was granted stays granted, and what was taken, taken."""
+    lab = Lab(heartbeat=0.5)
     pid = lab.spawn()
     start = lab.mapped(pid, 2)
     where = lab.fault(pid, start, 2)

@@ -394,5 +394,5 @@ def test_an_answer_of_the_wrong_kind_is_foreign_and_the_question_stays_open() ->
         asker.receive(encode(wrong, status), now=0.0)
     with pytest.raises(AssertionError, match="Statuses is no answer to Describe"):
         node.answer(question, status)
-    node.answer(question, NodeDescription(0, 4096, 64, 64, "uuid"))
+    node.answer(question, NodeDescription(0, 4096, 64, 64, "uuid", 1))
     assert len(hear(asker, sends(node.take_effects()))) == 1

@@ -22,6 +22,8 @@ from protocol.messages import (
     NewPageFrames,
     NewPages,
     PutbackLruPages,
+    RecoveredFrames,
+    RecoverFrames,
     Statuses,
     StoreBytes,
 )
@@ -52,6 +54,17 @@ class Wire:
         self.loses: Callable[[Message | None], bool] = lambda message: False
         self.passed: list[type] = []
         self.under_way: deque[tuple[str, Frames]] = deque()
+        for nid in range(2):
+            self.recover(nid)
+        self.notes.clear()
+        self.passed.clear()
+
+    def recover(self, nid: int, settle: int = 0) -> RecoveredFrames:
+        """Tell a node that what it has in use is in use, so that it serves."""
+        pfn, _, generation, *_ = self.zones[nid].inventory()
+        answer = self.asked(nid, RecoverFrames(0, self.frames, settle, 1, pfn, generation))
+        assert isinstance(answer, RecoveredFrames)
+        return answer
 
     def start(self, nid: int, boot_id: int) -> Node:
         self.zones[nid] = Zone.open(self.buffers[nid])

@@ -1,0 +1,81 @@
+"""After a crash: nodes are made to agree with the journal, and what is lost is declared (design 7).
+
+A coordinator that starts from a journal knows of nothing under way: what was committed counts,
+what was not is undone, and calls wait until every node has settled.  A node that has opened its
+zone again, while the coordinator lived, frees what nobody ever heard of, and goes on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coordinator.calls import Ask, Reply, Steps
+from coordinator.frames import unused
+from coordinator.mem_map import PageFlag
+from coordinator.memory import Memory
+from coordinator.poison import poison, poison_zone
+from coordinator.records import EpochBegan, ZoneKnown
+from protocol import notes
+from protocol.messages import RecoveredFrames, RecoverFrames
+from protocol.schema import node_name
+
+ENODEV = 19
+#: Frames that one question is about: 8 bytes for each that is in use.
+FRAMES_AT_ONCE = 1 << 20
+
+
+def begin_epoch(memory: Memory, epoch: int) -> None:
+    """A coordinator has started; this is on disk before anybody hears of it."""
+    memory.epoch = epoch
+    memory.records.append(EpochBegan(epoch))
+    memory.notes.append(notes.EpochBegan(epoch))
+
+
+def know_zone(memory: Memory, nid: int, uuid: str) -> None:
+    """This is the zone of the node from now on; what an earlier one had is gone."""
+    if memory.zones.get(nid) != uuid:
+        if nid in memory.zones:
+            poison_zone(memory, nid)
+        memory.zones[nid] = uuid
+        memory.records.append(ZoneKnown(nid, uuid))
+
+
+def recover_node(memory: Memory, nid: int, *, settle: bool) -> Steps[int]:
+    """Tell a node which of its frames are in use; it serves when this is done.
+
+    settle: this coordinator is new, and nothing is under way.  Returns how many frames the node
+    has lost, or -ENODEV: it has restarted meanwhile, and has to be told again.
+    """
+    frames, lost = memory.mem_map[nid], 0
+    if settle:
+        used = np.flatnonzero(frames.flags).astype(np.uint32)
+        old = used[unused(memory, nid, used)]
+        memory.putting(nid, old)
+        memory.put(nid, old)
+    for first in range(0, frames.frames, FRAMES_AT_ONCE):
+        end = min(first + FRAMES_AT_ONCE, frames.frames)
+        pfn = (np.flatnonzero(frames.flags[first:end]) + first).astype(np.uint32)
+        last = int(end == frames.frames)
+        asked = RecoverFrames(first, end, int(settle), last, pfn, frames.generation[pfn])
+        reply = yield [Ask(node_name(nid), asked)]
+        assert isinstance(reply, Reply)
+        if reply.message is None:
+            return -ENODEV
+        assert isinstance(reply.message, RecoveredFrames)
+        lost += _take(memory, nid, asked, reply.message)
+    return lost
+
+
+def _take(memory: Memory, nid: int, asked: RecoverFrames, answer: RecoveredFrames) -> int:
+    """What the node says of its frames; gives how many it does not have any more."""
+    frames = memory.mem_map[nid]
+    there = answer.status == 0
+    changed = there & (answer.generation != asked.generation)
+    if asked.settle and changed.any():
+        memory.set_generations(nid, asked.pfn[changed], answer.generation[changed])
+    gone = asked.pfn[~there]
+    # Of those that it has been asked to free it need not have any.
+    kept = frames.test(gone, PageFlag.ALLOCATED) & ~frames.test(gone, PageFlag.PUTTING)
+    gone = gone[kept & ~frames.test(gone, PageFlag.HELD)]
+    poison(memory, nid, gone)
+    return int(gone.size)

@@ -1,0 +1,37 @@
+"""The journal read back: starts of coordinators, zones, and what was lost with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from coordinator.memory import Memory
+from coordinator.poison import poison
+from coordinator.records import EpochBegan, MovesReverted, PagesPoisoned, ZoneKnown
+from protocol.schema import Message
+
+
+def _epoch_began(memory: Memory, entry: EpochBegan) -> None:
+    memory.epoch = entry.epoch
+
+
+def _zone_known(memory: Memory, entry: ZoneKnown) -> None:
+    memory.zones[entry.nid] = entry.uuid
+
+
+def _pages_poisoned(memory: Memory, entry: PagesPoisoned) -> None:
+    poison(memory, entry.nid, entry.pfn)
+
+
+def _moves_reverted(memory: Memory, entry: MovesReverted) -> None:
+    memory.try_to_unmap(entry.target, entry.target_pfn)
+    memory.remove_migration_ptes(entry.target, entry.target_pfn, entry.source, entry.pfn)
+
+
+#: What ``replay.py`` applies of each of these entries.
+RECOVERY_ENTRIES: dict[type[Message], Callable[[Memory, Any], None]] = {
+    EpochBegan: _epoch_began,
+    ZoneKnown: _zone_known,
+    PagesPoisoned: _pages_poisoned,
+    MovesReverted: _moves_reverted,
+}
