@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+
+import trio
 
 from coordinator.coordinator import Coordinator
 from coordinator.vm_operations import new_extensions
@@ -20,7 +23,7 @@ from protocol.live.process import (
     serve_metrics,
 )
 from protocol.live.transport import open_transport
-from protocol.notes import ExtensionFailed, Note
+from protocol.notes import ExtensionFailed, Note, ZoneReplaced
 from protocol.profile import PROFILES, adjusted
 from protocol.schema import COORDINATOR
 from protocol.topology_text import parse_topology
@@ -50,8 +53,16 @@ class CoordinatorConfiguration(
 
 
 async def serve(configuration: CoordinatorConfiguration) -> None:
-    """Be the coordinator until cancelled."""
+    """Be the coordinator until cancelled, or until this one has to make way for its successor."""
     give_back_freed_memory()
+    with trio.CancelScope() as reign:
+        await _reign(configuration, reign)
+    if reign.cancelled_caught:
+        # What is under way cannot be sorted out here: a new process starts from the journal.
+        os.execv(sys.executable, sys.orig_argv)
+
+
+async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScope) -> None:
     key = configuration.secret
     topology = parse_topology(configuration.topology)
     profile = PROFILES.get(configuration.profile)
@@ -72,7 +83,7 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
             topology,
             boot_id=time.time_ns(),
             key=key,
-            epoch=1,
+            journal=await journal.read_all(),
             migration=configuration.migration,
             profile=adjusted(profile, configuration.behaviours),
             chunk_pages=configuration.chunk_pages,
@@ -88,6 +99,13 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
 
         def on_note(note: Note) -> None:
             exposition.feed(note)
+            if isinstance(note, ZoneReplaced):
+                sys.stderr.write(
+                    f"node{note.node} came back with another zone: its pages are lost, and the "
+                    "coordinator starts again from its journal\n"
+                )
+                sys.stderr.flush()
+                reign.cancel()
             if isinstance(note, ExtensionFailed):
                 sys.stderr.write(f"{note.method} failed at {note.where}: {note.error}\n")
                 sys.stderr.flush()
