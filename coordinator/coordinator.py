@@ -230,8 +230,9 @@ class Coordinator:
 
     def _recover_node(self, nid: int) -> Steps[Message]:
         started = self.memory.now
-        settle = not self.members.settled(nid)
-        lost = yield from recovery.recover_node(self.memory, nid, settle=settle)
+        if nid in self.recovering:
+            recovery.free_unused(self.memory, nid)
+        lost = yield from recovery.recover_node(self.memory, nid)
         self.members.recovered(nid, self.memory.now, done=lost >= 0)
         if lost >= 0:
             self.memory.notes.append(NodeSettled(nid, lost, self.memory.now - started))

@@ -48,10 +48,6 @@ class Members:
     def up(self, nid: int) -> bool:
         return self._nodes[node_name(nid)].up
 
-    def settled(self, nid: int) -> bool:
-        """This coordinator has recovered it before."""
-        return self._nodes[node_name(nid)].settled
-
     def nodes_up(self) -> int:
         return sum(node.up for node in self._nodes.values())
 

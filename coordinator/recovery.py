@@ -40,23 +40,29 @@ def know_zone(memory: Memory, nid: int, uuid: str) -> None:
         memory.records.append(ZoneKnown(nid, uuid))
 
 
-def recover_node(memory: Memory, nid: int, *, settle: bool) -> Steps[int]:
+def free_unused(memory: Memory, nid: int) -> None:
+    """A new coordinator: what nothing names was on its way to be freed, or was left by a move."""
+    used = np.flatnonzero(memory.mem_map[nid].flags).astype(np.uint32)
+    old = used[unused(memory, nid, used)]
+    memory.putting(nid, old)
+    memory.put(nid, old)
+
+
+def recover_node(memory: Memory, nid: int) -> Steps[int]:
     """Tell a node which of its frames are in use; it serves when this is done.
 
-    settle: this coordinator is new, and nothing is under way.  Returns how many frames the node
-    has lost, or -ENODEV: it has restarted meanwhile, and has to be told again.
+    Returns how many frames the node has lost, or -ENODEV: it has restarted meanwhile, and has to
+    be told again.
     """
     frames, lost = memory.mem_map[nid], 0
-    if settle:
-        used = np.flatnonzero(frames.flags).astype(np.uint32)
-        old = used[unused(memory, nid, used)]
-        memory.putting(nid, old)
-        memory.put(nid, old)
     for first in range(0, frames.frames, FRAMES_AT_ONCE):
         end = min(first + FRAMES_AT_ONCE, frames.frames)
         pfn = (np.flatnonzero(frames.flags[first:end]) + first).astype(np.uint32)
         last = int(end == frames.frames)
-        asked = RecoverFrames(first, end, int(settle), last, pfn, frames.generation[pfn])
+        idle = ~frames.test(pfn, PageFlag.HELD)
+        asked = RecoverFrames(
+            first, end, last, pfn, frames.generation[pfn], idle.astype(np.uint8)
+        )
         reply = yield [Ask(node_name(nid), asked)]
         assert isinstance(reply, Reply)
         if reply.message is None:
@@ -70,8 +76,10 @@ def _take(memory: Memory, nid: int, asked: RecoverFrames, answer: RecoveredFrame
     """What the node says of its frames; gives how many it does not have any more."""
     frames = memory.mem_map[nid]
     there = answer.status == 0
-    changed = there & (answer.generation != asked.generation)
-    if asked.settle and changed.any():
+    changed = there & (asked.settle != 0) & (answer.generation != asked.generation)
+    # Who has revoked rights meanwhile has given the frame a generation of its own.
+    changed &= frames.generation[asked.pfn] == asked.generation
+    if changed.any():
         memory.set_generations(nid, asked.pfn[changed], answer.generation[changed])
     gone = asked.pfn[~there]
     # Of those that it has been asked to free it need not have any.

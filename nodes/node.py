@@ -112,7 +112,7 @@ class Node:
         self._holds = Holds(zone)
         self._isolations = Isolations(zone)
         # Until the coordinator has recovered the zone, what others ask waits (design 7).
-        self._gate = Gate()
+        self.gate = Gate()
         self._counted: dict[str, int] = {}
         self._reports: list[Effect] = []
 
@@ -164,7 +164,7 @@ class Node:
                 self._execute(item)
 
     def _execute(self, question: Question) -> None:
-        if self._gate.keeps(question):
+        if self.gate.keeps(question):
             return
         handler = _HANDLERS.get(type(question.message))
         if handler is None:
@@ -183,7 +183,7 @@ class Node:
             self._zone.epoch = self._session.epoch
             for transfer in self._transfers.copy():
                 self._cancel(transfer)
-            self._gate.shut()
+            self.gate.shut()
 
     def _answered(self, answer: Answer) -> None:
         """A batch is over.  No answer, or a peer that restarted: the page is here, so -EAGAIN."""
@@ -295,16 +295,16 @@ class Node:
     def on_describe(self, _: Question, message: Describe) -> NodeDescription:
         zone = self._zone
         free = zone.count()["free"]
-        uuid, recovered = zone.uuid.hex(), int(self._gate.is_open)
+        uuid, recovered = zone.uuid.hex(), int(self.gate.is_open)
         return NodeDescription(zone.nid, zone.page_size, zone.frames, free, uuid, recovered)
 
     def on_recover_frames(self, question: Question, message: RecoverFrames) -> None:
         """Answered here, because what was withheld is answered after it."""
-        answer = recover_frames(self._zone, message, free=not self._gate.is_open)
+        answer = recover_frames(self._zone, message, free=not self.gate.is_open)
         self._session.answer(question, answer)
-        if message.last and not self._gate.is_open:
+        if message.last and not self.gate.is_open:
             self._report(NodeRecovered(answer.freed))
-            for waiting in self._gate.open():
+            for waiting in self.gate.open():
                 self._execute(waiting)
 
     def on_migrate_prep(self, _: Question, message: MigratePrep) -> Done:

@@ -71,10 +71,10 @@ def recover_frames(zone: Zone, asked: RecoverFrames, *, free: bool) -> Recovered
     now = generation[at] if pfn.size else np.zeros(asked.pfn.size, np.uint32)
     found = pfn[at] == asked.pfn if pfn.size else np.zeros(asked.pfn.size, np.bool_)
     found &= same_incarnation(now, asked.generation) | (_apart(now, asked.generation) <= _APART)
-    if asked.settle and found.any():
-        now[found] = _settle(
-            zone, asked.pfn[found], flags[at[found]], now[found], asked.generation[found]
-        )
+    settled = np.flatnonzero(found & (asked.settle != 0))
+    if settled.size:
+        known = asked.generation[settled]
+        now[settled] = _settle(zone, asked.pfn[settled], flags[at[settled]], now[settled], known)
     status = np.where(found, 0, -errno.ESTALE).astype(np.int32)
     return RecoveredFrames(status, now, int(np.count_nonzero(orphan)))
 

@@ -235,17 +235,17 @@ class RecoverFrames(Message):
     """Of the frames ``first`` to ``end`` just these are in use: free all others (design 7).
 
     The first questions to a node that has opened its zone or heard of a new coordinator; it serves
-    nobody before the ``last`` of them.  ``settle`` 1: the coordinator is new and knows of nothing
-    under way, so they are also mapped, unlocked and put back; one of which that was not true gets
-    another generation, as rights to it may have been taken away meanwhile.
+    nobody before the ``last`` of them.  ``settle`` 1: the coordinator knows of nothing under way,
+    so the frame is also mapped, unlocked and put back; if that was not true of it, it gets another
+    generation, as rights to it may have been taken away meanwhile.
     """
 
     first: Unsigned
     end: Unsigned
-    settle: Annotated[int, Meta(ge=0, le=1)]
     last: Annotated[int, Meta(ge=0, le=1)]
     pfn: U32
     generation: U32
+    settle: U8
 
 
 @message(0x27, "node>coordinator")

@@ -85,47 +85,36 @@ class Lab:
         self._dropping: list[type[Message]] = []
         self._when: list[tuple[Note, Callable[[], Message], str]] = []
         self._answers: dict[int, Message | None] = {}
-        options = {"lease": lease, "vm_operations": vm_operations, "heartbeat": None, **coordinator}
-        self._options: dict[str, Any] = options
-        self._boot_id = 0
-        self.cores: dict[str, Core] = {}
-        self.new_coordinator()
+        self.coordinator = Coordinator(
+            self.topology,
+            boot_id=1,
+            key=KEY,
+            lease=lease,
+            vm_operations=vm_operations,
+            **{"heartbeat": None, **coordinator},
+        )
+        self.memory = self.coordinator.memory
         self.client = Session(CLIENT, boot_id=1, key=KEY)
+        self._boot_id = 1
         self._buffers: dict[int, bytearray] = {}
+        self.cores: dict[str, Core] = {COORDINATOR: self.coordinator}
         for nid in self.topology.nids:
             self.cores[node_name(nid)] = self._node(nid)
         self.wait(0.0)
 
-    def new_coordinator(self) -> None:
-        """The process of the coordinator dies, if there is one; another starts from its journal."""
-        self._boot_id += 1
-        self.coordinator = Coordinator(
-            self.topology, boot_id=self._boot_id, key=KEY, journal=self.records, **self._options
-        )
-        self.memory = self.coordinator.memory
-        self.cores = {COORDINATOR: self.coordinator} | {
-            name: core for name, core in self.cores.items() if name != COORDINATOR
-        }
-
-    def _node(self, nid: int, uuid: bytes = bytes(16)) -> Node:
+    def _node(self, nid: int, uuid: bytes = bytes(16), boot_id: int = 1) -> Node:
         frames = self.topology.node(nid).frames
         buffer = bytearray(Zone.size_of(frames, self.topology.page_size))
         page_size = self.topology.page_size
         Zone.format(buffer, nid=nid, page_size=page_size, frames=frames, uuid=uuid)
         self._buffers[nid] = buffer
-        return Node(nid, Zone.open(buffer), boot_id=self._boot_id, key=KEY)
+        return Node(nid, Zone.open(buffer), boot_id=boot_id, key=KEY)
 
     def restart(self, nid: int) -> None:
         """The process of a node dies and another one opens its zone."""
         self._boot_id += 1
         zone = Zone.open(self._buffers[nid])
         self.cores[node_name(nid)] = Node(nid, zone, boot_id=self._boot_id, key=KEY)
-
-    def replace_zone(self, nid: int) -> None:
-        """The process of a node dies and its zone is lost; another process makes a new one."""
-        self._boot_id += 1
-        uuid = self._boot_id.to_bytes(16, "little")
-        self.cores[node_name(nid)] = self._node(nid, uuid)
 
     # ---- messages --------------------------------------------------------------------------
 
@@ -221,11 +210,6 @@ class Lab:
             else:
                 self.cores[target].handle(Received(frames), now=self.now)
         self.run()
-
-    def drop_held(self) -> None:
-        """What was held back never arrives, and nothing is held back any more."""
-        self._held.clear()
-        self._held_back.clear()
 
     def drop(self, cls: type[Message]) -> None:
         """The next question of this type is lost."""

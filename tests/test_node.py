@@ -318,4 +318,5 @@ def test_the_epoch_in_the_zone_outlives_the_process(wire: Wire) -> None:
     with pytest.raises(AssertionError, match="deposed"):
         wire.asked(0, MigratePrep())
     wire.coordinator = wire.rule(epoch=6)
+    wire.recover(0)
     assert isinstance(wire.asked(0, MigratePrep()), Done)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import pytest
 
 from coordinator.poison import EHWPOISON
-from coordinator.replay import differences, replay
 from protocol.messages import (
     CopyPages,
     Done,
@@ -24,7 +23,6 @@ from protocol.messages import (
     UnlockPages,
 )
 from protocol.notes import (
-    CoordinatorRecovered,
     FramesPoisoned,
     NodeRecovered,
     NodeSettled,
@@ -42,7 +40,8 @@ from protocol.syscalls import (
     Translations,
 )
 from tests.calls import migration
-from tests.lab import PAGE, WRITE, Lab, pages_from
+from tests.crashes import CrashLab
+from tests.lab import PAGE, WRITE, pages_from
 
 SOURCE, TARGET = 0, 1
 PAGES = 6
@@ -58,11 +57,11 @@ STEPS = (
 
 
 @pytest.fixture
-def lab() -> Lab:
-    return Lab(heartbeat=1.0)
+def lab() -> CrashLab:
+    return CrashLab()
 
 
-def written(lab: Lab, pages: int = PAGES) -> tuple[int, int]:
+def written(lab: CrashLab, pages: int = PAGES) -> tuple[int, int]:
     """A task with pages on the source, each with contents of its own."""
     pid = lab.spawn()
     start = lab.mapped(pid, pages)
@@ -71,22 +70,14 @@ def written(lab: Lab, pages: int = PAGES) -> tuple[int, int]:
     return pid, start
 
 
-def contents(lab: Lab, pid: int, start: int, pages: int = PAGES) -> list[int]:
+def contents(lab: CrashLab, pid: int, start: int, pages: int = PAGES) -> list[int]:
     return [lab.read(pid, start + offset) - 50 for offset in range(pages)]
-
-
-def failover(lab: Lab) -> None:
-    """A new coordinator, and time enough for it to recover."""
-    lab.new_coordinator()
-    lab.wait(3.0)
-    assert lab.noted(CoordinatorRecovered)[-1].epoch == lab.memory.epoch
-    assert not list(differences(replay(lab.topology, lab.records), lab.memory))
 
 
 @pytest.mark.parametrize("stops_at", STEPS)
 @pytest.mark.parametrize("executed", [False, True], ids=["before it arrives", "its answer is lost"])
 def test_a_migration_that_was_under_way_is_finished_or_undone(
-    lab: Lab, stops_at: type[Message], executed: bool
+    lab: CrashLab, stops_at: type[Message], executed: bool
 ) -> None:
     pid, start = written(lab)
     lab.hold_back(stops_at)
@@ -95,7 +86,7 @@ def test_a_migration_that_was_under_way_is_finished_or_undone(
     assert lab.held(stops_at)
     if executed:
         lab.let_pass(stops_at, answered=False)
-    failover(lab)
+    lab.recover()
     lab.drop_held()
     committed = stops_at in (PutbackLruPages, PutPages)
     assert lab.where(pid, start, PAGES) == [TARGET if committed else SOURCE] * PAGES
@@ -107,16 +98,16 @@ def test_a_migration_that_was_under_way_is_finished_or_undone(
     lab.validate()
 
 
-def test_a_translation_from_before_is_good_if_nothing_happened_to_the_page(lab: Lab) -> None:
+def test_a_translation_from_before_is_good_if_nothing_happened_to_the_page(lab: CrashLab) -> None:
     pid, start = written(lab)
     where = lab.fault(pid, start)
-    failover(lab)
+    lab.recover()
     assert lab.load(where, 0) == (0, 50)
 
 
 @pytest.mark.parametrize("stops_at", [NewPages, CopyPages, LandPages])
 def test_a_right_that_was_taken_from_a_page_on_its_way_stays_taken(
-    lab: Lab, stops_at: type[Message]
+    lab: CrashLab, stops_at: type[Message]
 ) -> None:
     """munmap relied on the end of the migration for a new generation, and that never came."""
     pid = lab.spawn()
@@ -130,7 +121,7 @@ def test_a_right_that_was_taken_from_a_page_on_its_way_stays_taken(
     assert lab.held(stops_at)
     munmap = lab.start(Munmap(child, start * PAGE, PAGE))
     assert lab.answer_to(munmap) is None
-    failover(lab)
+    lab.recover()
     lab.drop_held()
     assert lab.store(where, 0, 99) != 0
     assert lab.read(pid, start) == 50
@@ -139,7 +130,7 @@ def test_a_right_that_was_taken_from_a_page_on_its_way_stays_taken(
 
 @pytest.mark.parametrize("call", [Munmap, Mprotect, Fork])
 def test_rights_are_taken_away_though_the_node_had_not_heard_of_it(
-    lab: Lab, call: type[Message]
+    lab: CrashLab, call: type[Message]
 ) -> None:
     pid, start = written(lab, 1)
     where = lab.fault(pid, start)
@@ -151,17 +142,17 @@ def test_rights_are_taken_away_though_the_node_had_not_heard_of_it(
     else:
         lab.start(Fork(pid, 0))
     lab.run()
-    failover(lab)
+    lab.recover()
     lab.drop_held()
     assert lab.store(where, 0, 99) != 0
     lab.validate()
 
 
-def test_calls_wait_until_every_node_has_settled(lab: Lab) -> None:
+def test_calls_wait_until_every_node_has_settled(lab: CrashLab) -> None:
     """A node that has not may still serve what was taken away by now."""
     pid, start = written(lab)
     lab.hold_back(RecoverFrames, "node2")
-    lab.new_coordinator()
+    lab.failover()
     lab.wait(3.0)
     assert lab.ask(DescribeHardware(), Hardware).up.tolist() == [1, 1, 0, 1]
     munmap = lab.start(Munmap(pid, start * PAGE, PAGE))
@@ -174,7 +165,7 @@ def test_calls_wait_until_every_node_has_settled(lab: Lab) -> None:
     assert isinstance(lab.answer_to(fault), Translations)
 
 
-def test_frames_that_nobody_was_told_of_are_freed(lab: Lab) -> None:
+def test_frames_that_nobody_was_told_of_are_freed(lab: CrashLab) -> None:
     """Design 5: an orphan that an inventory frees was never acknowledged to anyone."""
     pid = lab.spawn()
     start = lab.mmap(pid, PAGES)
@@ -183,12 +174,12 @@ def test_frames_that_nobody_was_told_of_are_freed(lab: Lab) -> None:
     lab.run()
     lab.let_pass(NewPages, answered=False)
     assert lab.free()[0] == 256 - PAGES
-    failover(lab)
+    lab.recover()
     assert lab.free() == [256] * 4
     assert sum(note.orphans for note in lab.noted(NodeRecovered)) == PAGES
 
 
-def test_frames_that_a_node_gave_before_it_died_are_freed_by_its_successor(lab: Lab) -> None:
+def test_frames_that_a_node_gave_before_it_died_are_freed_by_its_successor(lab: CrashLab) -> None:
     pid = lab.spawn()
     start = lab.mmap(pid, PAGES)
     lab.hold_back(NewPages)
@@ -204,14 +195,14 @@ def test_frames_that_a_node_gave_before_it_died_are_freed_by_its_successor(lab: 
     lab.validate()
 
 
-def test_a_coordinator_that_wakes_up_late_has_no_effect(lab: Lab) -> None:
+def test_a_coordinator_that_wakes_up_late_has_no_effect(lab: CrashLab) -> None:
     """Fencing: its successor has a higher epoch, and nodes refuse the lower one, unexecuted."""
     pid, start = written(lab)
     lab.hold_back(CopyPages)
     lab.hold_back(NewPages)
     lab.start(migration(0, pid, (SOURCE,), (TARGET,)))
     lab.run()
-    failover(lab)
+    lab.recover()
     free = lab.free()
     before = len(lab.noted(StaleRefused))
     lab.let_go(NewPages)
@@ -225,13 +216,13 @@ def test_a_coordinator_that_wakes_up_late_has_no_effect(lab: Lab) -> None:
 # ---- zones that are lost ---------------------------------------------------------------------
 
 
-def test_pages_of_a_lost_zone_are_poisoned_and_named(lab: Lab) -> None:
+def test_pages_of_a_lost_zone_are_poisoned_and_named(lab: CrashLab) -> None:
     pid, start = written(lab)
     other = lab.mapped(pid, 2, cpu=1)
     lab.replace_zone(SOURCE)
     lab.wait(5.0)
     assert [note.node for note in lab.noted(ZoneReplaced)] == [SOURCE]
-    failover(lab)
+    lab.recover()
     assert sum(note.frames for note in lab.noted(FramesPoisoned)) == PAGES
     status = lab.fault(pid, start, PAGES).status
     assert status.tolist() == [-EHWPOISON] * PAGES
@@ -239,15 +230,15 @@ def test_pages_of_a_lost_zone_are_poisoned_and_named(lab: Lab) -> None:
     assert lab.where(pid, other, 2) == [1, 1]
     assert lab.free() == [256, 254, 256, 256]
     lab.validate()
-    failover(lab)
+    lab.recover()
     assert lab.fault(pid, start, PAGES).status.tolist() == [-EHWPOISON] * PAGES
 
 
-def test_a_poisoned_page_can_be_unmapped_and_is_inherited_by_fork(lab: Lab) -> None:
+def test_a_poisoned_page_can_be_unmapped_and_is_inherited_by_fork(lab: CrashLab) -> None:
     pid, start = written(lab)
     lab.replace_zone(SOURCE)
     lab.wait(5.0)
-    failover(lab)
+    lab.recover()
     child = lab.fork(pid)
     assert lab.fault(child, start).status.tolist() == [-EHWPOISON]
     assert lab.call(Munmap(pid, start * PAGE, PAGE)) == 0
@@ -255,19 +246,19 @@ def test_a_poisoned_page_can_be_unmapped_and_is_inherited_by_fork(lab: Lab) -> N
     lab.validate()
 
 
-def test_a_page_of_a_lost_cache_is_poisoned_for_all_who_map_it(lab: Lab) -> None:
+def test_a_page_of_a_lost_cache_is_poisoned_for_all_who_map_it(lab: CrashLab) -> None:
     pid = lab.spawn()
     start = lab.mapped(pid, 2, shared=True)
     child = lab.fork(pid)
     lab.replace_zone(SOURCE)
     lab.wait(5.0)
-    failover(lab)
+    lab.recover()
     for task in (pid, child):
         assert lab.fault(task, start, 2).status.tolist() == [-EHWPOISON] * 2
     lab.validate()
 
 
-def test_a_zone_that_is_lost_between_commit_and_service_costs_no_page(lab: Lab) -> None:
+def test_a_zone_that_is_lost_between_commit_and_service_costs_no_page(lab: CrashLab) -> None:
     """Design 6: the old frame is whole, and nobody was told of the new one: entries -> old."""
     pid, start = written(lab)
     lab.hold_back(PutbackLruPages, "node1")
@@ -277,14 +268,14 @@ def test_a_zone_that_is_lost_between_commit_and_service_costs_no_page(lab: Lab) 
     lab.replace_zone(TARGET)
     lab.wait(5.0)
     assert lab.noted(ZoneReplaced)
-    failover(lab)
+    lab.recover()
     lab.drop_held()
     assert lab.where(pid, start, PAGES) == [SOURCE] * PAGES
     assert contents(lab, pid, start) == list(range(PAGES))
     lab.validate()
 
 
-def test_a_zone_that_is_lost_with_nothing_in_it_is_replaced_without_a_word(lab: Lab) -> None:
+def test_a_zone_that_is_lost_with_nothing_in_it_is_replaced_without_a_word(lab: CrashLab) -> None:
     pid, start = written(lab)
     lab.replace_zone(2)
     lab.wait(5.0)
@@ -293,13 +284,13 @@ def test_a_zone_that_is_lost_with_nothing_in_it_is_replaced_without_a_word(lab: 
     assert contents(lab, pid, start) == list(range(PAGES))
 
 
-def test_unlocking_is_finished_by_the_next_coordinator(lab: Lab) -> None:
+def test_unlocking_is_finished_by_the_next_coordinator(lab: CrashLab) -> None:
     pid, start = written(lab, 1)
     lab.hold_pages(lab.fault(pid, start), pinned=1)
     lab.hold_back(UnlockPages)
     lab.start(migration(0, pid, (SOURCE,), (TARGET,)))
     lab.run()
-    failover(lab)
+    lab.recover()
     lab.drop_held()
     assert lab.read(pid, start) == 50
     assert lab.free() == [255, 256, 256, 256]

@@ -62,7 +62,8 @@ class Wire:
     def recover(self, nid: int, settle: int = 0) -> RecoveredFrames:
         """Tell a node that what it has in use is in use, so that it serves."""
         pfn, _, generation, *_ = self.zones[nid].inventory()
-        answer = self.asked(nid, RecoverFrames(0, self.frames, settle, 1, pfn, generation))
+        rows = np.full(pfn.size, settle, np.uint8)
+        answer = self.asked(nid, RecoverFrames(0, self.frames, 1, pfn, generation, rows))
         assert isinstance(answer, RecoveredFrames)
         return answer
 

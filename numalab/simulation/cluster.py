@@ -18,9 +18,11 @@ from nodes.node import Node
 from nodes.zone import Zone
 from numalab.checker import I64, Entries, Frames, Kind
 from numalab.client import Client
-from numalab.faults import Rule, swarm
+from numalab.faults import Crash, Rule, swarm
+from numalab.simulation.steps import StepFault, StepWatch, draw_step
 from numalab.simulation.world import Make, World
 from protocol.core import Core
+from protocol.notes import Note, ZoneReplaced
 from protocol.profile import PROFILES
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology, TopologyNode, uniform_distances
@@ -31,6 +33,8 @@ PAGE_SIZE = 64
 FAULTS_END = 8.0
 PARTITION_SECONDS = 3.0
 LEASE_SECONDS = 30.0
+#: How long a process that died stays away at most.
+BACK_SECONDS = 2.0
 
 #: How often the acts of load_kinds.py are drawn at most.
 KINDS_OF_MEMORY = (
@@ -81,6 +85,8 @@ class Plan:
     region_pages: int
     mix: tuple[tuple[str, int], ...]
     rules: tuple[Rule, ...]
+    crashes: tuple[Crash, ...] = ()
+    step: StepFault | None = None
 
     def names(self) -> list[str]:
         """Everybody on the network."""
@@ -95,7 +101,10 @@ class Plan:
             f" {self.clients} clients, chunks of {self.chunk_pages}, profile {self.profile}",
             f"{self.operations} operations: {mix}",
             *(rule.describe() for rule in self.rules),
+            *(crash.describe() for crash in self.crashes),
         ]
+        if self.step is not None:
+            lines.append(self.step.describe())
         return "\n".join(lines)
 
 
@@ -144,6 +153,32 @@ def draw_plan(seed: int) -> Plan:
     return replace(plan, rules=swarm(draw, plan.names(), FAULTS_END, PARTITION_SECONDS))
 
 
+def with_crashes(plan: Plan) -> Plan:
+    """The plan with processes that die: one in the middle of a migration, others at any time."""
+    draw = random.Random(f"crashes of {plan.seed}")
+    names = [name for name in plan.names() if not name.startswith("client")]
+    crashes = tuple(
+        Crash(
+            draw.choice(names),
+            draw.uniform(0.2, FAULTS_END),
+            draw.uniform(0.01, BACK_SECONDS),
+            draw.randrange(12),
+        )
+        for _ in range(draw.choice((0, 1, 1, 2, 3)))
+    )
+    mix = dict(plan.mix)
+    mix["migrate"] = max(4, mix["migrate"])
+    return replace(
+        plan,
+        mix=tuple(mix.items()),
+        crashes=crashes,
+        step=draw_step(draw),
+        heartbeat=plan.heartbeat or draw.choice((0.3, 1.0)),
+        # What a call alone must do is not determined when somebody dies meanwhile.
+        quiet=0,
+    )
+
+
 class Cluster:
     """The Cores of a plan in a world of their own."""
 
@@ -156,6 +191,9 @@ class Cluster:
         )
         self.topology = Topology(nodes, uniform_distances(len(nodes)), PAGE_SIZE)
         self.zones: dict[int, Zone] = {}
+        self._buffers: dict[int, bytearray] = {}
+        self.step = None if plan.step is None else StepWatch(self.world, plan.step)
+        self.world.listeners.append(self._listen)
         self.world.add(COORDINATOR, self._make_coordinator)
         for node in nodes:
             self.new_zone(node.nid)
@@ -168,17 +206,31 @@ class Cluster:
         """A zone whose frames are all free; the one that was there is lost."""
         frames = self.plan.frames[nid]
         uuid = self.world.draw.randbytes(16)
-        buffer = bytearray(Zone.size_of(frames, PAGE_SIZE))
-        self.zones[nid] = Zone.format(
-            buffer, nid=nid, page_size=PAGE_SIZE, frames=frames, uuid=uuid
-        )
+        self._buffers[nid] = buffer = bytearray(Zone.size_of(frames, PAGE_SIZE))
+        Zone.format(buffer, nid=nid, page_size=PAGE_SIZE, frames=frames, uuid=uuid)
+
+    def arm(self) -> None:
+        """The load begins: from now on processes die."""
+        self.world.intercept = self.step
+        for crash in self.plan.crashes:
+            self.world.call(crash.at, lambda crash=crash: self._die(crash))  # type: ignore[misc]
+
+    def _die(self, crash: Crash) -> None:
+        if not crash.keep_zone:
+            self.new_zone(int(crash.name.removeprefix("node")))
+        self.world.crash_after(crash.name, crash.effects)
+        self.world.call(crash.after, lambda: self.world.crash_for(crash.name, 0.0))
+
+    def _listen(self, name: str, note: Note) -> None:
+        if isinstance(note, ZoneReplaced):
+            self.world.call(0.0, lambda: self.world.crash_for(COORDINATOR, 0.0))
 
     def _make_coordinator(self, boot: int, journal: list[bytes]) -> Core:
         return Coordinator(
             self.topology,
             boot_id=boot,
             key=KEY,
-            epoch=1,
+            journal=tuple(journal),
             migration=True,
             chunk_pages=self.plan.chunk_pages,
             lease=LEASE_SECONDS,
@@ -190,6 +242,7 @@ class Cluster:
 
     def _maker_of_node(self, nid: int) -> Make:
         def make(boot: int, journal: list[bytes]) -> Core:
+            self.zones[nid] = Zone.open(self._buffers[nid])
             return Node(nid, self.zones[nid], boot_id=boot, key=KEY)
 
         return make
@@ -213,8 +266,21 @@ class Cluster:
         return self.coordinator.memory
 
     def idle(self) -> bool:
-        """The coordinator waits for nobody's answer, so tables and zones must agree."""
-        return self.coordinator.calls == 0
+        """Nobody is dead or has to recover, and the coordinator waits for nobody's answer.
+
+        So tables and zones must agree.
+        """
+        cores = [process.core for process in self.world.processes.values()]
+        return None not in cores and not self.recovering and self.coordinator.calls == 0
+
+    @property
+    def recovering(self) -> bool:
+        """The coordinator, or a node, has not told or heard yet which frames are in use."""
+        core = self.world.processes[COORDINATOR].core
+        nodes = [self.world.processes[node_name(nid)].core for nid in self.topology.nids]
+        if not isinstance(core, Coordinator) or core.recovering:
+            return True
+        return not all(isinstance(node, Node) and node.gate.is_open for node in nodes)
 
     def held(self, wanted: int) -> list[tuple[int, U32, U32]]:
         """(nid, pfn, generation) of the frames with one of the ``wanted`` flags."""

@@ -76,6 +76,7 @@ class Driver:
         self._map(self.cluster.clients[0], lambda _: self._begin())
 
     def _begin(self) -> None:
+        self.cluster.arm()
         for name in self.cluster.clients:
             for _ in range(self.plan.lanes):
                 self._lanes += 1

@@ -18,7 +18,7 @@ from numalab.checker import (
     check_placement,
     invalid,
 )
-from numalab.simulation.cluster import FAULTS_END, PAGE_SIZE, Cluster, draw_plan
+from numalab.simulation.cluster import FAULTS_END, PAGE_SIZE, Cluster, Plan, draw_plan, with_crashes
 from numalab.simulation.load import Driver
 from numalab.simulation.story import diagram, story
 from protocol.schema import COORDINATOR
@@ -34,7 +34,8 @@ EVENTS_BETWEEN_CHECKS = 16
 class Result:
     """How a seed ended.  sentence: the first finding, empty if all is well.
 
-    seconds: virtual ones.  tally: quiet calls by what they were and what they met.
+    seconds: virtual ones.  hits: how often the fault at a step of a migration happened.
+    tally: quiet calls by what they were and what they met.
     report: the plan, the story of the page and the diagram, of a seed that failed.
     """
 
@@ -45,6 +46,7 @@ class Result:
     journal_digest: str
     seconds: float
     tally: Counter[str]
+    hits: int = 0
     report: str = ""
 
 
@@ -59,8 +61,8 @@ class Failed(Exception):
 class Run:
     """A seed under way."""
 
-    def __init__(self, seed: int) -> None:
-        self.plan = draw_plan(seed)
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.cluster = Cluster(self.plan)
         self.world = self.cluster.world
         self.driver = Driver(self.cluster)
@@ -71,7 +73,7 @@ class Run:
         self.driver.start()
         self.world.run_for(FAULTS_END)
         self.world.heal()
-        self._until(self.driver.done, "some order")
+        self._until(lambda: self.driver.done() and not self.cluster.recovering, "some order")
         self.driver.release_all(self.cluster.clients[0])
         self.driver.kinds.calm_devices(self.cluster.clients[0])
         self._until(self._quiet, "letting go of pages")
@@ -92,7 +94,7 @@ class Run:
     def _watch(self, _: str) -> None:
         self._raise(self.driver.history.findings)
         self._raise(self.driver.findings)
-        if self.world.events % EVENTS_BETWEEN_CHECKS == 0:
+        if self.world.events % EVENTS_BETWEEN_CHECKS == 0 and not self.cluster.recovering:
             frames = self.cluster.frames()
             self._raise(check_placement(self.cluster.entries(), frames, settled=False))
             self._raise(check_conservation(frames, settled=False))
@@ -131,9 +133,19 @@ class Run:
         return "\n\n".join(parts)
 
 
-def run_seed(seed: int) -> Result:
+def plan_of(seed: int, *, crashes: bool = False) -> Plan:
+    """What the seed decides; ``crashes``: that processes die, too."""
+    return with_crashes(draw_plan(seed)) if crashes else draw_plan(seed)
+
+
+def run_seed(seed: int, *, crashes: bool = False) -> Result:
     """Run one seed to its end; never raises for what the machine does wrong."""
-    run = Run(seed)
+    return run_plan(plan_of(seed, crashes=crashes))
+
+
+def run_plan(plan: Plan) -> Result:
+    """Run one plan to its end; never raises for what the machine does wrong."""
+    run = Run(plan)
     sentence, pid, address, trace = "", 0, 0, ""
     try:
         run.to_the_end()
@@ -146,13 +158,14 @@ def run_seed(seed: int) -> Result:
     world = run.world
     report = "" if not sentence else "\n\n".join(filter(None, (trace, run.report(pid, address))))
     return Result(
-        seed,
+        plan.seed,
         not sentence,
         sentence,
         world.events,
         world.journal_digest(),
         world.now,
         run.driver.tally,
+        0 if run.cluster.step is None else run.cluster.step.hits,
         report,
     )
 
@@ -169,7 +182,7 @@ def run_seeds(first: int, last: int, *, processes: int = 2) -> Iterator[Result]:
 
 def tell_page(seed: int, address: int, pid: int | None = None) -> str:
     """Run a seed and tell the story of the page at ``address`` (bytes) of one or every task."""
-    run = Run(seed)
+    run = Run(plan_of(seed))
     ended = "it ended well"
     try:
         run.to_the_end()
@@ -182,7 +195,7 @@ def tell_page(seed: int, address: int, pid: int | None = None) -> str:
 
 def draw_diagram(seed: int, last: int = 60) -> str:
     """Run a seed and draw its last messages."""
-    run = Run(seed)
+    run = Run(plan_of(seed))
     try:
         run.to_the_end()
     except Exception as error:

@@ -26,6 +26,8 @@ WAKES_MAX = 1000
 Make = Callable[[int, list[bytes]], Core]
 Watch = Callable[[str], None]
 Listen = Callable[[str, Note], None]
+#: Sees an arrival first; True: it has dealt with it.
+Intercept = Callable[["Arrival"], bool]
 
 
 class Stuck(AssertionError):
@@ -59,6 +61,8 @@ class Process:
     #: It dies when so many more effects are carried out; None: it lives.
     effects_left: int | None = None
     wakes: int = 0
+    #: It is stopped (SIGSTOP) until then, in seconds.
+    paused: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ class World:
         self.watches: list[Watch] = []
         #: Called for every note, when it is reported.
         self.listeners: list[Listen] = []
+        self.intercept: Intercept | None = None
         self._heap: list[tuple[float, int, What]] = []
         self._sequence = 0
         self._boots = 0
@@ -144,6 +149,20 @@ class World:
         assert process.core is None, f"{name} is alive"
         process.make = make or process.make
         return self._start(process)
+
+    def crash_for(self, name: str, seconds: float) -> None:
+        """It dies now, and is started again so much later."""
+        self.crash(name)
+        self.call(seconds, lambda: self._come_back(name))
+
+    def _come_back(self, name: str) -> None:
+        if self.processes[name].core is None:
+            self.restart(name)
+
+    def pause(self, name: str, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT so much later: what would happen to it waits."""
+        process = self.processes[name]
+        process.paused = max(process.paused, self.now + seconds)
 
     def alive(self) -> list[Core]:
         """The Cores that run, in the order in which they were added."""
@@ -181,7 +200,10 @@ class World:
             self.now = time
             for process in self.processes.values():
                 process.wakes = 0
+        late = self._paused(what)
         match what:
+            case _ if late > self.now:
+                self._push(late, what)
             case Arrival():
                 self._arrive(what)
             case Wake():
@@ -191,6 +213,18 @@ class World:
             case Call():
                 what.function()
         return True
+
+    def _paused(self, what: What) -> float:
+        """Until when whom this concerns is stopped."""
+        match what:
+            case Arrival(packet=packet):
+                name = packet.target
+            case Wake(name=name) | Order(name=name):
+                pass
+            case _:
+                return 0.0
+        process = self.processes.get(name)
+        return 0.0 if process is None or process.core is None else process.paused
 
     def run_until(self, done: Callable[[], bool], *, within: float, what: str) -> None:
         """Step until ``done()``; Stuck if that takes more than ``within`` virtual seconds."""
@@ -227,12 +261,23 @@ class World:
         if process is None or process.core is None:
             packet.fate = "nobody there"
             return
+        if self.intercept is not None and self.intercept(arrival):
+            return
+        self.hand_over(arrival)
+
+    def hand_over(self, arrival: Arrival, *, mute: bool = False) -> None:
+        """Let the target have it; ``mute``: it does what it does, but nobody hears of it."""
+        packet = arrival.packet
         packet.arrived.append(self.now)
         if packet.fate == "on its way":
             packet.fate = "arrived"
         for frame in arrival.frames:
             self._transcript.update(frame)
-        self._run(packet.target, Received(arrival.frames))
+        self._run(packet.target, Received(arrival.frames), mute=mute)
+
+    def put_off(self, arrival: Arrival) -> None:
+        """It comes when its target, which is stopped, goes on."""
+        self._push(self.now, arrival)
 
     def _wake(self, wake: Wake) -> None:
         process = self.processes[wake.name]
@@ -247,22 +292,24 @@ class World:
         else:
             self._arm(process)
 
-    def _run(self, name: str, event: Event) -> None:
+    def _run(self, name: str, event: Event, *, mute: bool = False) -> None:
         process = self.processes[name]
         core = process.core
         if core is None:
             return
         self.events += 1
-        for effect in core.handle(event, now=self.now):
+        effects = core.handle(event, now=self.now)
+        # All that one event records is one transaction of the journal: it is there or it is not.
+        if process.effects_left != 0:
+            process.journal += [effect.entry for effect in effects if isinstance(effect, Record)]
+        for effect in effects:
             if process.effects_left is not None:
                 if process.effects_left == 0:
                     self.crash(name)
                     return
                 process.effects_left -= 1
             match effect:
-                case Record(entry):
-                    process.journal.append(entry)
-                case Send(target, frames):
+                case Send(target, frames) if not mute:
                     self._send(name, target, tuple(bytes(frame) for frame in frames))
                 case Report(note):
                     self.notes.append((self.now, name, note))
