@@ -3,25 +3,75 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from coordinator.cpuset import TOP, is_subset, parent_of
-from coordinator.mem_map import NO_NODE, PageFlag
+from coordinator.mem_map import NO_NODE, Nids, PageFlag, Pfns
 from coordinator.memory import Memory
 from coordinator.mm import UNCACHED, Mapping, Mm, Pte, Vma
 from coordinator.uncached import GRANULE_PAGES
 
+Places = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+_NO_BITS, _NO_NIDS, _NO_PFNS = np.zeros(0, np.uint8), np.zeros(0, np.uint8), np.zeros(0, np.uint32)
 _LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
 _ENTRY = np.uint8(Pte.ENTRY)
 _ALLOCATED = np.uint8(PageFlag.ALLOCATED)
 
 
+class _Frames:
+    """The frames of all nodes in one row; ``at`` gives the place of (nid, pfn) in it."""
+
+    def __init__(self, memory: Memory) -> None:
+        nodes = memory.mem_map
+        self._first = np.zeros(NO_NODE + 1, np.int64)
+        sizes = [frames.frames for frames in nodes.values()]
+        self._first[list(nodes)] = np.cumsum(sizes) - sizes
+        self.flags = np.concatenate([frames.flags for frames in nodes.values()])
+        self.mapping = np.concatenate([frames.mapping for frames in nodes.values()])
+        self.index = np.concatenate([frames.index for frames in nodes.values()])
+        self.mapcount = np.concatenate([frames.mapcount for frames in nodes.values()])
+
+    def at(self, nid: Nids, pfn: Pfns) -> Places:
+        place: Places = self._first[nid] + pfn
+        return place
+
+    def describe(self, memory: Memory, place: int) -> str:
+        """``node 1 frame 2``."""
+        nid = max(nid for nid in memory.mem_map if self._first[nid] <= place)
+        return f"node {nid} frame {place - self._first[nid]}"
+
+
+class _Entries:
+    """The entries of some vmas, one after the other: whose they are and what they say.
+
+    vma: the place in the list of the vma of each row.  index: in its objects.
+    """
+
+    def __init__(self, vmas: list[Vma]) -> None:
+        pages = np.array([vma.pages for vma in vmas], np.int64)
+        first = np.array([vma.pgoff for vma in vmas], np.int64) - (np.cumsum(pages) - pages)
+        self.vma = np.repeat(np.arange(len(vmas)), pages)
+        self.index = np.arange(self.vma.size) + first[self.vma]
+        self.bits, self.nid, self.pfn = _NO_BITS, _NO_NIDS, _NO_PFNS
+        if vmas:
+            self.bits = np.concatenate([vma.bits for vma in vmas])
+            self.nid = np.concatenate([vma.nid for vma in vmas])
+            self.pfn = np.concatenate([vma.pfn for vma in vmas])
+
+
 def check_memory(memory: Memory) -> None:
-    """Raise AssertionError with a sentence if page tables, mem_map and rmap disagree."""
+    """Raise AssertionError with a sentence if page tables, mem_map and rmap disagree.
+
+    It is asked after every event of a simulation, so the pages of all vmas are looked at at once.
+    """
     _check_cpusets(memory)
-    counted = {nid: np.zeros(frames.frames, np.int64) for nid, frames in memory.mem_map.items()}
     users: dict[Mm, int] = {}
     for task in memory.tasks.values():
         users[task.mm] = users.get(task.mm, 0) + 1
+    vmas: list[Vma] = []
+    pids: list[int] = []
     for mm, count in users.items():
         pid, end = mm.pid, 0
         assert mm.users == count, f"mm {pid}: {mm.users} users counted, but {count} tasks have it"
@@ -32,42 +82,93 @@ def check_memory(memory: Memory) -> None:
                 assert vma in mapping.vmas, f"pid {pid}: rmap misses the vma at {vma.start:#x}"
                 known = memory.mappings.get(mapping.id) is mapping
                 assert known, f"pid {pid}: the object of the vma at {vma.start:#x} is gone"
-            _check_vma(memory, pid, vma, counted)
-    for nid, frames in memory.mem_map.items():
-        wrong = np.flatnonzero(counted[nid] != frames.mapcount)
-        assert not wrong.size, (
-            f"node {nid} frame {wrong[0]}: mapcount {frames.mapcount[wrong[0]]}, "
-            f"but {counted[nid][wrong[0]]} entries map it"
-        )
-        used = int(np.count_nonzero(frames.flags & _ALLOCATED))
-        assert used == frames.used, f"node {nid}: {used} frames are used, {frames.used} counted"
-    for mapping in memory.mappings.values():
-        if mapping.shared:
-            _check_cache(memory, mapping)
-            _check_granules(mapping)
+            vmas.append(vma)
+            pids.append(pid)
+    frames = _Frames(memory)
+    _check_entries(memory, frames, vmas, pids)
+    for nid, of_node in memory.mem_map.items():
+        used = int(np.count_nonzero(of_node.flags & _ALLOCATED))
+        assert used == of_node.used, f"node {nid}: {used} frames are used, {of_node.used} counted"
+    _check_caches(frames, [mapping for mapping in memory.mappings.values() if mapping.shared])
     for path, mapping in memory.files.items():
         host = mapping.host
         linked = host is not None and host.linked and host.path == path
         assert linked and memory.mappings.get(mapping.id) is mapping, f"{path} leads to no file"
 
 
-def _check_cache(memory: Memory, mapping: Mapping) -> None:
-    where = f"object {mapping.id}"
-    index = mapping.cached()
-    named = mapping.host is not None and mapping.host.linked
-    assert mapping.vmas or named, f"{where}: nobody can reach it"
-    for nid, rows in memory.by_node(mapping.nid[index]):
-        frames, pfn = memory.mem_map[nid], mapping.pfn[index[rows]]
-        assert (frames.flags[pfn] & _ALLOCATED).all(), f"{where} caches a free frame"
-        own = (frames.mapping[pfn] == mapping.id) & (frames.index[pfn] == index[rows])
-        assert own.all(), f"{where} caches a frame of another object or index"
-    tagged = np.flatnonzero(mapping.tags)
-    assert (mapping.nid[tagged] != NO_NODE).all(), f"{where}: a page that is not there has tags"
-    for vma in mapping.vmas:
-        slot = np.flatnonzero(((vma.bits & _LIVE) != 0) & ((vma.bits & Pte.ANON) == 0))
-        index = slot + vma.pgoff
-        same = (mapping.nid[index] == vma.nid[slot]) & (mapping.pfn[index] == vma.pfn[slot])
-        assert same.all(), f"{where}: an entry at {vma.start:#x} is not what the cache has"
+def _check_entries(memory: Memory, frames: _Frames, vmas: list[Vma], pids: list[int]) -> None:
+    """Every entry names a frame of its own page, and frames count the entries that name them."""
+    rows = _Entries(vmas)
+
+    def refuse(wrong: Mask, what: str) -> None:
+        if wrong.any():
+            vma = int(rows.vma[np.flatnonzero(wrong)[0]])
+            where = f"pid {pids[vma]}, vma at page {vmas[vma].start:#x}"
+            raise AssertionError(f"{where}: {what}")
+
+    live = rows.bits & _LIVE
+    refuse(live == _LIVE, "an entry is present and a migration entry")
+    if not memory.page_lists:
+        refuse(live == _ENTRY, "migration entries, but no migration")
+    mapped = live != 0
+    place = frames.at(rows.nid[mapped], rows.pfn[mapped])
+    own = np.array([vma.mapping.id for vma in vmas], np.uint32)
+    of_file = np.array([(vma.file or vma.mapping).id for vma in vmas], np.uint32)
+    anon = rows.bits & Pte.ANON != 0
+    owner = np.where(anon, own[rows.vma], of_file[rows.vma])
+
+    def differ(wrong: Mask, what: str) -> None:
+        if wrong.any():
+            refuse(mapped & (np.cumsum(mapped) == np.flatnonzero(wrong)[0] + 1), what)
+
+    differ(frames.flags[place] & _ALLOCATED == 0, "maps a free frame")
+    differ(frames.mapping[place] != owner[mapped], "maps another's frame")
+    differ(frames.index[place] != rows.index[mapped], "maps a frame of another index")
+    counted = np.bincount(place, minlength=frames.mapcount.size)
+    wrong = np.flatnonzero(counted != frames.mapcount)
+    assert not wrong.size, (
+        f"{frames.describe(memory, wrong[0])}: mapcount {frames.mapcount[wrong[0]]}, "
+        f"but {counted[wrong[0]]} entries map it"
+    )
+
+
+def _check_caches(frames: _Frames, mappings: list[Mapping]) -> None:
+    """What page caches have is theirs, and all who map an object see what its cache has."""
+    if not mappings:
+        return
+    for mapping in mappings:
+        named = mapping.host is not None and mapping.host.linked
+        assert mapping.vmas or named, f"object {mapping.id}: nobody can reach it"
+        _check_granules(mapping)
+    pages = np.array([mapping.nid.size for mapping in mappings])
+    first = np.cumsum(pages) - pages
+    number = np.repeat(np.array([mapping.id for mapping in mappings]), pages)
+    index = np.arange(number.size) - np.repeat(first, pages)
+    nid = np.concatenate([mapping.nid for mapping in mappings])
+    pfn = np.concatenate([mapping.pfn for mapping in mappings])
+    tags = np.concatenate([mapping.tags for mapping in mappings])
+
+    def refuse(rows: Mask, wrong: Mask, what: str) -> None:
+        if wrong.any():
+            raise AssertionError(f"object {number[rows][np.flatnonzero(wrong)[0]]}: {what}")
+
+    cached = nid != NO_NODE
+    place = frames.at(nid[cached], pfn[cached])
+    refuse(cached, frames.flags[place] & _ALLOCATED == 0, "it caches a free frame")
+    other = frames.mapping[place] != number[cached]
+    other |= frames.index[place] != index[cached]
+    refuse(cached, other, "it caches a frame of another object or index")
+    refuse(~cached, tags[~cached] != 0, "a page that is not there has tags")
+    sharers = [(at, vma) for at, mapping in enumerate(mappings) for vma in mapping.vmas]
+    rows = _Entries([vma for _, vma in sharers])
+    reads = ((rows.bits & _LIVE) != 0) & ((rows.bits & Pte.ANON) == 0)
+    start = first[[at for at, _ in sharers]] if sharers else first[:0]
+    at_cache = start[rows.vma[reads]] + rows.index[reads]
+    differs = (nid[at_cache] != rows.nid[reads]) | (pfn[at_cache] != rows.pfn[reads])
+    if differs.any():
+        at, vma = sharers[rows.vma[reads][np.flatnonzero(differs)[0]]]
+        where = f"object {mappings[at].id}"
+        raise AssertionError(f"{where}: an entry at {vma.start:#x} is not what the cache has")
 
 
 def _check_granules(mapping: Mapping) -> None:
@@ -77,25 +178,6 @@ def _check_granules(mapping: Mapping) -> None:
         granules = np.pad(mapping.nid, (0, short), "edge").reshape(-1, GRANULE_PAGES)
         torn = np.flatnonzero((granules != granules[:, :1]).any(axis=1))
         assert not torn.size, f"object {mapping.id}: granule {torn[0]} is on several nodes"
-
-
-def _check_vma(memory: Memory, pid: int, vma: Vma, counted: dict[int, np.ndarray]) -> None:
-    where = f"pid {pid}, vma at page {vma.start:#x}"
-    live = vma.bits & _LIVE
-    assert not (live == _LIVE).any(), f"{where}: an entry is present and a migration entry"
-    slot = np.flatnonzero(live)
-    entries = np.count_nonzero(live & _ENTRY)
-    assert not entries or memory.page_lists, f"{where}: migration entries, but no migration"
-    for nid, rows in memory.by_node(vma.nid[slot]):
-        frames, pfn = memory.mem_map[nid], vma.pfn[slot[rows]]
-        np.add.at(counted[nid], pfn, 1)
-        assert (frames.flags[pfn] & _ALLOCATED).all(), f"{where}: maps a free frame"
-        owner = np.full(pfn.size, vma.mapping.id, np.uint32)
-        if vma.file is not None:
-            owner[(vma.bits[slot[rows]] & Pte.ANON) == 0] = vma.file.id
-        assert (frames.mapping[pfn] == owner).all(), f"{where}: maps another's frame"
-        index = slot[rows] + vma.pgoff
-        assert (frames.index[pfn] == index).all(), f"{where}: maps a frame of another index"
 
 
 def _check_cpusets(memory: Memory) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from numalab.checker import Finding, invalid
@@ -112,6 +112,8 @@ class History:
         #: The pages of each file, which all who map it share.
         self.files: dict[str, dict[int, FileWords]] = {}
         self._running: dict[int, Operation] = {}
+        #: Stores that have ended, and when, while a mapping that may have taken them was asked for.
+        self._landed: list[tuple[float, Operation]] = []
 
     def spawned(self, pid: int) -> None:
         """A task with an empty address space."""
@@ -182,11 +184,13 @@ class History:
             write = register.begin(rights, now, self.oldest(now))
             operation.rights.append((register, write))
             if operation.kind == "discard" and rights is not None and not rights.shared:
-                self._join_stores(operation.pid, page, rights.words, now)
+                self._join_stores(self._running.values(), operation.pid, page, rights.words, now)
 
-    def _join_stores(self, pid: int, page: int, words: Words, now: float) -> None:
-        """Stores under way may land in these words, which are new at this page."""
-        for other in self._running.values():
+    def _join_stores(
+        self, stores: Iterable[Operation], pid: int, page: int, words: Words, now: float
+    ) -> None:
+        """Those of the operations that are stores may land in words that are new at this page."""
+        for other in stores:
             if other.kind == "store" and self._share(other.pid, pid):
                 if other.address // self.page_size == page:
                     self._add_store(other, words, now)
@@ -210,9 +214,12 @@ class History:
 
     def _uncertain(self, pid: int) -> bool:
         """Something may be mapped where nobody has told us yet."""
+        return self._maps(pid) or self.spaces[pid].uncertain
+
+    def _maps(self, pid: int) -> bool:
+        """A mapping is being asked for in this address space."""
         maps = (other for other in self._running.values() if other.kind == "map")
-        mapping = any(self._share(other.pid, pid) for other in maps)
-        return mapping or self.spaces[pid].uncertain
+        return any(self._share(other.pid, pid) for other in maps)
 
     # ---- ended -----------------------------------------------------------------------------
 
@@ -232,6 +239,8 @@ class History:
             case "load":
                 self._end_load(operation, outcome, now)
             case "store":
+                if self._maps(operation.pid) and not (outcome.error and outcome.definite):
+                    self._landed.append((now, operation))
                 self._end_store(operation, outcome, now)
             case "map":
                 self._end_map(operation, outcome, now)
@@ -287,10 +296,11 @@ class History:
             self._settle(operation, outcome, now)
             return
         writable = _distinct(rights, PROT_WRITE)
-        if len(writable) == 1:
+        elsewhere = None in rights and self._uncertain(operation.pid)
+        if len(writable) == 1 and not elsewhere:
             self._settle(operation, outcome, now)
             writable[0].words.written(now)
-        if not writable and not (None in rights and self._uncertain(operation.pid)):
+        if not writable and not elsewhere:
             self._blame(operation, now, "succeeded where nothing was mapped for writing")
 
     def _check_error(
@@ -313,12 +323,16 @@ class History:
                     other.uncertain |= other.rights is space.rights
             return
         operation.address = outcome.value
+        stores = [*self._running.values()]
+        stores += [store for end, store in self._landed if end >= operation.start]
+        if not any(other.kind == "map" for other in stores):
+            self._landed.clear()
         for index, page in enumerate(self._pages(operation)):
             words = self._new_words(operation, index)
             register = space.at(page)
             mapped = Mapped(operation.prot, operation.shared, words)
             register.begin(mapped, operation.start, self.oldest(now)).end = now
-            self._join_stores(operation.pid, page, words, now)
+            self._join_stores(stores, operation.pid, page, words, now)
 
     def _new_words(self, operation: Operation, index: int) -> Words:
         """The contents of the page that is ``index`` pages into a new mapping."""

@@ -201,6 +201,35 @@ def test_memory_may_be_used_as_soon_as_mmap_may_have_happened(machine: Machine) 
     assert machine.blamed != ""
 
 
+def test_a_late_store_may_be_in_what_was_mapped_where_it_goes_and_is_known_afterwards(
+    machine: Machine,
+) -> None:
+    # The store outlives the mapping that it was meant for, and ends before mmap has answered.
+    late = machine.begin("store", 1, value=5)
+    machine.unmap(1)
+    mapping = machine.begin("map", 1, 0, length=PAGE, prot=PROT_READ | PROT_WRITE)
+    machine.end(late)
+    machine.end(mapping, value=AT)
+    machine.load(1, 5)
+    assert not machine.blamed
+    machine.load(1, 0)
+    assert "gave 0, where it could be 5" in machine.blamed
+
+
+def test_a_late_store_may_be_in_the_shared_page_that_it_was_meant_for_or_not(
+    machine: Machine,
+) -> None:
+    machine.map(1, shared=True)
+    machine.fork(1, 2)
+    late = machine.begin("store", 1, value=5)
+    machine.unmap(1)
+    mapping = machine.begin("map", 1, 0, length=PAGE, prot=PROT_READ | PROT_WRITE)
+    machine.end(late)
+    machine.end(mapping, value=AT)
+    machine.load(2, 0)
+    assert not machine.blamed
+
+
 def test_memory_that_is_mapped_anew_is_zero(machine: Machine) -> None:
     machine.store(1, 5)
     machine.unmap(1)

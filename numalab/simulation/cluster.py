@@ -355,6 +355,9 @@ class Cluster:
         return None
 
 
-def _rows(*columns: object) -> I64:
+def _rows(*columns: npt.ArrayLike) -> I64:
     """Columns, some of which are one number for all, as an array of rows of int64."""
-    return np.array(np.broadcast_arrays(*columns), np.int64)  # type: ignore[arg-type]
+    rows = np.empty((len(columns), np.broadcast(*columns).size), np.int64)
+    for at, column in enumerate(columns):
+        rows[at] = column
+    return rows
