@@ -175,11 +175,11 @@ class History:
         register = self.spaces[operation.pid].rights[page]
         new: list[Rights] = [None]
         if operation.kind != "unmap":
-            seen = _distinct([write.value for write in register.possible(now, math.inf)])
+            seen = [write.value for write in register.possible(now, math.inf)]
             if operation.kind == "protect":
-                new = [Mapped(operation.prot, m.shared, m.words) for m in seen]
+                new = [Mapped(operation.prot, m.shared, m.words) for m in _distinct(seen)]
             else:
-                new = [m if m.shared else Mapped(m.prot, False, m.words.fresh()) for m in seen]
+                new = list(_discarded(seen))
         for rights in new:
             write = register.begin(rights, now, self.oldest(now))
             operation.rights.append((register, write))
@@ -250,8 +250,8 @@ class History:
             case "exit":
                 if outcome.error == 0:
                     space.exit = (space.exit[0], min(space.exit[1], now))
-            case "discard" if outcome.error:
-                # Part of the range may be discarded: nobody knows which.
+            case "discard" | "protect" if outcome.error:
+                # What lies before a hole is changed all the same: nobody knows where that is.
                 self._settle(operation, Outcome(outcome.error, definite=False), now)
             case _:
                 self._settle(operation, outcome, now)
@@ -312,7 +312,8 @@ class History:
         leaving = self.spaces[operation.pid].exit[0] <= now
         if outcome.error == errno.EFAULT and len(mapped) == len(rights) and not leaving:
             self._blame(operation, now, "said EFAULT where a page was mapped all the time")
-        if outcome.error == errno.EACCES and all(m.prot & prot for m in mapped):
+        elsewhere = None in rights and self._uncertain(operation.pid)
+        if outcome.error == errno.EACCES and all(m.prot & prot for m in mapped) and not elsewhere:
             self._blame(operation, now, "said EACCES where the protection allowed it")
 
     def _end_map(self, operation: Operation, outcome: Outcome, now: float) -> None:
@@ -383,3 +384,11 @@ def _distinct(rights: list[Rights], prot: int = 0) -> list[Mapped]:
     """The mappings among ``rights`` that grant ``prot``, each page once."""
     found = {id(m.words): m for m in rights if m is not None and m.prot & prot == prot}
     return list(found.values())
+
+
+def _discarded(rights: list[Rights]) -> Iterator[Mapped]:
+    """The same mappings, with new contents if they are private; each once with each protection."""
+    fresh = {id(m.words): m.words if m.shared else m.words.fresh() for m in _distinct(rights)}
+    known = {(id(m.words), m.prot): m for m in rights if m is not None}
+    for mapped in known.values():
+        yield Mapped(mapped.prot, mapped.shared, fresh[id(mapped.words)])
