@@ -74,6 +74,12 @@ def _seeds(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, 
     help="Of --seed: what became of the page there.",
 )
 @click.option("--diagram", is_flag=True, help="Of --seed: its last messages.")
+@click.option("--crashes", is_flag=True, help="Processes die as well, and come back.")
+@click.option(
+    "--matrix",
+    is_flag=True,
+    help="Every fault before and after every step of a migration, as a table.",
+)
 @click.option(
     "--processes",
     type=click.IntRange(1, 256),
@@ -87,6 +93,8 @@ def sim(
     seed: int | None,
     story: int | None,
     diagram: bool,
+    crashes: bool,
+    matrix: bool,
     processes: int,
     as_json: bool,
 ) -> int:
@@ -96,12 +104,16 @@ def sim(
 
     if seed is None and (story is not None or diagram):
         raise click.UsageError("--story and --diagram are about one seed: name it with --seed")
+    if matrix and (story is not None or diagram or crashes):
+        raise click.UsageError("--matrix goes with --seed alone: each of its cells has one fault")
 
     def simulate() -> console.Answer:
+        if matrix:
+            return campaign.matrix(seed or 0, processes=processes, quiet=as_json)
         if seed is not None and (story is not None or diagram):
-            return campaign.tell(seed, story, diagram=diagram)
+            return campaign.tell(seed, story, diagram=diagram, crashes=crashes)
         first, last = seeds if seed is None else (seed, seed)
-        return campaign.run(first, last, processes=processes, quiet=as_json)
+        return campaign.run(first, last, processes=processes, crashes=crashes, quiet=as_json)
 
     return console.conclude(simulate, as_json=as_json)
 

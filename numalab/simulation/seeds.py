@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from coordinator.replay import differences, replay
 from numalab.checker import (
@@ -170,19 +171,21 @@ def run_plan(plan: Plan) -> Result:
     )
 
 
-def run_seeds(first: int, last: int, *, processes: int = 2) -> Iterator[Result]:
+def run_seeds(
+    first: int, last: int, *, processes: int = 2, crashes: bool = False
+) -> Iterator[Result]:
     """The seeds ``first`` to ``last`` (inclusive), in their order, in so many processes."""
-    seeds = range(first, last + 1)
+    seeds, run_one = range(first, last + 1), partial(run_seed, crashes=crashes)
     if processes == 1 or len(seeds) == 1:
-        yield from map(run_seed, seeds)
+        yield from map(run_one, seeds)
         return
     with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(run_seed, seeds, chunksize=8)
+        yield from pool.map(run_one, seeds, chunksize=8)
 
 
-def tell_page(seed: int, address: int, pid: int | None = None) -> str:
+def tell_page(seed: int, address: int, pid: int | None = None, *, crashes: bool = False) -> str:
     """Run a seed and tell the story of the page at ``address`` (bytes) of one or every task."""
-    run = Run(plan_of(seed))
+    run = Run(plan_of(seed, crashes=crashes))
     ended = "it ended well"
     try:
         run.to_the_end()
@@ -193,9 +196,9 @@ def tell_page(seed: int, address: int, pid: int | None = None) -> str:
     return "\n\n".join((f"seed {seed}: {ended}", *stories))
 
 
-def draw_diagram(seed: int, last: int = 60) -> str:
+def draw_diagram(seed: int, last: int = 60, *, crashes: bool = False) -> str:
     """Run a seed and draw its last messages."""
-    run = Run(plan_of(seed))
+    run = Run(plan_of(seed, crashes=crashes))
     try:
         run.to_the_end()
     except Exception as error:

@@ -300,8 +300,7 @@ class World:
         self.events += 1
         effects = core.handle(event, now=self.now)
         # All that one event records is one transaction of the journal: it is there or it is not.
-        if process.effects_left != 0:
-            process.journal += [effect.entry for effect in effects if isinstance(effect, Record)]
+        entries = [effect.entry for effect in effects if isinstance(effect, Record)]
         for effect in effects:
             if process.effects_left is not None:
                 if process.effects_left == 0:
@@ -309,6 +308,9 @@ class World:
                     return
                 process.effects_left -= 1
             match effect:
+                case Record():
+                    process.journal += entries
+                    entries.clear()
                 case Send(target, frames) if not mute:
                     self._send(name, target, tuple(bytes(frame) for frame in frames))
                 case Report(note):
