@@ -62,10 +62,14 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
     extensions = new_extensions(topology)
     for path in configuration.load:
         load_extension(path, extensions)
+    interference = configuration.interference(COORDINATOR)
     async with (
         Journal(configuration.journal) as journal,
         open_transport(
-            COORDINATOR, bind=configuration.bind, peers=configuration.peers
+            COORDINATOR,
+            bind=configuration.bind,
+            peers=configuration.peers,
+            interference=interference,
         ) as transport,
     ):
         coordinator = Coordinator(
@@ -85,6 +89,8 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
             Role.COORDINATOR, configuration.nids, statistics=transport.statistics
         )
         serve_metrics(exposition, configuration.metrics)
+        if interference is not None:
+            interference.on_note = exposition.feed
 
         def on_note(note: Note) -> None:
             exposition.feed(note)
@@ -92,7 +98,10 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
                 sys.stderr.write(f"{note.method} failed at {note.where}: {note.error}\n")
                 sys.stderr.flush()
 
-        await Driver(coordinator, transport, journal=journal, on_note=on_note).run()
+        driver = Driver(
+            coordinator, transport, journal=journal, on_note=on_note, interference=interference
+        )
+        await driver.run()
 
 
 if __name__ == "__main__":

@@ -171,8 +171,11 @@ def peek(frame: Buffer) -> tuple[Kind, int, int, str, str]:
 
     For who passes messages on and does not read them.  Raises ValueError if that is none.
     """
-    plain = msgpack.unpackb(memoryview(frame)[_digest.size :], raw=False)
-    _, _, kind, opcode, xid, _, source, target, *_ = plain
+    try:
+        plain = msgpack.unpackb(memoryview(frame)[_digest.size :], raw=False, max_ext_len=0)
+        _, _, kind, opcode, xid, _, source, target, *_ = plain
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
     return Kind(kind), opcode, xid, source, target
 
 

@@ -5,7 +5,8 @@ The same in the simulated network and in the transport of a live process.
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from protocol.faults import (
     PASS,
@@ -35,6 +36,19 @@ _ROLES = {
 }
 
 
+class Counters(Protocol):
+    """A number for each fault: a list, or memory that several processes share."""
+
+    def __getitem__(self, number: int) -> int: ...
+
+    def __setitem__(self, number: int, count: int) -> None: ...
+
+
+def _every(name: str, fault: OfProcess) -> bool:
+    """For who sees all letters."""
+    return True
+
+
 class Judge:
     """A schedule at work: says what becomes of each letter, and which process dies of it.
 
@@ -47,12 +61,12 @@ class Judge:
         schedule: Sequence[AnyFault],
         draw: Draw,
         *,
-        matched: MutableSequence[int] | None = None,
-        hits: MutableSequence[int] | None = None,
+        matched: Counters | None = None,
+        hits: Counters | None = None,
     ) -> None:
         self.schedule = tuple(schedule)
-        self.matched: MutableSequence[int] = [0] * len(schedule) if matched is None else matched
-        self.hits: MutableSequence[int] = [0] * len(schedule) if hits is None else hits
+        self.matched: Counters = [0] * len(schedule) if matched is None else matched
+        self.hits: Counters = [0] * len(schedule) if hits is None else hits
         self._draw = draw
         self._rules = [(n, f) for n, f in enumerate(schedule) if isinstance(f, Rule)]
         self._steps = [
@@ -61,6 +75,8 @@ class Judge:
         self._roles: dict[str, str] = {}
         self._last = {SOURCE: "", TARGET: ""}
         self._busy: dict[tuple[str, str], float] = {}
+        #: The rule that hit the last letter, if one did.
+        self.applied: Rule | None = None
         #: Whether a rule looks at more than names and times, so that letters have to be opened.
         self.opens = bool(self._steps) or any(
             rule.opcodes or rule.step or rule.side != Side.ANY for _, rule in self._rules
@@ -69,6 +85,7 @@ class Judge:
     def verdict(self, letter: Letter) -> Verdict:
         """The first verdict of the rules, in their order; without one the letter passes."""
         self._learn(letter)
+        self.applied = None
         for number, rule in self._rules:
             if not rule.concerns(letter) or (rule.step and not self._is_at(rule.step, letter)):
                 continue
@@ -80,13 +97,19 @@ class Judge:
             if rule.chance < 1.0 and self._draw.random() >= rule.chance:
                 continue
             self.hits[number] += 1
+            self.applied = rule
             if rule.fault == Fault.BANDWIDTH:
                 return self._queue(rule, letter)
             return rule.verdict(self._draw)
         return PASS
 
-    def struck(self, letter: Letter) -> list[tuple[int, str, OfProcess]]:
-        """The processes that this letter is the end of: number of the fault, name, fault."""
+    def struck(
+        self, letter: Letter, may: Callable[[str, OfProcess], bool] = _every
+    ) -> list[tuple[int, str, OfProcess]]:
+        """The processes that this letter is the end of: number of the fault, name, fault.
+
+        may: whether it is for us to say so of this process.
+        """
         self._learn(letter)
         found: list[tuple[int, str, OfProcess]] = []
         for number, fault in self._steps:
@@ -94,8 +117,10 @@ class Judge:
             if letter.now < fault.at or not self._is_at(fault.step, letter) or self.hits[number]:
                 continue
             name = self._last.get(fault.name, fault.name)
+            if not name or not may(name, fault):
+                continue
             self.matched[number] += 1
-            if name and self.matched[number] >= fault.nth:
+            if self.matched[number] >= fault.nth:
                 self.hits[number] += 1
                 found.append((number, name, fault))
         return found
