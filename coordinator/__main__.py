@@ -73,10 +73,14 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
     extensions = new_extensions(topology)
     for path in configuration.load:
         load_extension(path, extensions)
+    interference = configuration.interference(COORDINATOR)
     async with (
         Journal(configuration.journal) as journal,
         open_transport(
-            COORDINATOR, bind=configuration.bind, peers=configuration.peers
+            COORDINATOR,
+            bind=configuration.bind,
+            peers=configuration.peers,
+            interference=interference,
         ) as transport,
     ):
         coordinator = Coordinator(
@@ -96,6 +100,8 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
             Role.COORDINATOR, configuration.nids, statistics=transport.statistics
         )
         serve_metrics(exposition, configuration.metrics)
+        if interference is not None:
+            interference.on_note = exposition.feed
 
         def on_note(note: Note) -> None:
             exposition.feed(note)
@@ -110,7 +116,10 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
                 sys.stderr.write(f"{note.method} failed at {note.where}: {note.error}\n")
                 sys.stderr.flush()
 
-        await Driver(coordinator, transport, journal=journal, on_note=on_note).run()
+        driver = Driver(
+            coordinator, transport, journal=journal, on_note=on_note, interference=interference
+        )
+        await driver.run()
 
 
 if __name__ == "__main__":

@@ -148,10 +148,16 @@ async def serve(configuration: NodeConfiguration) -> None:
     name = node_name(configuration.nid)
     with open_zone(configuration) as zone:
         node = Node(configuration.nid, zone, boot_id=time.time_ns(), key=key)
+        interference = configuration.interference(name)
         async with open_transport(
-            name, bind=configuration.bind, peers=configuration.peers
+            name,
+            bind=configuration.bind,
+            peers=configuration.peers,
+            interference=interference,
         ) as transport:
             exposition = Exposition(Role.NODE, configuration.nids, statistics=transport.statistics)
+            if interference is not None:
+                interference.on_note = exposition.feed
             serve_metrics(exposition, configuration.metrics)
             await Driver(node, transport, on_note=exposition.feed).run()
 

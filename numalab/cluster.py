@@ -55,8 +55,8 @@ class Settings:
     ports, metrics_ports: by process name (``coordinator``, ``node0``); any free one where nothing
     is said.  metrics: whether the processes serve them.  behaviours: rows of the profile that are
     set by hand (docs/profiles.md).  load: users' Python files that add methods to the machine
-    (docs/extending.md).  The others are those of
-    ``coordinator.coordinator.Coordinator``.
+    (docs/extending.md).  faults: path of a file of faults that the processes shall suffer
+    (docs/faults.md), or empty.  The others are those of ``coordinator.coordinator.Coordinator``.
     """
 
     topology: Topology
@@ -70,6 +70,7 @@ class Settings:
     metrics_ports: Mapping[str, int] = field(default_factory=dict)
     metrics: bool = True
     load: Sequence[str | Path] = ()
+    faults: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -286,6 +287,7 @@ def _write_configurations(plan: _Plan) -> None:
             "nids": topology.nids,
             "metrics": plan.metrics(name),
             "parent": plan.parent,
+            "faults": settings.faults,
         }
         if name == COORDINATOR:
             configuration |= {

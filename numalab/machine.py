@@ -37,6 +37,7 @@ from numalab.task import Task
 from numalab.weights import Weights
 from protocol.files import CreateFile
 from protocol.live.driver import Driver
+from protocol.live.interference import Interference
 from protocol.live.transport import Transport, open_transport
 from protocol.messages import CountZone, Done, FrameInventory, Inventory, ZoneCount
 from protocol.nodemask import parse_nodes
@@ -99,8 +100,7 @@ class Machine:
     """A machine one is connected to; made by ``connect``.
 
     page_size: bytes.  nids: its nodes.  cpusets: its cpuset file system.  weights: of
-    WEIGHTED_INTERLEAVE.  run_directory: of a
-    local machine, else None.
+    WEIGHTED_INTERLEAVE.  run_directory: of a local machine, else None.
     """
 
     def __init__(
@@ -313,9 +313,6 @@ class Machine:
 
     # ---- the connection --------------------------------------------------------------------
 
-    async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        await self._driver.run(task_status)
-
     def _heed(self, note: Note) -> None:
         if isinstance(note, OperationEnded):
             outcome = self._outcomes.pop(note.ticket, None)
@@ -352,6 +349,7 @@ async def connect(
     within: float = 5.0,
     resend_max: float = RESEND_MAX,
     pace: float | None = None,
+    faults: str = "",
 ) -> AsyncIterator[Machine]:
     """Connect to a machine: ``async with numalab.connect() as machine:``.
 
@@ -359,6 +357,7 @@ async def connect(
     of a coordinator, with the machine's ``key`` (16 bytes; None: from NUMALAB_KEY).
     resend_max: seconds from one asking to the next at most, while there is no answer.
     pace: seconds that a second of the emulated time of an access lasts; None: as the machine says.
+    faults: path of a file of faults that our messages shall suffer (docs/faults.md).
     Raises MachineUnreachable if nobody answers ``within`` so many seconds.
     """
     place, secret, run_directory = locate(address, key)
@@ -373,12 +372,13 @@ async def connect(
     )
     # Raised outside of the nurseries: what went wrong in the block is not a group of failures.
     failure: Exception | None = None
+    harm = Interference(name, faults) if faults else None
     async with (
-        open_transport(name, bind=None, peers={COORDINATOR: place}) as transport,
+        open_transport(name, bind=None, peers={COORDINATOR: place}, interference=harm) as transport,
         trio.open_nursery() as nursery,
     ):
         machine = Machine(client, transport, run_directory)
-        await nursery.start(machine._run)
+        await nursery.start(machine._driver.run)
         try:
             try:
                 await machine._attach(within, pace)

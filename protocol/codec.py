@@ -166,6 +166,19 @@ def decode(frames: Sequence[Buffer], key: bytes) -> tuple[Envelope, Message | No
     return envelope, _join(row, scalars, buffers)
 
 
+def peek(frame: Buffer) -> tuple[Kind, int, int, str, str]:
+    """Kind, opcode, xid, source and target, by the first frame of a message of our own.
+
+    For who passes messages on and does not read them.  Raises ValueError if that is none.
+    """
+    try:
+        plain = msgpack.unpackb(memoryview(frame)[_digest.size :], raw=False, max_ext_len=0)
+        _, _, kind, opcode, xid, _, source, target, *_ = plain
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    return Kind(kind), opcode, xid, source, target
+
+
 def _decode_head(head: memoryview, key: bytes) -> tuple[Envelope, list[Any], list[tuple[int, int]]]:
     if not _digest.size < head.nbytes <= HEAD_MAX:
         raise WireError("head", f"a first frame of {head.nbytes} bytes")

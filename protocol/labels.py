@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from protocol.faults import Fault, Lack
 from protocol.schema import COORDINATOR, MESSAGES, node_name
 from protocol.status import STATUSES
 
@@ -84,6 +85,8 @@ WIRE_ERROR = _fixed(
     *("target", "boot", "question", "xid", "answer"),
 )
 INCARNATION = _fixed("reason", "boot", "epoch")
+INDEFINITE = _fixed("errno", "ENODEV", "EAGAIN")
+FAULT = _fixed("fault", *Fault, Lack.SLOW_DISK, Lack.FULL_DISK)
 ACCESS = _fixed("access", "load", "store")
 WORK = _fixed("work", "load", "store", "fault", "migration")
 ERRNO = _fixed("errno", *(row.name for row in STATUSES if row.number < 0))

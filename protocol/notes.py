@@ -62,6 +62,24 @@ class PeerRestarted(Note):
     peer: str
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerIndefinite(Note):
+    """A question ended without an answer: nobody knows whether it was executed.
+
+    status: -ENODEV, the peer has restarted; -EAGAIN, its time was over.
+    """
+
+    peer: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class FaultInjected(Note):
+    """A message or the disk of this process suffered a fault that was asked for."""
+
+    kind: str
+
+
 # ---- a node --------------------------------------------------------------------------------
 
 

@@ -20,7 +20,14 @@ from dataclasses import dataclass
 from protocol.codec import Envelope, Kind, WireError, decode, encode
 from protocol.core import Buffer, Effect, Frames, Report, Send
 from protocol.messages import Done, Hello
-from protocol.notes import EchoSuppressed, MessageAsked, PeerRestarted, QuestionResent, StaleRefused
+from protocol.notes import (
+    AnswerIndefinite,
+    EchoSuppressed,
+    MessageAsked,
+    PeerRestarted,
+    QuestionResent,
+    StaleRefused,
+)
 from protocol.peer import HELLO_XID, Asked, Peer
 from protocol.reply_cache import SLOTS, ReplyCache
 from protocol.schema import ROWS, Message
@@ -178,6 +185,7 @@ class Session:
             if asked.expires <= now:
                 self._forget(asked)
                 answers.append(Answer(ticket, asked.peer.name, None, -errno.EAGAIN))
+                self._effects.append(Report(AnswerIndefinite(asked.peer.name, -errno.EAGAIN)))
                 self._send_waiting(asked.peer)
             else:
                 asked.interval = min(2 * asked.interval, self._resend_max)
@@ -263,6 +271,7 @@ class Session:
             for asked in list(peer.outstanding.values()):
                 self._forget(asked)
                 answers.append(Answer(asked.ticket, peer.name, None, -errno.ENODEV))
+                self._effects.append(Report(AnswerIndefinite(peer.name, -errno.ENODEV)))
             peer.replies = ReplyCache()
         self._send_waiting(peer)
         return answers

@@ -40,6 +40,8 @@ NOTES: dict[type[Note], Note] = {
         notes.StaleRefused("coordinator", "epoch"),
         notes.MessageAsked("client-7f", OPCODE),
         notes.PeerRestarted("node1"),
+        notes.AnswerIndefinite("node1", -19),
+        notes.FaultInjected("loss"),
         notes.ZoneCounted(1, 2, 3, 4, 5, 6),
         notes.PagesSent("node1", 256, 1 << 20),
         notes.PagesLanded("node2", 256, 1 << 20),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from numalab.faults import Crash, Fault, Letter, Rule, judge, swarm
+from numalab.faults import Crash, Fault, Judge, Letter, Rule, swarm
 from numalab.simulation.world import Stuck, World
 from protocol.codec import Envelope, Kind, WireError, decode, encode
 from protocol.core import Command, Deadline, Effect, Event, Received, Record, Report, Send
@@ -128,9 +128,9 @@ def test_rules_look_at_the_message_and_the_first_verdict_wins() -> None:
     only_pages = Rule(Fault.LOSS, opcodes=(OPCODE,))
     rules = (Rule(Fault.PARTITION, "node*"), only_pages, Rule(Fault.DAMAGE))
     draw = random.Random(1)
-    assert judge(rules, pages, draw).copies == ()
-    assert judge(rules, hello, draw).damaged
-    assert judge(rules[:2], hello, draw).copies == (0.0,)
+    assert Judge(rules, draw).verdict(pages).copies == ()
+    assert Judge(rules, draw).verdict(hello).damaged
+    assert Judge(rules[:2], draw).verdict(hello).copies == (0.0,)
     assert tell(a_world(only_pages), 3) == []
 
 

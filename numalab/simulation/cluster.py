@@ -194,6 +194,7 @@ class Cluster:
         self._buffers: dict[int, bytearray] = {}
         self.step = None if plan.step is None else StepWatch(self.world, plan.step)
         self.world.listeners.append(self._listen)
+        self.world.harm.lose_zone = lambda name: self.new_zone(int(name.removeprefix("node")))
         self.world.add(COORDINATOR, self._make_coordinator)
         for node in nodes:
             self.new_zone(node.nid)
@@ -212,14 +213,8 @@ class Cluster:
     def arm(self) -> None:
         """The load begins: from now on processes die."""
         self.world.intercept = self.step
-        for crash in self.plan.crashes:
-            self.world.call(crash.at, lambda crash=crash: self._die(crash))  # type: ignore[misc]
-
-    def _die(self, crash: Crash) -> None:
-        if not crash.keep_zone:
-            self.new_zone(int(crash.name.removeprefix("node")))
-        self.world.crash_after(crash.name, crash.effects)
-        self.world.call(crash.after, lambda: self.world.crash_for(crash.name, 0.0))
+        if self.plan.crashes:
+            self.world.harm.suffer((*self.plan.rules, *self.plan.crashes))
 
     def _listen(self, name: str, note: Note) -> None:
         if isinstance(note, ZoneReplaced):

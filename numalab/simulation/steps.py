@@ -20,15 +20,8 @@ from coordinator.life import PLACES, State
 from coordinator.pagelist import PageList
 from numalab.simulation.world import Arrival, World
 from protocol.codec import Kind, WireError, decode
-from protocol.messages import (
-    CopyPages,
-    IsolateLruPage,
-    MigratePrep,
-    NewPages,
-    PutbackLruPages,
-    PutPages,
-    UnlockPages,
-)
+from protocol.faults import STEPS, TARGET
+from protocol.messages import MigratePrep
 from protocol.schema import COORDINATOR, Message, node_name
 
 BACK_SECONDS = 0.5
@@ -48,16 +41,7 @@ class What(StrEnum):
 
 
 #: The question of each state that has one, and whether it is put to the target.
-QUESTIONS: dict[State, tuple[type[Message], bool]] = {
-    State.ISOLATING: (IsolateLruPage, False),
-    State.ALLOCATING: (NewPages, True),
-    State.COPYING: (CopyPages, False),
-    State.UNLOCKING: (UnlockPages, False),
-    State.RESTORING: (PutPages, True),
-    State.SETTLING: (PutbackLruPages, True),
-    State.RELEASING: (PutPages, False),
-    State.PUTTING_BACK: (PutbackLruPages, False),
-}
+QUESTIONS = {State[name]: (question, role == TARGET) for name, (question, role) in STEPS.items()}
 #: The state whose answer brings a page into one that asks nothing.
 REACHED_FROM: dict[State, State] = {
     State.ISOLATED: State.ISOLATING,
@@ -196,6 +180,7 @@ class StepWatch:
                 world.hand_over(arrival)
                 world.hand_over(arrival)
             case What.PAUSE:
-                world.pause(receiver, PAUSE_SECONDS)
-                world.put_off(arrival)
+                world.pause(receiver)
+                world.call(PAUSE_SECONDS, lambda: world.resume(receiver))
+                return False
         return True

@@ -15,8 +15,8 @@ from heapq import heappop, heappush
 
 import xxhash
 
-from numalab.faults import Letter, Rule, judge
-from protocol.codec import WireError, decode
+from numalab.faults import Rule
+from numalab.simulation.harm import Harm
 from protocol.core import Command, Core, Deadline, Event, Received, Record, Report, Send
 from protocol.notes import Note
 
@@ -61,8 +61,8 @@ class Process:
     #: It dies when so many more effects are carried out; None: it lives.
     effects_left: int | None = None
     wakes: int = 0
-    #: It is stopped (SIGSTOP) until then, in seconds.
-    paused: float = 0.0
+    #: It stands still (SIGSTOP): what has happened to it meanwhile; None: it runs.
+    missed: list[What] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class World:
     def __init__(self, seed: int, *, key: bytes, rules: Iterable[Rule] = ()) -> None:
         self.draw = random.Random(seed)
         self.key = key
-        self.rules: tuple[Rule, ...] = tuple(rules)
+        self.harm = Harm(self, tuple(rules))
         self.now = 0.0
         self.events = 0
         self.processes: dict[str, Process] = {}
@@ -136,7 +136,7 @@ class World:
     def crash(self, name: str) -> None:
         """SIGKILL: the Core is gone; its journal and what its maker keeps stay."""
         process = self.processes[name]
-        process.core = None
+        process.core = process.missed = None
         process.armed = process.effects_left = None
 
     def crash_after(self, name: str, effects: int) -> None:
@@ -148,6 +148,7 @@ class World:
         process = self.processes[name]
         assert process.core is None, f"{name} is alive"
         process.make = make or process.make
+        process.missed = None
         return self._start(process)
 
     def crash_for(self, name: str, seconds: float) -> None:
@@ -159,10 +160,18 @@ class World:
         if self.processes[name].core is None:
             self.restart(name)
 
-    def pause(self, name: str, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT so much later: what would happen to it waits."""
+    def pause(self, name: str) -> None:
+        """SIGSTOP: what reaches it waits; nothing happens if it is dead."""
         process = self.processes[name]
-        process.paused = max(process.paused, self.now + seconds)
+        if process.core is not None and process.missed is None:
+            process.missed = []
+
+    def resume(self, name: str) -> None:
+        """SIGCONT: now it sees all that has happened, in its order."""
+        process = self.processes[name]
+        missed, process.missed = process.missed or [], None
+        for what in missed:
+            self._push(self.now, what)
 
     def alive(self) -> list[Core]:
         """The Cores that run, in the order in which they were added."""
@@ -188,8 +197,8 @@ class World:
         self._push(self.now + delay, Call(function))
 
     def heal(self) -> None:
-        """The faults end: nothing is lost, repeated or kept back from now on."""
-        self.rules = ()
+        """The faults end: nothing is lost, repeated, kept back or killed from now on."""
+        self.harm.end()
 
     def step(self) -> bool:
         """Let the next thing happen; False if nothing will ever happen again."""
@@ -200,10 +209,7 @@ class World:
             self.now = time
             for process in self.processes.values():
                 process.wakes = 0
-        late = self._paused(what)
         match what:
-            case _ if late > self.now:
-                self._push(late, what)
             case Arrival():
                 self._arrive(what)
             case Wake():
@@ -213,18 +219,6 @@ class World:
             case Call():
                 what.function()
         return True
-
-    def _paused(self, what: What) -> float:
-        """Until when whom this concerns is stopped."""
-        match what:
-            case Arrival(packet=packet):
-                name = packet.target
-            case Wake(name=name) | Order(name=name):
-                pass
-            case _:
-                return 0.0
-        process = self.processes.get(name)
-        return 0.0 if process is None or process.core is None else process.paused
 
     def run_until(self, done: Callable[[], bool], *, within: float, what: str) -> None:
         """Step until ``done()``; Stuck if that takes more than ``within`` virtual seconds."""
@@ -263,6 +257,9 @@ class World:
             return
         if self.intercept is not None and self.intercept(arrival):
             return
+        if process.missed is not None:
+            process.missed.append(arrival)
+            return
         self.hand_over(arrival)
 
     def hand_over(self, arrival: Arrival, *, mute: bool = False) -> None:
@@ -275,13 +272,12 @@ class World:
             self._transcript.update(frame)
         self._run(packet.target, Received(arrival.frames), mute=mute)
 
-    def put_off(self, arrival: Arrival) -> None:
-        """It comes when its target, which is stopped, goes on."""
-        self._push(self.now, arrival)
-
     def _wake(self, wake: Wake) -> None:
         process = self.processes[wake.name]
         if process.boot != wake.boot or process.armed != wake.time or process.core is None:
+            return
+        if process.missed is not None:
+            process.missed.append(wake)
             return
         process.armed = None
         deadline = process.core.next_deadline()
@@ -297,10 +293,15 @@ class World:
         core = process.core
         if core is None:
             return
+        if process.missed is not None:
+            assert isinstance(event, Command)
+            process.missed.append(Order(name, event.order))
+            return
         self.events += 1
         effects = core.handle(event, now=self.now)
         # All that one event records is one transaction of the journal: it is there or it is not.
         entries = [effect.entry for effect in effects if isinstance(effect, Record)]
+        late = 0.0
         for effect in effects:
             if process.effects_left is not None:
                 if process.effects_left == 0:
@@ -308,11 +309,17 @@ class World:
                     return
                 process.effects_left -= 1
             match effect:
-                case Record():
+                case Record() if entries:
+                    delay = self.harm.write(name)
+                    if delay is None:
+                        return
+                    late += delay
                     process.journal += entries
                     entries.clear()
                 case Send(target, frames) if not mute:
-                    self._send(name, target, tuple(bytes(frame) for frame in frames))
+                    self._send(name, target, tuple(bytes(frame) for frame in frames), late)
+                    if process.core is not core:
+                        return
                 case Report(note):
                     self.notes.append((self.now, name, note))
                     for listen in self.listeners:
@@ -332,21 +339,20 @@ class World:
 
     # ---- the network -----------------------------------------------------------------------
 
-    def _send(self, source: str, target: str, frames: tuple[bytes, ...]) -> None:
+    def _send(self, source: str, target: str, frames: tuple[bytes, ...], late: float) -> None:
         packet = Packet(len(self.packets), self.now, source, target, frames)
         self.packets.append(packet)
-        if not self.rules:
-            self._deliver(packet, 0.0, True, frames)
+        verdict = self.harm.verdict(source, target, frames)
+        if verdict is None:
+            packet.fate = "never left"
             return
-        letter = Letter(source, target, self._opcode(frames), self.now)
-        verdict = judge(self.rules, letter, self.draw)
         if verdict.damaged:
             frames = self._damage(frames)
             packet.fate = "damaged"
         if not verdict.copies:
             packet.fate = "lost"
         for extra in verdict.copies:
-            self._deliver(packet, extra, verdict.in_order, frames)
+            self._deliver(packet, extra + late, verdict.in_order, frames)
 
     def _deliver(
         self, packet: Packet, extra: float, in_order: bool, frames: tuple[bytes, ...]
@@ -359,14 +365,6 @@ class World:
             time = max(time, self._last.get(link, 0.0))
             self._last[link] = time
         self._push(time, Arrival(packet, frames))
-
-    def _opcode(self, frames: tuple[bytes, ...]) -> int:
-        if not any(rule.opcodes for rule in self.rules):
-            return -1
-        try:
-            return decode(frames, self.key)[0].opcode
-        except WireError:
-            return -1
 
     def _damage(self, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
         which = self.draw.randrange(len(frames))

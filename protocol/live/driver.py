@@ -25,6 +25,7 @@ from protocol.core import (
     Report,
     Send,
 )
+from protocol.live.interference import Interference
 from protocol.live.journal import Journal
 from protocol.live.transport import Transport
 from protocol.notes import Note
@@ -41,7 +42,8 @@ class Driver:
     """One Core, its transport and its journal; ``run`` it in a nursery.
 
     Without a journal Records are not kept.  ``on_note`` is called in the loop, for every Report;
-    it may call ``submit``.  Events are handled at ``trio.current_time()``.
+    it may call ``submit``.  ``interference``: faults of the journal's disk.  Events are handled at
+    ``trio.current_time()``.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Driver:
         *,
         journal: Journal | None = None,
         on_note: Callable[[Note], None] = _ignore,
+        interference: Interference | None = None,
     ) -> None:
         self._core = core
         self._transport = transport
         self._journal = journal
         self._on_note = on_note
+        self._interference = interference
         self._effects: deque[Effect] = deque()
         self._durable = 0
         self._record_waits = trio.Event()
@@ -127,6 +131,8 @@ class Driver:
         while True:
             entries = [effect.entry for effect in self._effects if isinstance(effect, Record)]
             if entries:
+                if self._interference is not None:
+                    await self._interference.write()
                 await journal.append(entries)
                 self._durable = len(entries)
                 self._carry_out()

@@ -20,6 +20,7 @@ import trio
 from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError
 from protocol.live.exposition import Exposition
+from protocol.live.interference import Interference
 
 _PR_SET_PDEATHSIG = 1
 #: mallopt(3): from how many bytes on malloc maps memory anew for each request, and from how many
@@ -36,7 +37,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     bind: where questions are taken, as ``tcp://127.0.0.1:5000``.  peers: address of each process
     that this one asks, by name.  key: 32 hexadecimal digits.  nids: the nodes of the machine.
     metrics: ``host:port`` of the metrics page, or empty.  parent: pid of the process that this one
-    must not outlive, 0 if it may.
+    must not outlive, 0 if it may.  faults: path of a file of faults (protocol/live/interference.py)
+    that the process shall suffer, or empty.
     """
 
     bind: str
@@ -45,6 +47,11 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     nids: tuple[int, ...]
     metrics: str = ""
     parent: int = 0
+    faults: str = ""
+
+    def interference(self, name: str) -> Interference | None:
+        """The faults of the process ``name``, None: none.  Raises ConfigurationError."""
+        return Interference(name, self.faults) if self.faults else None
 
     @property
     def secret(self) -> bytes:

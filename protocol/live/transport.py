@@ -29,6 +29,7 @@ import zmq
 
 from protocol.codec import FRAMES_MAX
 from protocol.core import Buffer, ConfigurationError, Frames
+from protocol.live.interference import Interference
 
 #: A longer frame ends its connection: libzmq does that before the frame is read in full.
 FRAME_BYTES_MAX = 64 << 20
@@ -152,6 +153,7 @@ class Transport:
     name: who we are for the peers (1 to 255 bytes of UTF-8).  bind: where questions are taken, as
     ``tcp://127.0.0.1:5000`` (port 0: any free one), or None for a client.  peers: address of each
     peer by name.  high_water: messages queued for each peer; approximate, says libzmq.
+    interference: faults that the messages shall suffer, None: none.
     Raises ConfigurationError if an address is malformed or in use.
     """
 
@@ -162,12 +164,14 @@ class Transport:
         bind: str | None,
         peers: Mapping[str, str],
         high_water: int = HIGH_WATER,
+        interference: Interference | None = None,
     ) -> None:
         identity = name.encode()
         assert 0 < len(identity) < 256 and identity[0] != 0, f"{name!r} cannot be an identity"
         self.name = name
         self._identity = identity
         self._high_water = high_water
+        self._interference = interference
         # A slow name server blocks a whole I/O thread of libzmq; the other one goes on.
         self._context = zmq.Context(io_threads=2)
         self._router: _Line | None = None
@@ -233,6 +237,11 @@ class Transport:
         is not copied, and must not change until the peer has said that it has it.
         """
         assert frames, f"a message of no frames for {target}"
+        if self._interference is not None:
+            return self._interference.send(target, frames, self._put)
+        return self._put(target, frames)
+
+    def _put(self, target: str, frames: Frames) -> bool:
         if self._closed:
             return self._lose("closed")
         line = self._dealers.get(target)
@@ -279,6 +288,8 @@ class Transport:
             if frames is not None:
                 self._ready.append(line)
                 self._received += 1
+                if self._interference is not None:
+                    self._interference.heard(frames)
                 return frames
             line.ready = False
         return None
@@ -335,6 +346,8 @@ class Transport:
 
     def _start(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
+        if self._interference is not None:
+            nursery.start_soon(self._interference.follow)
         for line in (self._router, *self._dealers.values()):
             if line is not None:
                 nursery.start_soon(self._pump, line)
@@ -355,13 +368,16 @@ async def open_transport(
     bind: str | None,
     peers: Mapping[str, str],
     high_water: int = HIGH_WATER,
+    interference: Interference | None = None,
 ) -> AsyncIterator[Transport]:
     """A Transport that works for as long as the block runs; arguments and errors as there.
 
     Nothing is flushed at the end: who needs to know that a message arrived asks for an answer.
     What the block raises leaves as it is, not in a group: the pumps have nothing to add to it.
     """
-    transport = Transport(name, bind=bind, peers=peers, high_water=high_water)
+    transport = Transport(
+        name, bind=bind, peers=peers, high_water=high_water, interference=interference
+    )
     try:
         async with trio.open_nursery() as nursery:
             transport._start(nursery)
