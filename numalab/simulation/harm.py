@@ -115,7 +115,11 @@ class Harm:
         return True
 
     def _come_back(self, name: str, fault: Crash) -> None:
-        if self._world.processes[name].core is None:
+        process = self._world.processes[name]
+        if process.effects_left is not None:
+            # It has had too little to do to die of it by itself.
+            self._world.crash(name)
+        if process.core is None:
             if not fault.keep_zone:
                 self.lose_zone(name)
             self._world.restart(name)
