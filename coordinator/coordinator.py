@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator import cpuset_calls, files, handlers, reads, recovery, task_handlers
+from coordinator import cpuset_calls, files, handlers, hotplug, reads, recovery, task_handlers
 from coordinator.address_space import end_page_writeback, next_writeback
 from coordinator.calls import PARKED, Ask, Parked, Reply, Steps, ask_all
 from coordinator.desk import HANDLERS, Desk, Handler
@@ -39,7 +39,7 @@ from protocol.topology import Topology
 
 ENOSYS = 38
 #: They enter their functions in HANDLERS when they are imported.
-HANDLER_MODULES = (cpuset_calls, files, handlers, reads, task_handlers)
+HANDLER_MODULES = (cpuset_calls, files, handlers, hotplug, reads, task_handlers)
 #: What a coordinator answers before it has recovered: it asks no node, and changes nothing.
 _BEFORE_RECOVERY = (Attach, DescribeHardware, Renew)
 
@@ -93,7 +93,7 @@ class Coordinator:
             register_extensions(self.memory, extensions)
         restore(self.memory, journal)
         #: Nodes that have to settle before any call is served; an empty journal needs none.
-        self.recovering = set(self.memory.nids) if self.memory.epoch else set()
+        self.recovering = recovery.to_settle(self.memory)
         epoch = max(epoch, self.memory.epoch + 1)
         recovery.begin_epoch(self.memory, epoch)
         self.session = Session(

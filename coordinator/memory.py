@@ -84,8 +84,9 @@ class Memory:
         self.records: list[Message] = []
         self.notes: list[Note] = []
         self.now = 0.0
-        #: Nodes that do not answer: nothing is asked of them that somebody would wait for.
-        self.lost: frozenset[int] = frozenset()
+        #: Nodes that do not answer (nothing is asked of them that somebody would wait for), and
+        #: those that give out no frame (hotplug.py).
+        self.lost = self.offline = frozenset[int]()
         #: For how many seconds pages have been migration entries, at most.
         self.longest_entry = 0.0
         #: Something changed that a parked fault or call may be waiting for.

@@ -141,11 +141,11 @@ def policy_zonelist(
 def _usable(
     memory: Memory, allowed: frozenset[int], nodes: tuple[int, ...], preferred: tuple[int, ...]
 ) -> Zonelist:
-    """Of these, what the cpuset allows and what answers."""
+    """Of these, what the cpuset allows, what answers and is online."""
     rows = [
         (nid, wanted)
         for nid, wanted in zip(nodes, preferred, strict=True)
-        if nid in allowed and nid not in memory.lost
+        if nid in allowed and nid not in memory.lost and nid not in memory.offline
     ]
     return Zonelist(tuple(nid for nid, _ in rows), tuple(wanted for _, wanted in rows))
 

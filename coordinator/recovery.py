@@ -24,6 +24,16 @@ ENODEV = 19
 FRAMES_AT_ONCE = 1 << 20
 
 
+def to_settle(memory: Memory) -> set[int]:
+    """The nodes that calls have to wait for, after the journal was read; an empty one has none.
+
+    A node that is offline and has no page can serve nothing that was taken away.
+    """
+    if not memory.epoch:
+        return set()
+    return {nid for nid in memory.nids if nid not in memory.offline or memory.mem_map[nid].used}
+
+
 def begin_epoch(memory: Memory, epoch: int) -> None:
     """A coordinator has started; this is on disk before anybody hears of it."""
     memory.epoch = epoch
@@ -60,9 +70,7 @@ def recover_node(memory: Memory, nid: int) -> Steps[int]:
         pfn = (np.flatnonzero(frames.flags[first:end]) + first).astype(np.uint32)
         last = int(end == frames.frames)
         idle = ~frames.test(pfn, PageFlag.HELD)
-        asked = RecoverFrames(
-            first, end, last, pfn, frames.generation[pfn], idle.astype(np.uint8)
-        )
+        asked = RecoverFrames(first, end, last, pfn, frames.generation[pfn], idle.astype(np.uint8))
         reply = yield [Ask(node_name(nid), asked)]
         assert isinstance(reply, Reply)
         if reply.message is None:

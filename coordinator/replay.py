@@ -275,6 +275,8 @@ def differences(told: Memory, seen: Memory) -> Iterator[str]:
     if sorted(told.tasks) != sorted(seen.tasks):
         yield f"the journal has the tasks {sorted(told.tasks)}, memory {sorted(seen.tasks)}"
         return
+    if (told.epoch, told.zones, told.offline) != (seen.epoch, seen.zones, seen.offline):
+        yield "the journal has another epoch, other zones or other nodes offline than memory"
     if told.cpusets != seen.cpusets:
         yield f"the journal has the cpusets {told.cpusets}, memory {seen.cpusets}"
     for pid in sorted(told.tasks):

@@ -7,7 +7,13 @@ from typing import Any
 
 from coordinator.memory import Memory
 from coordinator.poison import poison
-from coordinator.records import EpochBegan, MovesReverted, PagesPoisoned, ZoneKnown
+from coordinator.records import (
+    EpochBegan,
+    MovesReverted,
+    NodeOnline,
+    PagesPoisoned,
+    ZoneKnown,
+)
 from protocol.schema import Message
 
 
@@ -28,10 +34,16 @@ def _moves_reverted(memory: Memory, entry: MovesReverted) -> None:
     memory.remove_migration_ptes(entry.target, entry.target_pfn, entry.source, entry.pfn)
 
 
+def _node_online(memory: Memory, entry: NodeOnline) -> None:
+    mine = frozenset({entry.nid})
+    memory.offline = memory.offline - mine if entry.online else memory.offline | mine
+
+
 #: What ``replay.py`` applies of each of these entries.
 RECOVERY_ENTRIES: dict[type[Message], Callable[[Memory, Any], None]] = {
     EpochBegan: _epoch_began,
     ZoneKnown: _zone_known,
     PagesPoisoned: _pages_poisoned,
     MovesReverted: _moves_reverted,
+    NodeOnline: _node_online,
 }

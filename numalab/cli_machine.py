@@ -169,12 +169,61 @@ def down(run_directory: Path, as_json: bool) -> int:
 
 @click.command()
 @local
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--within",
+    type=options.seconds,
+    metavar="SECONDS",
+    default=30.0,
+    show_default=True,
+    help="Wait for so long until all is up.",
+)
+@json_option
+def restart(run_directory: Path, names: tuple[str, ...], within: float, as_json: bool) -> int:
+    """Start processes of the machine again that have died: all of them, or NAME (node0)."""
+    from numalab import machine_commands
+
+    return run(machine_commands.restart, as_json, run_directory, names, within)
+
+
+@click.command()
+@local
 @json_option
 def status(run_directory: Path, as_json: bool) -> int:
     """The processes of the machine: which are up, and where their metrics are."""
     from numalab import machine_commands
 
     return run(machine_commands.status, as_json, run_directory)
+
+
+@click.command()
+@remote
+@click.argument("node", type=click.IntRange(0, 254), metavar="NODE")
+@click.option(
+    "--within",
+    type=options.seconds,
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    help="Try for so long; then the node is online again.",
+)
+@json_option
+def offline(place: Place, node: int, within: float, as_json: bool) -> int:
+    """Move everything off a node and use it no more, as memory hot-remove does."""
+    from numalab import hotplug_commands
+
+    return run(hotplug_commands.offline, as_json, place, node, within)
+
+
+@click.command()
+@remote
+@click.argument("node", type=click.IntRange(0, 254), metavar="NODE")
+@json_option
+def online(place: Place, node: int, as_json: bool) -> int:
+    """Use a node again that was taken offline."""
+    from numalab import hotplug_commands
+
+    return run(hotplug_commands.online, as_json, place, node)
 
 
 @click.command()
@@ -201,4 +250,4 @@ def shell(place: Place, command: tuple[str, ...], proc: bool) -> int:
     return run(functools.partial(machine_commands.run_shell, place, arguments, proc=proc), False)
 
 
-COMMANDS = (up, down, status, topology, sysfs, shell)
+COMMANDS = (up, down, restart, status, offline, online, topology, sysfs, shell)

@@ -185,6 +185,34 @@ def restart(run_directory: str | Path, name: str) -> Process:
     return process
 
 
+async def restart_dead(
+    run_directory: str | Path | None = None,
+    names: Sequence[str] = (),
+    *,
+    within: float = START_SECONDS,
+) -> list[str]:
+    """Start the processes that have died again (``names``: just these), and wait until all is up.
+
+    Gives who was started.  Raises ConfigurationError, MachineUnreachable.
+    """
+    directory = _directory(run_directory)
+    machine, alive = read_machine(directory), running(directory)
+    dead = [row.name for row in machine.processes if row.name not in alive]
+    chosen = list(names) or dead
+    for name in chosen:
+        restart(directory, name)
+    missing = [COORDINATOR]
+    with trio.move_on_after(within):
+        await _ask_until_up(read_machine(directory), within, missing)
+    ended = [name for name in chosen if name not in running(directory)]
+    for name in [*ended, *missing]:
+        log = directory / f"{name}.log"
+        raise ConfigurationError(
+            f"{name} is not up again; the last line of {log}: {rundirectory.last_line(log)}"
+        )
+    return chosen
+
+
 @asynccontextmanager
 async def local_cluster(
     nodes: int = 4,

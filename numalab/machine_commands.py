@@ -52,6 +52,13 @@ async def down(run_directory: Path) -> Answer:
     )
 
 
+async def restart(run_directory: Path, names: Sequence[str], within: float) -> Answer:
+    """Start what has died again: with its zone, or from its journal."""
+    started = await cluster.restart_dead(run_directory, names, within=within)
+    text = f"started again: {', '.join(started)}\n" if started else "nobody has died\n"
+    return Answer(text, {"started": started})
+
+
 async def status(run_directory: Path) -> Answer:
     """The processes of a local machine, its epoch, and which nodes answer."""
     machine = read_machine(run_directory)

@@ -1,7 +1,7 @@
 """Recovery is checked sharply: bugs put into it, one at a time, and who catches each.
 
 As in test_deliberate_bugs.py, but processes die: seed after seed is run until one fails with the
-sentence that the bug deserves, and the same seed without the bug is run to see that it is the bug's.
+sentence that the bug deserves, and the same seed without the bug to see that it is the bug's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coordinator import recovery
 from coordinator.coordinator import Coordinator
 from coordinator.members import Members
 from coordinator.memory import Memory
-from coordinator.records import FramesFreed, GenerationsSet, PagesCommitted, PagesMapped
+from coordinator.records import GenerationsSet, PagesCommitted, PagesMapped
 from nodes import node as node_module
 from nodes import recovery as node_recovery
 from nodes.node import Node
@@ -98,7 +98,7 @@ def transfers_go_on_under_a_new_coordinator(patch: Patch) -> None:
 
 
 def orphans_are_kept(patch: Patch) -> None:
-    def recover(original: Any, zone: Zone, asked: Any, *, free: bool) -> RecoveredFrames:
+    def recover(original: Any, zone: Zone, asked: Any, *, free: bool) -> Any:
         return original(zone, asked, free=False)
 
     wrap(patch, node_module, "recover_frames", recover)

@@ -1,0 +1,146 @@
+"""Real processes are killed, and come back with what they had."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import trio
+
+import numalab
+from numalab import cluster
+from numalab.checker import Verdict
+from numalab.locate import read_machine
+from numalab.machine import Machine
+from numalab.orders import IndefiniteError
+from numalab.task import Task
+from numalab.verify import check_frames
+from protocol.schema import COORDINATOR
+
+PAGE = 4096
+Pages = npt.NDArray[np.uint64]
+#: Of which so many are moved while all processes die at once.
+PAGES = 100_000
+RECOVERY_SECONDS = 5.0
+
+
+async def killed(directory: Path, *names: str) -> None:
+    """SIGKILL, and nobody is left."""
+    processes = [cluster.running(directory)[name] for name in names]
+    for process in processes:
+        process.signal(signal.SIGKILL)
+    while any(process.alive for process in processes):
+        await trio.lowlevel.checkpoint()
+
+
+async def stamped(machine: Machine, pages: int) -> tuple[Task, int, Pages]:
+    """A task with pages on node 0, each with a number of its own."""
+    task = await machine.spawn(cpu=0)
+    start = await task.mmap(pages * PAGE)
+    places = start + PAGE * np.arange(pages, dtype=np.uint64)
+    await task.store_many(places, 8, np.arange(1, pages + 1, dtype="<u8").tobytes())
+    return task, start, places
+
+
+async def intact(task: Task, places: Pages) -> bool:
+    data = np.frombuffer(await task.load_many(places, 8), "<u8")
+    return bool((data == np.arange(1, places.size + 1)).all())
+
+
+async def verified(machine: Machine) -> None:
+    findings = await check_frames(machine)
+    assert not [one for one in findings if one.verdict != Verdict.VALID], findings
+
+
+@pytest.mark.timeout(300)
+def test_all_processes_die_at_once_in_the_middle_of_a_migration(tmp_path: Path) -> None:
+    directory = tmp_path / "machine"
+
+    async def scenario() -> None:
+        async with numalab.local_cluster(
+            nodes=2, memory="448M", run_directory=directory, lease=60.0
+        ) as machine:
+            task, _, places = await stamped(machine, PAGES)
+
+            async def move() -> None:
+                with pytest.raises(IndefiniteError):
+                    await task.migrate_pages(task.pid, [0], [1])
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(move)
+                while (await machine.progress(task.pid)).settled < PAGES // 4:
+                    await trio.lowlevel.checkpoint()
+                await killed(directory, COORDINATOR, "node0", "node1")
+                began = monotonic()
+                assert len(await cluster.restart_dead(directory)) == 3
+                took = monotonic() - began
+            nodes = await task.move_pages(task.pid, places, None)
+            print(f"recovery of {PAGES} pages, {nodes.count(1)} moved: {took:.2f} s")
+            assert took < RECOVERY_SECONDS
+            assert 0 < nodes.count(1) < PAGES and set(nodes) == {0, 1}
+            assert await intact(task, places)
+            await verified(machine)
+            assert await task.migrate_pages(task.pid, [0], [1]) == 0
+            assert set(await task.move_pages(task.pid, places, None)) == {1}
+            assert await intact(task, places)
+            await verified(machine)
+
+    trio.run(scenario)
+
+
+@pytest.mark.parametrize("victim", [COORDINATOR, "node0", "node1"])
+def test_who_dies_while_pages_move_costs_no_page(tmp_path: Path, victim: str) -> None:
+    directory, pages = tmp_path / "machine", 20_000
+
+    async def scenario() -> None:
+        async with numalab.local_cluster(
+            nodes=2, memory="96M", run_directory=directory, lease=60.0
+        ) as machine:
+            task, _, places = await stamped(machine, pages)
+
+            async def move() -> None:
+                try:
+                    await task.migrate_pages(task.pid, [0], [1])
+                except IndefiniteError:
+                    assert victim == COORDINATOR
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(move)
+                while not (await machine.progress(task.pid)).settled:
+                    await trio.lowlevel.checkpoint()
+                await killed(directory, victim)
+                await cluster.restart_dead(directory, [victim])
+            assert await task.migrate_pages(task.pid, [0], [1]) == 0
+            assert await intact(task, places)
+            await verified(machine)
+
+    trio.run(scenario)
+
+
+def test_pages_of_a_lost_zone_are_a_sigbus_and_named(tmp_path: Path) -> None:
+    """The coordinator starts again by itself, with the next epoch."""
+    directory = tmp_path / "machine"
+
+    async def scenario() -> None:
+        async with numalab.local_cluster(
+            nodes=2, memory="8M", run_directory=directory, lease=60.0
+        ) as machine:
+            task, start, _ = await stamped(machine, 10)
+            zone = next(
+                row.zone for row in read_machine(directory).processes if row.name == "node0"
+            )
+            await killed(directory, "node0")
+            os.unlink(zone)
+            await cluster.restart_dead(directory)
+            with pytest.raises(OSError, match=os.strerror(133)):
+                while await task.load(start, 8):
+                    await trio.lowlevel.checkpoint()
+            assert "hwpoison=10" in await machine.numa_maps(task.pid)
+            assert (await machine.hardware()).epoch == 2
+
+    trio.run(scenario)
