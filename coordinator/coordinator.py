@@ -119,6 +119,7 @@ class Coordinator:
     def handle(self, event: Event, *, now: float) -> list[Effect]:
         """One event; see protocol/core.py."""
         self.memory.now = now
+        self.memory.events += 1
         if isinstance(event, Received):
             try:
                 heard = self.session.receive(event.frames, now=now)

@@ -64,7 +64,8 @@ def _check_cache(memory: Memory, mapping: Mapping) -> None:
     tagged = np.flatnonzero(mapping.tags)
     assert (mapping.nid[tagged] != NO_NODE).all(), f"{where}: a page that is not there has tags"
     for vma in mapping.vmas:
-        slot = np.flatnonzero(((vma.bits & _LIVE) != 0) & ((vma.bits & Pte.ANON) == 0))
+        slot = vma.live()
+        slot = slot[(vma.bits[slot] & Pte.ANON) == 0]
         index = slot + vma.pgoff
         same = (mapping.nid[index] == vma.nid[slot]) & (mapping.pfn[index] == vma.pfn[slot])
         assert same.all(), f"{where}: an entry at {vma.start:#x} is not what the cache has"
@@ -81,9 +82,9 @@ def _check_granules(mapping: Mapping) -> None:
 
 def _check_vma(memory: Memory, pid: int, vma: Vma, counted: dict[int, np.ndarray]) -> None:
     where = f"pid {pid}, vma at page {vma.start:#x}"
-    live = vma.bits & _LIVE
+    slot = vma.live()
+    live = vma.bits[slot] & _LIVE
     assert not (live == _LIVE).any(), f"{where}: an entry is present and a migration entry"
-    slot = np.flatnonzero(live)
     entries = np.count_nonzero(live & _ENTRY)
     assert not entries or memory.page_lists, f"{where}: migration entries, but no migration"
     for nid, rows in memory.by_node(vma.nid[slot]):
