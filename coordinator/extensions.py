@@ -21,6 +21,7 @@ from coordinator.mem_map import Rows
 from coordinator.memory import Memory
 from coordinator.mm import Mapping, Vma
 from coordinator.pagelist import Nodes, PageList, Statuses32
+from protocol.codec import check_message
 from protocol.notes import ExtensionFailed
 from protocol.schema import ROWS, node_name
 from protocol.status import StatusClass, status_class
@@ -193,6 +194,7 @@ def _check_step(asks: list[Any], parks: bool, memory: Memory, outstanding: int) 
         row = ROWS.get(type(ask.message))
         if ask.peer not in nodes or row is None or row.answerer != "node" or row.answer is None:
             raise ValueError(f"it asked {ask.peer!r} for {ask.message!r}, which no node answers")
+        check_message(ask.message)
     if parks and outstanding:
         raise RuntimeError("it parks while a question of its is not answered")
     if not parks and not asks and not outstanding:
