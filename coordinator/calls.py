@@ -119,3 +119,12 @@ def sleep_until(memory: Memory, time: float) -> Steps[None]:
         memory.alarms.append(time)
     while time > memory.now:
         yield PARKED
+
+
+def let_others(memory: Memory) -> Steps[None]:
+    """Go on with a later event, so that whoever asks meanwhile does not wait for all of a call."""
+    event = memory.events
+    while memory.events == event:
+        # Anew each time: an alarm that is due rings once.
+        memory.alarms.append(memory.now)
+        yield PARKED

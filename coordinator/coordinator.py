@@ -148,6 +148,7 @@ class Coordinator:
         if self._ended:
             return []
         self.memory.now = now
+        self.memory.events += 1
         if self._started is None:
             self._started = now
         if isinstance(event, Received):

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.calls import Ask, Parked, Reply, Steps
+from coordinator.calls import PARKED, Ask, Parked, Reply, Steps
 from coordinator.mem_map import Rows
 from coordinator.memory import Memory
 from coordinator.mm import Mapping, Vma
 from coordinator.pagelist import Nodes, PageList, Statuses32
+from protocol.codec import check_message
 from protocol.notes import ExtensionFailed
 from protocol.schema import ROWS, node_name
 from protocol.status import StatusClass, status_class
@@ -113,8 +114,24 @@ class _Guarded:
         else:
             lines = [frame.lineno for frame in frames if frame.filename == code.co_filename]
             file, line = code.co_filename, lines[-1] if lines else code.co_firstlineno
-        sentence = " ".join(f"{type(error).__name__}: {error}".split())
+        sentence = " ".join(f"{type(error).__name__}: {_text_of(error)}".split())
         self.memory.notes.append(ExtensionFailed(self.what, f"{file}, line {line}", sentence))
+
+
+def _text_of(error: BaseException) -> str:
+    """What it says of itself, which may be a user's function too."""
+    try:
+        return str(error)
+    except BaseException as second:
+        return f"<{type(second).__name__} in its __str__>"
+
+
+@dataclass(slots=True)
+class _Driving:
+    """A hook that asks: its questions without an answer; its call was dropped while it waited."""
+
+    outstanding: int = 0
+    dropped: bool = False
 
 
 class GuardedMigrate(_Guarded):
@@ -123,25 +140,28 @@ class GuardedMigrate(_Guarded):
     def __call__(
         self, memory: Memory, vma: Vma, old: frozenset[int], new: frozenset[int], flags: int
     ) -> Steps[int]:
-        outstanding = [0]
+        driving = _Driving()
         try:
             result = self.function(memory, vma, old, new, flags)
             if isinstance(result, Generator):
-                result = yield from _driven(result, memory, outstanding)
+                result = yield from _driven(result, memory, driving)
             number = operator.index(result)
             if not -MAX_ERRNO <= number <= RESULT_MAX:
                 raise ValueError(f"it returned {number}, which is no result of vm_ops->migrate")
             return number
-        except (Exception, SystemExit) as error:
+        # All that a user's code can raise, KeyboardInterrupt too, is its own failure.
+        except BaseException as error:
+            if driving.dropped:
+                raise
             self.failed(error)
         # The answers that it does not wait for any more are for nobody else.
-        while outstanding[0]:
+        while driving.outstanding:
             yield []
-            outstanding[0] -= 1
+            driving.outstanding -= 1
         return -EIO
 
 
-def _driven(steps: Generator[Any, Any, Any], memory: Memory, outstanding: list[int]) -> Steps[Any]:
+def _driven(steps: Generator[Any, Any, Any], memory: Memory, driving: _Driving) -> Steps[Any]:
     """Run a user's generator, checking each of its steps; counts the questions without answer."""
     reply: Reply | None = None
     try:
@@ -149,17 +169,19 @@ def _driven(steps: Generator[Any, Any, Any], memory: Memory, outstanding: list[i
             try:
                 step = steps.send(reply)
             except StopIteration as stop:
-                if outstanding[0]:
+                if driving.outstanding:
                     raise RuntimeError("it returned before its questions were answered") from None
                 return stop.value
             asks = [] if isinstance(step, Parked) else list(step)
-            _check_step(asks, isinstance(step, Parked), memory, outstanding[0])
-            if isinstance(step, Parked):
-                reply = yield step
-            else:
-                outstanding[0] += len(asks)
-                reply = yield asks
-                outstanding[0] -= 1
+            parks = isinstance(step, Parked)
+            _check_step(asks, parks, memory, driving.outstanding)
+            driving.outstanding += len(asks)
+            try:
+                reply = yield (PARKED if parks else asks)
+            except GeneratorExit:
+                driving.dropped = True
+                raise
+            driving.outstanding -= not parks
     finally:
         steps.close()
 
@@ -172,6 +194,7 @@ def _check_step(asks: list[Any], parks: bool, memory: Memory, outstanding: int) 
         row = ROWS.get(type(ask.message))
         if ask.peer not in nodes or row is None or row.answerer != "node" or row.answer is None:
             raise ValueError(f"it asked {ask.peer!r} for {ask.message!r}, which no node answers")
+        check_message(ask.message)
     if parks and outstanding:
         raise RuntimeError("it parks while a question of its is not answered")
     if not parks and not asks and not outstanding:
@@ -184,7 +207,7 @@ class GuardedMigratePage(_Guarded):
     def __call__(self, mapping: Mapping, pages: int) -> Statuses32:
         try:
             return self._checked(self.function(mapping, pages), pages)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self.failed(error)
             return np.full(pages, -EIO, np.int32)
 
@@ -210,7 +233,7 @@ class GuardedNewPage(_Guarded):
                 raise ValueError(f"it returned {result!r}, in which are nodes that are not there")
             chosen: Nodes = nodes.astype(np.int32)
             return chosen
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self.failed(error)
             self.wrong = True
             return np.full(rows.size, -1, np.int32)

@@ -14,6 +14,8 @@ from coordinator.uncached import GRANULE_PAGES
 Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+#: Pages.
+SMALL = 4096
 _NO_BITS, _NO_NIDS, _NO_PFNS = np.zeros(0, np.uint8), np.zeros(0, np.uint8), np.zeros(0, np.uint32)
 _LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
 _ENTRY = np.uint8(Pte.ENTRY)
@@ -50,15 +52,17 @@ class _Entries:
     """
 
     def __init__(self, vmas: list[Vma]) -> None:
-        pages = np.array([vma.pages for vma in vmas], np.int64)
-        first = np.array([vma.pgoff for vma in vmas], np.int64) - (np.cumsum(pages) - pages)
-        self.vma = np.repeat(np.arange(len(vmas)), pages)
-        self.index = np.arange(self.vma.size) + first[self.vma]
+        # To look for what is touched of a small vma costs more than to look at all of it.
+        slots = [vma.live() if vma.pages > SMALL else np.arange(vma.pages) for vma in vmas]
+        self.vma = np.repeat(np.arange(len(vmas)), [slot.size for slot in slots])
+        self.index = np.zeros(self.vma.size, np.int64)
         self.bits, self.nid, self.pfn = _NO_BITS, _NO_NIDS, _NO_PFNS
         if vmas:
-            self.bits = np.concatenate([vma.bits for vma in vmas])
-            self.nid = np.concatenate([vma.nid for vma in vmas])
-            self.pfn = np.concatenate([vma.pfn for vma in vmas])
+            both = list(zip(vmas, slots, strict=True))
+            self.index = np.concatenate([slot + vma.pgoff for vma, slot in both])
+            self.bits = np.concatenate([vma.bits[slot] for vma, slot in both])
+            self.nid = np.concatenate([vma.nid[slot] for vma, slot in both])
+            self.pfn = np.concatenate([vma.pfn[slot] for vma, slot in both])
 
 
 def check_memory(memory: Memory) -> None:

@@ -7,12 +7,11 @@ from enum import IntEnum
 import numpy as np
 
 from coordinator.calls import Steps, down_write, up_write
-from coordinator.fault import Access
+from coordinator.fault import Access, fault_in
 from coordinator.frames import revoke
 from coordinator.mem_map import Nids, Pfns
 from coordinator.memory import Memory
-from coordinator.mlock import fault_in
-from coordinator.mm import TASK_SIZE, Mm, Task, VmFlag
+from coordinator.mm import TASK_SIZE, Mm, Pte, Task, VmFlag
 from coordinator.mmap import mapped_until
 from coordinator.records import PagesZapped
 
@@ -98,12 +97,12 @@ def zap_page_range(memory: Memory, mm: Mm, start: int, end: int) -> tuple[Nids, 
     """
     vma = mm.find(start)
     assert vma is not None and end <= vma.end
-    part = slice(start - vma.start, end - vma.start)
-    slot = vma.live()
-    slot = slot[(slot >= part.start) & (slot < part.stop)]
+    filled = vma.marked(0xFF)
+    filled = filled[(filled >= start - vma.start) & (filled < end - vma.start)]
+    slot = filled[(vma.bits[filled] & (Pte.PRESENT | Pte.ENTRY)) != 0]
     nid, pfn = vma.nid[slot], vma.pfn[slot]
     memory.set_page_dirty(vma, slot)
     for node, rows in memory.by_node(nid):
         np.subtract.at(memory.mem_map[node].mapcount, pfn[rows], 1)
-    vma.bits[part] = 0
+    vma.bits[filled] = 0
     return nid, pfn

@@ -83,7 +83,8 @@ class Memory:
         self.new_pages: dict[str, Callable[[], LoadedNewPage]] = {}
         self.records: list[Message] = []
         self.notes: list[Note] = []
-        self.now = 0.0
+        #: The time, and how many events there were.
+        self.now, self.events = 0.0, 0
         #: Nodes that do not answer (nothing is asked of them that somebody would wait for), and
         #: those that give out no frame (hotplug.py).
         self.lost = self.offline = frozenset[int]()
@@ -253,14 +254,14 @@ class Memory:
         for node, rows in self.by_node(nid):
             fresh = rows[(vma.bits[slot[rows]] & Pte.PRESENT) == 0]
             self.mem_map[node].mapcount[pfn[fresh]] += 1
-        vma.nid[slot], vma.pfn[slot], vma.bits[slot] = nid, pfn, bits
+        vma.enter(slot, nid, pfn, bits)
         page = (slot + vma.start).astype(np.uint64)
         self.records.append(EntriesChanged(task.mm.pid, page, nid, pfn, bits))
         self.woken = True
 
     def map_zero(self, mm: Mm, vma: Vma, slot: Rows) -> None:
         """These entries name the zero page, which has no frame of ours (K 3.9)."""
-        vma.bits[slot] = Pte.ACCESSED
+        vma.set_bits(slot, Pte.ACCESSED)
         page, none = (slot + vma.start).astype(np.uint64), np.zeros(slot.size, np.uint8)
         bits = vma.bits[slot]
         self.records.append(EntriesChanged(mm.pid, page, none, none.astype(np.uint32), bits))
@@ -281,7 +282,7 @@ class Memory:
         self, vma: Vma, slot: Rows, nid: int, pfn: Pfns, bits: npt.NDArray[np.uint8]
     ) -> None:
         self.mem_map[nid].mapcount[pfn] += 1
-        vma.nid[slot], vma.pfn[slot], vma.bits[slot] = nid, pfn, bits
+        vma.enter(slot, nid, pfn, bits)
         self.woken = True
 
     def unmap(self, mm: Mm, start: int, end: int) -> tuple[Nids, Pfns]:
@@ -291,7 +292,7 @@ class Memory:
         doomed: list[Mapping] = []
         for vma in mm.overlapping(start, end):
             assert start <= vma.start and vma.end <= end
-            assert not (vma.bits & Pte.BUSY).any()
+            assert not vma.marked(Pte.BUSY).size
             slot = vma.live()
             nids.append(vma.nid[slot])
             pfns.append(vma.pfn[slot])

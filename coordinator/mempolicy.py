@@ -90,7 +90,7 @@ def check_range(memory: Memory, mm: Mm, source: int, flags: int, pagelist: PageL
     for vma in mm.vmas:
         if not vma_migratable(vma, memory.profile):
             continue
-        left += int(np.count_nonzero((vma.bits & Pte.ENTRY != 0) & (vma.nid == source)))
+        left += int(np.count_nonzero(vma.nid[vma.marked(Pte.ENTRY)] == source))
         slot = vma.present()
         slot = slot[vma.nid[slot] == source]
         pfn = vma.pfn[slot]

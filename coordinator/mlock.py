@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from coordinator.calls import Steps, down_write, up_write
-from coordinator.fault import Access, handle_mm_fault
+from coordinator.fault import Access, fault_in
 from coordinator.memory import Memory
 from coordinator.merge import merge_vmas
 from coordinator.mm import PROT_WRITE, Task, VmFlag
 from coordinator.records import VmFlagsSet
 
 ESRCH, EAGAIN, ENOMEM, EACCES, EFAULT = 3, 11, 12, 13, 14
-POPULATE_STEP = 4096
 #: Device memory is always there: it is not locked.
 _SPECIAL = VmFlag.IO | VmFlag.PFNMAP
 
@@ -63,15 +60,4 @@ def _mm_populate(memory: Memory, task: Task, start: int, end: int) -> Steps[int]
             error = yield from fault_in(memory, task, first, last, access)
             if error:
                 return error
-    return 0
-
-
-def fault_in(memory: Memory, task: Task, start: int, end: int, access: Access) -> Steps[int]:
-    """Fault on the pages in order; 0 or the first error."""
-    for at in range(start, end, POPULATE_STEP):
-        page = np.arange(at, min(at + POPULATE_STEP, end), dtype=np.uint64)
-        answer = yield from handle_mm_fault(memory, task, task.cpu, access, page)
-        wrong = np.flatnonzero(answer.status < 0)
-        if wrong.size:
-            return int(answer.status[wrong[0]])
     return 0

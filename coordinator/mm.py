@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from coordinator.cred import Capability, Credentials
 from coordinator.inode import Inode, PageTag
-from coordinator.mem_map import NO_NODE
+from coordinator.mem_map import NO_NODE, Nids, Pfns, Rows
 from coordinator.mmap_sem import MmapSem
+from coordinator.touched import Touched
 
 if TYPE_CHECKING:
     from coordinator.calls import Steps
@@ -155,8 +156,8 @@ class Mapping:
         """For each page of the cache: some entry that names it is dirty."""
         dirty = np.zeros(self.nid.size, np.bool_)
         for vma in self.vmas:
-            slot = np.flatnonzero((vma.bits & (Pte.DIRTY | Pte.ANON)) == Pte.DIRTY)
-            dirty[slot + vma.pgoff] = True
+            slot = vma.marked(Pte.DIRTY)
+            dirty[slot[(vma.bits[slot] & Pte.ANON) == 0] + vma.pgoff] = True
         return dirty
 
 
@@ -183,6 +184,7 @@ class Vma:
         "policy",
         "prot",
         "start",
+        "touched",
         "vm_flags",
         "vm_mm",
         "vm_ops",
@@ -213,6 +215,7 @@ class Vma:
         self.nid = np.zeros(end - start, np.uint8)
         self.pfn = np.zeros(end - start, np.uint32)
         self.bits = np.zeros(end - start, np.uint8)
+        self.touched = Touched(end - start)
         for mine in self.objects():
             mine.vmas.append(self)
 
@@ -239,17 +242,29 @@ class Vma:
     def anonymous(self) -> bool:
         return not self.name.startswith("/")
 
-    @property
-    def nbytes(self) -> int:
-        return self.nid.nbytes + self.pfn.nbytes + self.bits.nbytes
+    def marked(self, mask: int) -> Rows:
+        """Slots (offsets into the arrays) whose entry has any of these bits."""
+        parts = self.touched.parts(self.pages)
+        found = [np.flatnonzero(self.bits[part] & np.uint8(mask)) + part.start for part in parts]
+        return np.concatenate([np.zeros(0, np.intp), *found])
 
-    def present(self) -> npt.NDArray[np.intp]:
-        """Slots (offsets into the arrays) whose page is present."""
-        return np.flatnonzero(self.bits & Pte.PRESENT)
+    def present(self) -> Rows:
+        """Slots whose page is present."""
+        return self.marked(Pte.PRESENT)
 
-    def live(self) -> npt.NDArray[np.intp]:
+    def live(self) -> Rows:
         """Slots whose page is present or a migration entry."""
-        return np.flatnonzero(self.bits & (Pte.PRESENT | Pte.ENTRY))
+        return self.marked(Pte.PRESENT | Pte.ENTRY)
+
+    def set_bits(self, slot: Rows, bits: npt.NDArray[np.uint8] | int) -> None:
+        """What these entries are now; they may have been empty."""
+        self.touched.add(slot)
+        self.bits[slot] = bits
+
+    def enter(self, slot: Rows, nid: Nids | int, pfn: Pfns, bits: npt.NDArray[np.uint8]) -> None:
+        """These entries name these frames."""
+        self.nid[slot], self.pfn[slot] = nid, pfn
+        self.set_bits(slot, bits)
 
     def split(self, page: int) -> Vma:
         """Cut at ``page``: this vma keeps what lies below, the new one has the rest."""
@@ -260,11 +275,11 @@ class Vma:
         upper.name, upper.pgoff, upper.mapping = self.name, self.pgoff + offset, self.mapping
         upper.file, upper.opened = self.file, self.opened
         upper.vm_flags, upper.vm_ops, upper.policy = self.vm_flags, self.vm_ops, self.policy
-        upper.vm_mm = self.vm_mm
-        upper.anon_vma, upper.anon_root = self.anon_vma, self.anon_root
+        upper.vm_mm, upper.anon_vma, upper.anon_root = self.vm_mm, self.anon_vma, self.anon_root
         upper.nid, self.nid = self.nid[offset:], self.nid[:offset]
         upper.pfn, self.pfn = self.pfn[offset:], self.pfn[:offset]
         upper.bits, self.bits = self.bits[offset:], self.bits[:offset]
+        upper.touched = self.touched.split(offset)
         self.end = page
         for mine in self.objects():
             mine.vmas.append(upper)
@@ -275,6 +290,7 @@ class Vma:
         self.nid = np.concatenate([self.nid, upper.nid])
         self.pfn = np.concatenate([self.pfn, upper.pfn])
         self.bits = np.concatenate([self.bits, upper.bits])
+        self.touched = Touched(self.bits.size, all=True)
         self.end = upper.end
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from coordinator.calls import PARKED, Steps, down_write, up_write
 from coordinator.cpuset import TOP
-from coordinator.fault import Access, handle_mm_fault
+from coordinator.fault import Access, fault_in
 from coordinator.frames import revoke
 from coordinator.inode import PATH_MAX
 from coordinator.mem_map import Nids, PageFlag, Pfns
@@ -50,7 +50,6 @@ from protocol.syscalls import Mmap
 
 ESRCH, EINVAL, ENOMEM, EEXIST, ENAMETOOLONG = 3, 22, 12, 17, 36
 FLAGS_MAX = (1 << 32) - 1
-POPULATE_STEP = 4096
 
 
 def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
@@ -160,11 +159,7 @@ def _anonymous_pgoff(start: int, pages: int) -> int:
 def _populate(memory: Memory, task: Task, start: int, pages: int, prot: int) -> Steps[None]:
     """MAP_POPULATE: best effort, as in the kernel: what finds no frame faults later."""
     access = Access.WRITE if prot & PROT_WRITE else Access.READ
-    for at in range(start, start + pages, POPULATE_STEP):
-        page = np.arange(at, min(at + POPULATE_STEP, start + pages), dtype=np.uint64)
-        answer = yield from handle_mm_fault(memory, task, task.cpu, access, page)
-        if (answer.status < 0).any():
-            return
+    yield from fault_in(memory, task, start, start + pages, access)
 
 
 def _quiet(memory: Memory, vmas: list[Vma]) -> Steps[None]:
@@ -174,7 +169,7 @@ def _quiet(memory: Memory, vmas: list[Vma]) -> Steps[None]:
         busy = False
         for vma in vmas:
             slot = vma.present()
-            busy |= bool((vma.bits & (Pte.ENTRY | Pte.BUSY)).any())
+            busy |= bool(vma.marked(Pte.ENTRY | Pte.BUSY).size)
             busy |= bool(memory.flagged(vma.nid[slot], vma.pfn[slot], PageFlag.HELD).any())
         if not busy:
             return
@@ -263,7 +258,7 @@ def _protect(memory: Memory, task: Task, vmas: list[Vma], prot: int) -> tuple[Ni
         if prot & PROT_WRITE:
             _make_entries_read(memory, task, vma)
         else:
-            vma.bits &= ~np.uint8(Pte.WRITE)
+            vma.bits[vma.marked(Pte.WRITE)] &= ~np.uint8(Pte.WRITE)
         nids.append(vma.nid[slot])
         pfns.append(vma.pfn[slot])
     return np.concatenate(nids), np.concatenate(pfns)
@@ -271,8 +266,8 @@ def _protect(memory: Memory, task: Task, vmas: list[Vma], prot: int) -> tuple[Ni
 
 def _make_entries_read(memory: Memory, task: Task, vma: Vma) -> None:
     """A WRITE migration entry becomes a READ one, whatever the new protection is (K 1.43)."""
-    entry = np.uint8(Pte.ENTRY | Pte.WRITE)
-    slot = np.flatnonzero((vma.bits & entry) == entry)
+    slot = vma.marked(Pte.ENTRY)
+    slot = slot[(vma.bits[slot] & Pte.WRITE) != 0]
     vma.bits[slot] &= ~np.uint8(Pte.WRITE)
     # The journal knows no migration entries: in its page tables the page is still present.
     bits = (vma.bits[slot] & ~np.uint8(Pte.ENTRY)) | np.uint8(Pte.PRESENT)
@@ -322,14 +317,15 @@ def copy_mm(memory: Memory, parent: Task, child: Task) -> tuple[Nids, Pfns]:
         if vma.anon_vma:
             copy.anon_vma, copy.anon_root = new_anon_vma(memory), vma.anon_root
         child.mm.insert(copy)
-        if vma.shared or (vma.copies_file and not (vma.bits & Pte.ANON).any()):
+        if vma.shared or (vma.copies_file and not vma.marked(Pte.ANON).size):
             continue
         slot = vma.live()
         writable = slot[(vma.bits[slot] & Pte.WRITE) != 0]
         nids.append(vma.nid[writable])
         pfns.append(vma.pfn[writable])
         vma.bits[slot] &= ~np.uint8(Pte.WRITE)
-        copy.nid[:], copy.pfn[:], copy.bits[:] = vma.nid, vma.pfn, vma.bits
+        filled = vma.marked(0xFF)
+        copy.enter(filled, vma.nid[filled], vma.pfn[filled], vma.bits[filled])
         for node, rows in memory.by_node(vma.nid[slot]):
             memory.mem_map[node].mapcount[vma.pfn[slot[rows]]] += 1
     return np.concatenate(nids), np.concatenate(pfns)

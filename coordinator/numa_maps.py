@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,21 +11,42 @@ from coordinator.calls import Ask, Steps, ask_all
 from coordinator.inode import PageTag
 from coordinator.mem_map import Nids, Pfns, Rows
 from coordinator.memory import Memory
-from coordinator.mm import Pte, Task, Vma, VmFlag
-from coordinator.poison import poisoned
+from coordinator.mm import Mm, Pte, Task, Vma, VmFlag
+from coordinator.poison import poisoned_pages
 from coordinator.policy import effective_policy, policy_text
 from coordinator.rmap import mlocked
 from protocol.messages import Statuses
 from protocol.observe import PageActive
 from protocol.schema import node_name
 
+#: What a message may have of the text, and what a line has at most beside its path.
+TEXT_BYTES, _LINE_BYTES = 1 << 20, 8192
 
-def numa_maps(memory: Memory, task: Task) -> Steps[str]:
-    """One line for each vma, in address order.
+
+def fitting(mm: Mm, start: int) -> tuple[list[Vma], int]:
+    """The vmas from page ``start`` on whose lines fit into an answer; where to go on, 0: nowhere.
+
+    As seq_file(5) has it: whoever reads it in several pieces may see a change in between.
+    """
+    vmas: list[Vma] = []
+    left = TEXT_BYTES
+    for vma in mm.vmas:
+        if vma.end <= start:
+            continue
+        # One byte of a path is four of an escape at most.
+        left -= _LINE_BYTES + 4 * len(vma.name.encode())
+        if left < 0 and vmas:
+            return vmas, vma.start
+        vmas.append(vma)
+    return vmas, 0
+
+
+def numa_maps(memory: Memory, task: Task, vmas: Sequence[Vma]) -> Steps[str]:
+    """One line for each of these vmas, in address order.
 
     Which pages are active their nodes say, all others count as active while a node is lost.
     """
-    present = [(vma, _pages(vma)) for vma in task.mm.vmas]
+    present = [(vma, _pages(vma)) for vma in vmas]
     lines = [_Line(memory, task, vma, slot) for vma, slot in present]
     nid = np.concatenate([np.zeros(0, np.uint8), *(vma.nid[slot] for vma, slot in present)])
     pfn = np.concatenate([np.zeros(0, np.uint32), *(vma.pfn[slot] for vma, slot in present)])
@@ -71,7 +94,7 @@ class _Line:
             self._head.append(f"file={_escape(_d_path(vma))}")
         elif vma.name in ("[heap]", "[stack]"):
             self._head.append(vma.name[1:-1])
-        if memory.poisoned and (lost := np.count_nonzero(poisoned(vma, np.arange(vma.pages)))):
+        if memory.poisoned and (lost := poisoned_pages(vma)):
             # No kernel says so: who looks at a machine that lost a node wants to know.
             self._head.append(f"hwpoison={lost}")
         if self.total:

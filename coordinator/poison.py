@@ -42,6 +42,17 @@ def poisoned(vma: Vma, slot: Rows) -> npt.NDArray[np.bool_]:
     return result
 
 
+def poisoned_pages(vma: Vma) -> int:
+    """How many pages of the vma are so."""
+    own = int(np.count_nonzero(hwpoison_entries(vma.bits[vma.marked(Pte.ANON)])))
+    if vma.file is None:
+        return own
+    cache = slice(vma.pgoff, vma.pgoff + vma.pages)
+    lost = (vma.file.nid[cache] == NO_NODE) & (vma.file.pfn[cache] == POISONED)
+    slot = np.flatnonzero(lost)
+    return own + int(np.count_nonzero((vma.bits[slot] & _MARKS) == 0))
+
+
 def poison(memory: Memory, nid: int, pfn: Pfns) -> None:
     """The contents of these frames, which nobody holds, are gone; the frames are free."""
     if not pfn.size:

@@ -11,7 +11,7 @@ from coordinator.desk import ESRCH, Desk, handles
 from coordinator.life import FINAL
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Task
-from coordinator.numa_maps import numa_maps
+from coordinator.numa_maps import fitting, numa_maps
 from coordinator.vmstat import is_file, pages_by_kind
 from protocol import syscalls as m
 from protocol.messages import Done
@@ -27,11 +27,13 @@ def on_numa_maps(desk: Desk, question: Question, asked: m.NumaMaps) -> Message |
     task = desk.memory.tasks.get(asked.pid)
     if task is None:
         return m.Description(-ESRCH, "")
-    return _numa_maps(desk.memory, task)
+    return _numa_maps(desk.memory, task, asked.start)
 
 
-def _numa_maps(memory: Memory, task: Task) -> Steps[Message]:
-    return m.Description(0, (yield from numa_maps(memory, task)))
+def _numa_maps(memory: Memory, task: Task, start: int) -> Steps[Message]:
+    vmas, end = fitting(task.mm, start // memory.topology.page_size)
+    text = yield from numa_maps(memory, task, vmas)
+    return m.Description(end * memory.topology.page_size, text)
 
 
 @handles(m.ListTasks)

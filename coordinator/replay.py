@@ -93,7 +93,7 @@ def _protected(memory: Memory, entry: RangeProtected) -> None:
     for vma in user_of(memory, entry.pid).mm.isolate_range(entry.start, entry.end):
         vma.prot = entry.prot
         if not entry.prot & PROT_WRITE:
-            vma.bits &= ~np.uint8(Pte.WRITE)
+            vma.bits[vma.marked(Pte.WRITE)] &= ~np.uint8(Pte.WRITE)
 
 
 def _file_created(memory: Memory, entry: FileCreated) -> None:
@@ -163,7 +163,7 @@ def _entries_changed(memory: Memory, entry: EntriesChanged) -> None:
         assert vma is not None
         slot = (entry.page[rows] - np.uint64(vma.start)).astype(np.intp)
         there = (entry.bits[rows] & Pte.PRESENT) != 0
-        vma.bits[slot[~there]] = entry.bits[rows[~there]]
+        vma.set_bits(slot[~there], entry.bits[rows[~there]])
         slot, rows = slot[there], rows[there]
         memory.map_existing(task, vma, slot, entry.nid[rows], entry.pfn[rows], entry.bits[rows])
 

@@ -18,7 +18,7 @@ from coordinator.mem_map import FILLING, Nids, PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.mempolicy import MPOL_MF_MOVE_ALL, new_page_node
 from coordinator.migrate import migrate_pages
-from coordinator.mm import Mapping, Pte, Task, Vma
+from coordinator.mm import Mapping, Task, Vma
 from coordinator.pagelist import PageList, Settings
 from coordinator.placement import policy_zonelist
 from coordinator.records import GranulesAllocated
@@ -30,7 +30,6 @@ ENOMEM, EBUSY, ENODEV = 12, 16, 19
 GRANULE_PAGES = 16
 #: So many granules are copied together.
 CHUNK_GRANULES = 64
-_LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
 
 Granules = npt.NDArray[np.intp]
 
@@ -94,7 +93,7 @@ def _allocate_from(
 
 def _granules_of(vma: Vma) -> Granules:
     """The granules of its object of which this vma maps a page."""
-    slot = np.flatnonzero(vma.bits & _LIVE)
+    slot = vma.live()
     return np.unique((slot + vma.pgoff) // GRANULE_PAGES)
 
 

@@ -40,6 +40,7 @@ from numalab.work import (
     Storing,
     Work,
 )
+from protocol.codec import WireError, check_message
 from protocol.messages import Done
 from protocol.schema import Message
 from protocol.syscalls import Fault, Translations
@@ -270,6 +271,10 @@ class Access:
 
 def access_of(order: AccessOrder, page_size: int) -> Access:
     """The access that carries out ``order``.  Raises OSError (EFAULT, EINVAL) for a wrong order."""
+    try:
+        check_message(Fault(order.pid, order.cpu, int(FaultAccess.READ), np.zeros(0, np.uint64)))
+    except WireError as error:
+        raise OSError(errno.EINVAL, f"the coordinator does not take this: {error}") from None
     match order:
         case Load(pid=pid, cpu=cpu, address=address, length=length):
             contents = np.zeros(_checked(address, length), np.uint8)

@@ -121,7 +121,8 @@ def _coordinator_arrays() -> float:
     """Bytes of arrays for a frame and for the page-table entry that names it."""
     pages = 1024
     vma = Vma(0, pages, 0, 0, "", 0, Mapping(1, shared=False))
-    return (MemMap(pages).nbytes + vma.nbytes) / pages
+    entries = vma.nid.nbytes + vma.pfn.nbytes + vma.bits.nbytes
+    return (MemMap(pages).nbytes + entries) / pages
 
 
 def _anonymous(pid: int) -> int:

@@ -162,7 +162,11 @@ class Machine:
 
     async def numa_maps(self, pid: int) -> str:
         """/proc/PID/numa_maps (K 6.1).  Errors: ESRCH."""
-        return (await self.expect(NumaMaps(pid), Description)).text
+        text, start = "", -1
+        while start:
+            told = await self.expect(NumaMaps(pid, max(start, 0)), Description)
+            text, start = text + told.text, told.value
+        return text
 
     async def hardware(self) -> Hardware:
         """The machine's topology, what is free, and the counters of numastat (K 6.6)."""
@@ -326,19 +330,15 @@ class Machine:
         for name, address in zip(attached.names, attached.addresses, strict=True):
             self._transport.connect(name, address)
         self.page_size = attached.page_size
-        self.nids = tuple(
-            sorted(int(name.removeprefix(node_name(0)[:-1])) for name in attached.names)
-        )
+        self.nids = tuple(sorted(int(name.removeprefix("node")) for name in attached.names))
 
     async def _leave(self) -> None:
         """Exit what was leased, now rather than when the lease has run out."""
         with trio.move_on_after(LEAVE_SECONDS, shield=True):
             await self.tell_accesses()
             for pid in list(self._leased):
-                try:
+                with suppress(OSError):
                     await self.call(Exit(pid))
-                except OSError:
-                    continue
 
 
 @asynccontextmanager

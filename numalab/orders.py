@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from protocol.codec import WireError, check_fields
+from protocol.codec import WireError, check_message
 from protocol.core import Buffer
-from protocol.schema import Message
+from protocol.schema import ROWS, Message
 
 Pages = npt.NDArray[np.uint64]
 
@@ -28,7 +28,7 @@ class IndefiniteError(OSError):
 class Ask:
     """Ask ``peer`` one question; the result is the answer, a Message.
 
-    A message with a number or a type that its peer would drop unanswered is OSError(EINVAL).
+    A message that its peer would drop unanswered, or that asks nothing, is OSError(EINVAL).
 
     within: seconds, None for ever.  A question that is idempotent (protocol/schema.py) is asked
     again when its peer has restarted; any other ends as IndefiniteError(ENODEV) then.  No answer
@@ -41,8 +41,11 @@ class Ask:
     within: float | None = None
 
     def __post_init__(self) -> None:
+        row = ROWS.get(type(self.message))
+        if row is None or row.answer is None:
+            raise OSError(errno.EINVAL, f"{type(self.message).__name__} is no question")
         try:
-            check_fields(self.message)
+            check_message(self.message)
         except WireError as error:
             raise OSError(errno.EINVAL, f"no peer takes this: {error}") from None
 

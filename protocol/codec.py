@@ -23,7 +23,7 @@ import xxhash
 
 from protocol import files, hotplug, messages, observe, policies, syscalls, task_calls
 from protocol.core import Buffer, Frames
-from protocol.schema import ENTRIES, MESSAGES, ROWS, ArrayTag, Message, Row
+from protocol.schema import ENTRIES, MESSAGES, ROWS, TEXT_MAX, ArrayTag, Message, Row
 
 #: All parts of the table must be there before anything is decoded.
 TABLES = (messages, syscalls, files, policies, observe, task_calls, hotplug)
@@ -32,6 +32,8 @@ VERSION = 1
 FRAMES_MAX = 16
 HEAD_MAX = 1 << 23
 KEY_BYTES = 16
+#: More than the first frame has beside the scalar fields.
+_ENVELOPE_MAX = 1 << 12
 
 _digest = struct.Struct("<Q")
 
@@ -135,16 +137,30 @@ def _split(row: Row, message: Message) -> tuple[list[Any], list[Buffer]]:
     return scalars, buffers
 
 
-def check_fields(message: Message) -> None:
-    """Raises WireError if whoever decodes this message would find its scalar fields wrong."""
+def check_message(message: Message) -> None:
+    """Raises WireError if whoever is sent this message would drop it."""
     row = ROWS[type(message)]
-    if row.checked is None:
-        return
-    scalars = [getattr(message, name) for name, _ in row.scalars]
     try:
-        msgspec.convert(msgpack.unpackb(_packer.pack(scalars)), row.checked)
+        scalars, buffers = _split(row, message)
+        packed = _packer.pack(scalars)
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
     except (ValueError, TypeError, OverflowError) as error:
         raise WireError("fields", f"{row.name}: {error}") from None
+    if len(packed) > HEAD_MAX - _ENVELOPE_MAX:
+        raise WireError("head", f"{row.name} with {len(packed)} bytes beside its arrays")
+    _join(row, msgpack.unpackb(packed, raw=False), views)
+
+
+def fits(frames: Frames, message: Message) -> bool:
+    """Whether what was encoded of a sound message is not too long for whoever receives it."""
+    # No text can be too long in a first frame that has fewer bytes than a text may have.
+    if memoryview(frames[0]).nbytes <= TEXT_MAX:
+        return True
+    try:
+        check_message(message)
+    except WireError:
+        return False
+    return True
 
 
 def decode(frames: Sequence[Buffer], key: bytes) -> tuple[Envelope, Message | None]:

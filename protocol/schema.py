@@ -21,7 +21,9 @@ from msgspec import Meta
 Node = Annotated[int, Meta(ge=0, le=254)]
 Word = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Unsigned = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Text = Annotated[str, Meta(max_length=1 << 22)]
+#: Characters.
+TEXT_MAX = 1 << 22
+Text = Annotated[str, Meta(max_length=TEXT_MAX)]
 Nodes = Annotated[tuple[Node, ...], Meta(max_length=255)]
 
 

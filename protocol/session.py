@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocol.codec import Envelope, Kind, WireError, decode, encode
+from protocol.codec import Envelope, Kind, WireError, decode, encode, fits
 from protocol.core import Buffer, Effect, Frames, Report, Send
 from protocol.messages import Done, Hello
 from protocol.notes import (
@@ -142,6 +142,10 @@ class Session:
             return
         if peer.replies.awaits(question.xid):
             frames = self._encode(peer, Kind.ANSWER, question.xid, message)
+            if not fits(frames, message):
+                # The asker would drop it, and ask again for ever.
+                too_long = Done(-errno.EMSGSIZE)
+                frames = self._encode(peer, Kind.ANSWER, question.xid, too_long)
             peer.replies.settle(question.xid, None if row.idempotent else frames)
             self._effects.append(Send(peer.name, frames))
 

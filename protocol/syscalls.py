@@ -175,14 +175,18 @@ class MovedPages(Message):
 
 @message(0x5E, "client>coordinator", answer="Description", idempotent=True)
 class NumaMaps(Message):
-    """/proc/PID/numa_maps (K 6.1)."""
+    """/proc/PID/numa_maps (K 6.1), from address ``start`` on, as much as fits into an answer.
+
+    The value of the answer is the address from which to go on, 0 at the end, or -errno.
+    """
 
     pid: Word
+    start: Unsigned = 0
 
 
 @message(0x5F, "coordinator>client")
 class Description(Message):
-    """-errno or 0, and text."""
+    """-errno, or 0 or what the question says, and text."""
 
     value: Word
     text: Text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.lab import Lab
 from tests.live import numalab, run_directory
@@ -12,6 +13,10 @@ from tests.peer import boot, peer
 from tests.peer_live import machines
 
 __all__ = ["boot", "lab", "machines", "make_lab", "numalab", "peer", "run_directory"]
+
+# How long an example takes says how busy this host is, and nothing of what is tested.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -20,10 +20,28 @@ from numalab.client import (
     StoreMany,
 )
 from protocol.core import Received
-from protocol.messages import Done, HoldPages, LoadBytes, LoadedBytes, StoreBytes
+from protocol.messages import (
+    Done,
+    HoldPages,
+    LoadBytes,
+    LoadedBytes,
+    PutbackLruPages,
+    StoreBytes,
+)
 from protocol.notes import FrameDropped
-from protocol.schema import Message
-from protocol.syscalls import Attach, Attached, Exit, Fault, Munmap, NumaMaps, Renew
+from protocol.observe import PageActive
+from protocol.schema import TEXT_MAX, Message
+from protocol.syscalls import (
+    Attach,
+    Attached,
+    CpusetWrite,
+    Exit,
+    Fault,
+    Munmap,
+    NumaMaps,
+    Renew,
+    Spawn,
+)
 from tests.calls import migration
 from tests.peers import PAGE, World, silent
 
@@ -236,6 +254,34 @@ def test_a_question_may_have_a_limit() -> None:
     world.until(world.now + 0.2)
     assert isinstance(world.results[1], IndefiniteError)
     assert failure(world.results[1]) == errno.EAGAIN
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Munmap(-1, 0, -PAGE),
+        Munmap(1 << 70, 0, PAGE),
+        Fault(7, 0, 9, pages(1)),
+        PageActive(pfn=np.array(["a page"])),  # type: ignore[arg-type]
+        PutbackLruPages(np.zeros(2, np.uint32), np.zeros(1, np.uint32)),
+        Spawn(0, 0, 1, 0, "x" * (TEXT_MAX + 1)),
+        CpusetWrite(0, *["x" * TEXT_MAX] * 3),
+        Done(0),
+    ],
+    ids=["length", "pid", "access", "dtype", "columns", "text", "all", "no question"],
+)
+def test_a_question_that_its_peer_would_drop_is_einval_and_not_asked(message: Message) -> None:
+    with pytest.raises(OSError) as caught:
+        Ask(1, "coordinator", message)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_an_access_of_a_task_that_no_message_names_is_einval() -> None:
+    world = World()
+    assert failure(world.result(Load(1, 1 << 70, 0, PAGE, 8))) == errno.EINVAL
+    assert failure(world.result(Store(2, 7, -1, PAGE, b"x"))) == errno.EINVAL
+    assert failure(world.result(Hold(3, 7, 1 << 64, pages(PAGE), True, False))) == errno.EINVAL
+    assert world.asked("coordinator", Fault) == 0
 
 
 def test_a_lease_is_renewed_in_thirds_and_taken_anew_after_a_restart() -> None:

@@ -144,7 +144,7 @@ def decodes_or_refuses(frames: Frames) -> None:
 
 @pytest.mark.parametrize("row", EVERY_ROW)
 def test_every_message_survives_the_wire(row: Row) -> None:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(envelope=ENVELOPES, sent=messages(row))
     def survives(envelope: Envelope, sent: Message) -> None:
         envelope = replace(envelope, opcode=row.opcode)
@@ -159,7 +159,7 @@ def test_every_message_survives_the_wire(row: Row) -> None:
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ENTRIES.values()])
 def test_every_entry_survives_the_journal_and_is_no_message(row: Row) -> None:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(sent=messages(row))
     def survives(sent: Message) -> None:
         assert_equal(row, sent, decode_entry(encode_entry(sent)))
@@ -205,13 +205,13 @@ def test_page_contents_and_arrays_are_not_copied() -> None:
 # ---- foreign bytes -------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=80), max_size=4))
 def test_random_frames_are_refused(frames: list[bytes]) -> None:
     refused(tuple(frames))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=80), st.lists(st.binary(max_size=8), max_size=2))
 def test_random_bytes_under_a_right_digest_are_refused(body: bytes, rest: list[bytes]) -> None:
     refused((sealed(body), *rest))
@@ -231,7 +231,7 @@ ANYTHING: SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(PARTS), ANYTHING))
 def test_any_value_in_any_place_of_the_head_is_taken_or_refused(changes: dict[str, Any]) -> None:
     try:
@@ -241,7 +241,7 @@ def test_any_value_in_any_place_of_the_head_is_taken_or_refused(changes: dict[st
     decodes_or_refuses(frames)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(sent=ANY_MESSAGE, data=st.data())
 def test_a_flipped_bit_anywhere_is_refused(sent: Message, data: st.DataObject) -> None:
     opcode = next(row.opcode for row in MESSAGES.values() if row.cls is type(sent))
@@ -251,7 +251,7 @@ def test_a_flipped_bit_anywhere_is_refused(sent: Message, data: st.DataObject) -
     assert refused(tuple(frames)) == "checksum"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(sent=ANY_MESSAGE, data=st.data())
 def test_lost_repeated_and_cut_frames_are_refused(sent: Message, data: st.DataObject) -> None:
     opcode = next(row.opcode for row in MESSAGES.values() if row.cls is type(sent))
@@ -269,7 +269,7 @@ def test_lost_repeated_and_cut_frames_are_refused(sent: Message, data: st.DataOb
     refused(tuple(frames))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(sent=ANY_ENTRY, data=st.data())
 def test_a_damaged_journal_entry_is_taken_or_refused(sent: Message, data: st.DataObject) -> None:
     entry = bytearray(encode_entry(sent))

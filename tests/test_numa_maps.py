@@ -151,3 +151,32 @@ def test_pages_that_a_locked_vma_maps_are_active_in_modern(make_lab: Callable[..
     locked, rest = lab.numa_maps(pid)
     assert "active" not in locked
     assert "active=0" in rest
+
+
+def test_what_fits_into_no_message_is_read_in_pieces(lab: Lab) -> None:
+    """Each vma of a file is a line; 300 paths of 4095 bytes, escaped, are more than 4 MiB."""
+    pid, count = lab.spawn(), 300
+    for number in range(count):
+        lab.mmap(pid, 1, name=f"/{number:04}" + " " * 4090, at=0x100 + 2 * number)
+    start, pieces = -1, []
+    while start:
+        told = lab.ask(NumaMaps(pid, max(start, 0)), Description)
+        assert len(told.text) <= 1 << 20 and told.text
+        pieces.append(told.text)
+        start = told.value
+    lines = "".join(pieces).splitlines()
+    assert [text.split()[0] for text in lines] == [
+        f"{(0x100 + 2 * number) * PAGE:08x}" for number in range(count)
+    ]
+    assert sum(map(len, pieces)) > 1 << 22
+
+
+def test_a_vma_that_comes_in_between_is_read_if_it_is_above(lab: Lab) -> None:
+    pid = lab.spawn()
+    for page in (0x100, 0x200):
+        lab.mmap(pid, 2, at=page)
+    told = lab.ask(NumaMaps(pid, 0x101 * PAGE), Description)
+    assert [text.split()[0] for text in told.text.splitlines()] == [
+        f"{page * PAGE:08x}" for page in (0x100, 0x200)
+    ]
+    assert lab.ask(NumaMaps(pid, 0x202 * PAGE), Description).text == ""

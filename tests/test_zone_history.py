@@ -54,7 +54,7 @@ def run(zone: Zone, command: str, rows: list[tuple[int, int, int]], generation: 
             zone.migrate_prep()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(st.lists(step, max_size=25))
 def test_any_history_keeps_the_invariants_and_every_command_twice_is_once(
     history: list[tuple[str, object]],

@@ -32,7 +32,9 @@ def load_extension(path: str | Path, machine: object) -> None:
         raise ConfigurationError(
             f"{path}, line {error.lineno or 0} cannot be loaded ({error.msg}): correct it."
         ) from None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _sentence(path, error) from None
     register = module.__dict__.get("register")
     if not callable(register):
@@ -42,7 +44,9 @@ def load_extension(path: str | Path, machine: object) -> None:
         )
     try:
         register(machine)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _sentence(path, error) from None
 
 
