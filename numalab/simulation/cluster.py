@@ -21,7 +21,7 @@ from numalab.client import Client
 from numalab.faults import Rule, swarm
 from numalab.simulation.world import Make, World
 from protocol.core import Core
-from protocol.profile import PROFILES
+from protocol.profile import PROFILES, Profile, adjusted
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology, TopologyNode, uniform_distances
 
@@ -41,8 +41,9 @@ KINDS_OF_MEMORY = (
     ("clone", 1),
     ("device", 2),
     ("unlink", 1),
-    ("mbind", 2),
-    ("policy", 1),
+    ("mbind", 3),
+    ("policy", 3),
+    ("cpuset", 6),
 )
 
 U32 = npt.NDArray[np.uint32]
@@ -130,7 +131,7 @@ def draw_plan(seed: int) -> Plan:
         clients=draw.randint(1, 3),
         lanes=draw.randint(1, 3),
         operations=draw.randint(15, 50),
-        quiet=draw.randint(0, 4),
+        quiet=draw.randint(1, 9),
         chunk_pages=draw.choice((1, 2, 3, 5, 8, 64)),
         profile=draw.choice(sorted(PROFILES)),
         heartbeat=draw.choice((None, None, 4.0)),
@@ -142,6 +143,14 @@ def draw_plan(seed: int) -> Plan:
     if draw.random() < 0.2:
         return plan
     return replace(plan, rules=swarm(draw, plan.names(), FAULTS_END, PARTITION_SECONDS))
+
+
+def profile_of(plan: Plan) -> Profile:
+    """That of the plan; half of the modern machines have WEIGHTED_INTERLEAVE, which is later."""
+    profile = PROFILES[plan.profile]
+    if plan.profile == "seed" or random.Random(f"weighted {plan.seed}").random() < 0.5:
+        return profile
+    return adjusted(profile, {"weighted_interleave": True})
 
 
 class Cluster:
@@ -184,7 +193,7 @@ class Cluster:
             lease=LEASE_SECONDS,
             heartbeat=self.plan.heartbeat,
             addresses={},
-            profile=PROFILES[self.plan.profile],
+            profile=profile_of(self.plan),
             vm_operations=HOOKS,
         )
 
