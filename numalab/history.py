@@ -250,8 +250,8 @@ class History:
             case "exit":
                 if outcome.error == 0:
                     space.exit = (space.exit[0], min(space.exit[1], now))
-            case "discard" if outcome.error:
-                # Part of the range may be discarded: nobody knows which.
+            case "discard" | "protect" if outcome.error:
+                # What comes before a hole is discarded or protected: nobody knows where it is.
                 self._settle(operation, Outcome(outcome.error, definite=False), now)
             case _:
                 self._settle(operation, outcome, now)
