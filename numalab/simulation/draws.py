@@ -20,10 +20,10 @@ WORDS = (0, 3, PAGE_SIZE // WORD - 1)
 #: Addresses where nothing is ever mapped: below all, and above.
 NOWHERE = (0, 1 << 40)
 NO_SUCH_NODE = 77
-DEFAULT, PREFERRED, LOCAL = 0, 1, 4
-#: Modes by how often they are drawn: those of the seed (and one that it has not), those since.
-MODES = (0, 1, 2, 2, 3, 3) * 4 + (5,)
-LATER_MODES = (4, 5, 5, 6) * 4
+DEFAULT, PREFERRED, LOCAL, WEIGHTED_INTERLEAVE = 0, 1, 4, 6
+#: Modes by how often they are drawn: those of the seed (and one that it has not), later ones.
+MODES: tuple[int, ...] = (0, 1, 2, 2, 3, 3) * 4 + (5,)
+LATER_MODES = (4, 5, 5) * 4
 #: NUMA_BALANCING, RELATIVE and STATIC, and what is refused (K 5.1).
 MODE_FLAGS = (0,) * 7 + (1 << 13, 1 << 14, 1 << 14, 1 << 15, 1 << 15, 1 << 13 | 1 << 15, 3 << 14)
 
@@ -54,6 +54,7 @@ class Draws:
     def __init__(self, draw: random.Random, topology: Topology, profile: Profile) -> None:
         self._draw, self._topology = draw, topology
         self._modes = MODES if not profile.mode_flags else (*MODES, *LATER_MODES)
+        self._modes += (WEIGHTED_INTERLEAVE,) * (10 if profile.weighted_interleave else 1)
         self._flags = MODE_FLAGS if profile.mode_flags else (0,)
         self.tasks: dict[int, TaskModel] = {}
 
@@ -138,7 +139,7 @@ class Draws:
         if which == 1:
             everywhere = user_mask(tuple(self._topology.nids))
             return MigratePages(pid, 0, MAXNODE, everywhere, user_mask(self.nodes()))
-        flags, (mode, nodes) = self._draw.choice((2, 3, 4)), self._policy()
+        flags, (mode, nodes) = self._draw.choice((1, 2, 2, 3, 3, 4)), self._policy()
         return Mbind(pid, region.address, size, mode, nodes, MAXNODE, flags)
 
     def set_mempolicy(self) -> SetMempolicy:

@@ -107,10 +107,10 @@ class QuietLoad:
             driver.ask(self._client, message, ended)
 
     def _draw_call(self) -> Asked:
-        if self._touched is not None and self._touched[0].pid in self._draws.tasks:
-            return self._draws.on_region(*self._touched)
         if self._mix["cpuset"] and self._random.random() < 0.4:
             return self._driver.kinds.cpusets.draw()
+        if self._touched is not None and self._touched[0].pid in self._draws.tasks:
+            return self._draws.on_region(*self._touched)
         if self._mix["policy"] and self._random.random() < 0.15:
             return self._draws.set_mempolicy()
         if self._random.random() < 0.25:
