@@ -81,15 +81,13 @@ class Memory:
         self.address_space_operations: dict[str, MigratePageMethod] = {}
         #: new_page_t callbacks that were loaded, by name: each makes one for one call.
         self.new_pages: dict[str, Callable[[], LoadedNewPage]] = {}
-        self.records: list[Message] = []
-        self.notes: list[Note] = []
+        self.records, self.notes = list[Message](), list[Note]()
         #: The time, and how many events there were.
         self.now, self.events = 0.0, 0
         #: Nodes that do not answer (nothing is asked of them that somebody would wait for), and
         #: those that give out no frame (hotplug.py).
         self.lost = self.offline = frozenset[int]()
-        #: For how many seconds pages have been migration entries, at most.
-        self.longest_entry = 0.0
+        self.longest_entry = 0.0  #: Seconds for which some page was a migration entry, at most.
         #: Something changed that a parked fault or call may be waiting for.
         self.woken = False
         #: The UUID of each node's zone, as far as they are known; the coordinator's epoch.

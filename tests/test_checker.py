@@ -249,6 +249,16 @@ def test_protection_is_kept(machine: Machine) -> None:
     assert "succeeded where nothing was mapped for writing" in machine.blamed
 
 
+def test_mprotect_that_meets_a_hole_may_have_protected_what_comes_before_it(
+    machine: Machine,
+) -> None:
+    protect = machine.begin("protect", 1, length=3 * PAGE, prot=PROT_READ)
+    machine.end(protect, errno.ENOMEM)
+    machine.store(1, 5, errno.EACCES)
+    machine.load(1, 0)
+    assert not machine.blamed
+
+
 def test_errors_need_a_reason(machine: Machine) -> None:
     machine.load(1, 0, errno.EFAULT)
     machine.store(1, 5, errno.EACCES)

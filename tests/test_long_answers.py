@@ -36,13 +36,13 @@ def answered(answer: Message) -> Message | None:
 
 @pytest.mark.parametrize("length", [TEXT_MAX + 1, HEAD_MAX + 1])
 def test_a_text_that_is_too_long_is_emsgsize(length: int) -> None:
-    heard = answered(NodeDescription(0, 4096, 64, 64, "x" * length))
+    heard = answered(NodeDescription(0, 4096, 64, 64, "x" * length, 1))
     assert isinstance(heard, Done) and heard.value == -errno.EMSGSIZE
 
 
 @pytest.mark.parametrize("letter", ["x", "\N{GREEK SMALL LETTER PI}"])
 def test_a_text_of_the_greatest_length_is_heard(letter: str) -> None:
-    told = NodeDescription(0, 4096, 64, 64, letter * (TEXT_MAX - 4096))
+    told = NodeDescription(0, 4096, 64, 64, letter * (TEXT_MAX - 4096), 1)
     heard = answered(told)
     assert isinstance(heard, NodeDescription) and heard.uuid == told.uuid
 

@@ -13,17 +13,16 @@ from numalab.simulation.oracle_machine import (
     File,
     Machine,
     Page,
-    Policy,
     Process,
     Undetermined,
+    Wish,
 )
-from numalab.simulation.oracle_mbind import (
+from numalab.simulation.oracle_mbind import MPOL_MF_STRICT, sys_mbind
+from numalab.simulation.oracle_policy import (
     MPOL_BIND,
     MPOL_DEFAULT,
     MPOL_INTERLEAVE,
-    MPOL_MF_STRICT,
     MPOL_PREFERRED,
-    sys_mbind,
 )
 
 MOVE_STRICT = MPOL_MF_MOVE | MPOL_MF_STRICT
@@ -117,9 +116,9 @@ def test_special_vmas_are_not_scanned_and_6_1_does_not_look_into_them() -> None:
     assert move_pages(m, 1, 0, [10], None, 0) == (0, [-errno.EFAULT])
 
 
-def mbind(m: Machine, policy: Policy, flags: int, start: int = 10, end: int = 0) -> int:
+def mbind(m: Machine, wish: Wish, flags: int, start: int = 10, end: int = 0) -> int:
     last = m.processes[1].areas[-1].end
-    return sys_mbind(m, 1, start, end or last, policy, flags)
+    return sys_mbind(m, 1, start, end or last, wish, flags)
 
 
 def on(*nodes: int) -> frozenset[int]:

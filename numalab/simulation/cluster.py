@@ -23,7 +23,7 @@ from numalab.simulation.steps import StepFault, StepWatch, draw_step
 from numalab.simulation.world import Make, World
 from protocol.core import Core
 from protocol.notes import Note, ZoneReplaced
-from protocol.profile import PROFILES
+from protocol.profile import PROFILES, Profile, adjusted
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology, TopologyNode, uniform_distances
 
@@ -45,8 +45,9 @@ KINDS_OF_MEMORY = (
     ("clone", 1),
     ("device", 2),
     ("unlink", 1),
-    ("mbind", 2),
-    ("policy", 1),
+    ("mbind", 3),
+    ("policy", 3),
+    ("cpuset", 6),
 )
 
 U32 = npt.NDArray[np.uint32]
@@ -139,7 +140,7 @@ def draw_plan(seed: int) -> Plan:
         clients=draw.randint(1, 3),
         lanes=draw.randint(1, 3),
         operations=draw.randint(15, 50),
-        quiet=draw.randint(0, 4),
+        quiet=draw.randint(1, 9),
         chunk_pages=draw.choice((1, 2, 3, 5, 8, 64)),
         profile=draw.choice(sorted(PROFILES)),
         heartbeat=draw.choice((None, None, 4.0)),
@@ -177,6 +178,14 @@ def with_crashes(plan: Plan) -> Plan:
         # What a call alone must do is not determined when somebody dies meanwhile.
         quiet=0,
     )
+
+
+def profile_of(plan: Plan) -> Profile:
+    """That of the plan; half of the modern machines have WEIGHTED_INTERLEAVE, which is later."""
+    profile = PROFILES[plan.profile]
+    if plan.profile == "seed" or random.Random(f"weighted {plan.seed}").random() < 0.5:
+        return profile
+    return adjusted(profile, {"weighted_interleave": True})
 
 
 class Cluster:
@@ -231,7 +240,7 @@ class Cluster:
             lease=LEASE_SECONDS,
             heartbeat=self.plan.heartbeat,
             addresses={},
-            profile=PROFILES[self.plan.profile],
+            profile=profile_of(self.plan),
             vm_operations=HOOKS,
         )
 

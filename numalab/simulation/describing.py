@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import errno
 
+from coordinator.cpuset import CpusetFlag
 from coordinator.inode import Device, PageTag
 from coordinator.migrate import fail_migrate_page
-from coordinator.mm import NOT_MIGRATABLE, UNCACHED, Mapping, Mm, VmFlag
+from coordinator.mm import NOT_MIGRATABLE, UNCACHED, Mapping, Mempolicy, Mm, VmFlag
+from coordinator.policy import keeps_policy
 from nodes.flags import HELD, ISOLATED, MAPPED, PINNED
 from numalab.simulation.cluster import HOOKED, Cluster
-from numalab.simulation.oracle_machine import Area, File, Machine, Page, Process
+from numalab.simulation.oracle_machine import (
+    Area,
+    Cpuset,
+    File,
+    Machine,
+    Name,
+    Page,
+    Policy,
+    Process,
+)
 
 
 def describe(cluster: Cluster) -> Machine:
@@ -21,6 +32,10 @@ def describe(cluster: Cluster) -> Machine:
         nid: tuple(cluster.topology.zonelist(nid, load_by_rank=by_rank)) for nid in cluster.zones
     }
     machine = Machine(free, dict(fallback), modern, fallback)
+    machine.weighted = cluster.memory.profile.weighted_interleave
+    machine.weights = dict(cluster.memory.interleave_weights)
+    machine.node_of_cpu = {cpu: cluster.topology.node_of_cpu(cpu) for cpu in cluster.topology.cpus}
+    machine.cpusets = cpusets(cluster)
     if modern:
         machine.zonelist.update((nid, (nid,)) for nid in cluster.zones)
     caches = {number: Cache(mapping) for number, mapping in cluster.memory.mappings.items()}
@@ -36,15 +51,47 @@ def describe(cluster: Cluster) -> Machine:
             if number in caches:
                 caches[number].tell(page, at)
             machine.pages[nid, frame] = page
+    describe_tasks(cluster, machine)
+    for mapping in cluster.memory.mappings.values():
+        for first, last, policy in mapping.policies:
+            for index in range(first, last):
+                told = policy_of(policy)
+                assert told is not None
+                machine.shared_policies[mapping.id, index] = told
+    return machine
+
+
+def describe_tasks(cluster: Cluster, machine: Machine) -> None:
+    """The tasks; threads have one list of areas."""
     of_mm: dict[int, list[Area]] = {}
     for pid, task in cluster.memory.tasks.items():
         mine = of_mm.setdefault(task.mm.pid, areas(task.mm))
-        node = cluster.topology.node_of_cpu(task.cpu)
-        policy = (
-            None if task.policy is None else (int(task.policy.mode), frozenset(task.policy.nodes))
+        machine.processes[pid] = Process(
+            task.uid,
+            task.capable,
+            mine,
+            machine.node_of_cpu[task.cpu],
+            policy_of(task.policy),
+            task.cpu,
+            task.cpuset,
+            pid == task.mm.pid,
         )
-        machine.processes[pid] = Process(task.uid, task.capable, mine, node, policy)
-    return machine
+
+
+def policy_of(policy: Mempolicy | None) -> Policy | None:
+    """A policy in the oracle's words."""
+    if policy is None:
+        return None
+    sets = (frozenset(nodes) for nodes in (policy.user_nodes, policy.mems_allowed))
+    return Policy(int(policy.mode), frozenset(policy.nodes), policy.flags, *sets)
+
+
+def cpusets(cluster: Cluster) -> dict[str, Cpuset]:
+    """All of them, by path."""
+    return {
+        path: Cpuset(cpuset.cpus, cpuset.mems, bool(cpuset.flags & CpusetFlag.MEMORY_MIGRATE))
+        for path, cpuset in cluster.memory.cpusets.items()
+    }
 
 
 class Cache:
@@ -78,7 +125,8 @@ def areas(mm: Mm) -> list[Area]:
     for vma in mm.vmas:
         slot = vma.present()
         names = zip(vma.nid[slot].tolist(), vma.pfn[slot].tolist(), strict=True)
-        present = dict(zip((slot + vma.start).tolist(), names, strict=True))
+        present: dict[int, Name] = dict(zip((slot + vma.start).tolist(), names, strict=True))
+        policy = policy_of(vma.policy)
         found.append(
             Area(
                 vma.start,
@@ -90,22 +138,9 @@ def areas(mm: Mm) -> list[Area]:
                 structless=bool(vma.vm_flags & VmFlag.PFNMAP),
                 pgoff=vma.pgoff,
                 hook=HOOKED.get(vma.name, 0),
+                uncached=vma.name == UNCACHED,
+                policies={} if policy is None else dict.fromkeys(range(vma.start, vma.end), policy),
+                object=vma.file.id if vma.file is not None and keeps_policy(vma) else 0,
             )
         )
     return found
-
-
-def has_uncached(cluster: Cluster, pid: int) -> bool:
-    """Whether the task maps memory of the uncached allocator."""
-    task = cluster.memory.tasks.get(pid)
-    return task is not None and any(vma.name == UNCACHED for vma in task.mm.vmas)
-
-
-def placement(cluster: Cluster) -> dict[tuple[int, int], int]:
-    """The node of every present page, by (pid, page)."""
-    return {
-        (pid, page): name[0]
-        for pid, task in cluster.memory.tasks.items()
-        for area in areas(task.mm)
-        for page, name in area.present.items()
-    }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Driver:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster, self.plan, self.world = cluster, cluster.plan, cluster.world
         self.random = random.Random(f"load {self.plan.seed}")
-        self.draws = Draws(self.random, cluster.topology)
+        self.draws = Draws(self.random, cluster.topology, cluster.memory.profile)
         self.history = History(PAGE_SIZE)
         self.findings: list[Finding] = []
         #: In some seeds shared memory is that of the uncached allocator.
@@ -162,12 +163,15 @@ class Driver:
         self.give(client, lambda ticket: Store(ticket, task.pid, cpu, address, data), end)
 
     def _touch(self, client: str, ended: Ended) -> None:
-        """One word of every page of a region, in one order."""
         task = self.draws.task()
         region = self.draws.region(task)
         if region is None:
             self._map(client, ended)
-            return
+        else:
+            self.touch(client, task, region, ended)
+
+    def touch(self, client: str, task: TaskModel, region: Region, ended: Ended) -> None:
+        """Store to one word of every page of a region, in one order."""
         start = region.address + WORD * self.random.choice(WORDS)
         addresses = start + PAGE_SIZE * np.arange(region.pages, dtype=np.uint64)
         operations = []
@@ -258,7 +262,7 @@ class Driver:
 
     def _fork(self, client: str, ended: Ended) -> None:
         task = self.draws.task()
-        regions = [Region(region.address, region.pages) for region in task.regions]
+        regions = [replace(region) for region in task.regions]
 
         def forked(result: object) -> None:
             outcome = outcome_of(result)

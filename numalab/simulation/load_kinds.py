@@ -16,6 +16,7 @@ from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED
 from numalab.history import PROT_READ, PROT_WRITE, Operation, outcome_of
 from numalab.simulation.cluster import HOOKED, PAGE_SIZE
 from numalab.simulation.draws import Region, TaskModel
+from numalab.simulation.load_cpusets import CpusetsLoad
 from protocol.files import CreateFile, SetDevice, Unlink
 from protocol.syscalls import Mmap
 from protocol.task_calls import Clone, Madvise, Mlock, Munlock
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 FILES_MAX = 3
 PAGES_MAX = 12
 DEVICE_SECONDS = 2.0
+#: Where moving a page takes more than copying it: drawn oftener.
+FALLBACKS = ("ext3-journal", "ext3-journal", "nfs", "ramfs")
 SPECIAL = ("[io]", "[pfnmap]", "[reserved]", "[fail_migrate_page]", *HOOKED)
 
 
@@ -47,6 +50,7 @@ class KindsLoad:
     def __init__(self, driver: Driver) -> None:
         self._driver, self._draws = driver, driver.draws
         self._random = random.Random(f"kinds {driver.plan.seed}")
+        self.cpusets = CpusetsLoad(driver)
         self.files = [self._new_file(number) for number in range(FILES_MAX)]
         self.acts = {
             "mapfile": self._map_file,
@@ -57,12 +61,13 @@ class KindsLoad:
             "device": self._device,
             "unlink": self._unlink,
             "mbind": self._mbind,
-            "policy": self._set_mempolicy,
+            "policy": self._set_policy,
+            "cpuset": self.cpusets.act,
         }
 
     def _new_file(self, number: int) -> FileModel:
         draw = self._random
-        kind, pages = draw.choice(sorted(KINDS)), draw.randint(2, PAGES_MAX)
+        kind, pages = draw.choice((*sorted(KINDS), *FALLBACKS)), draw.randint(2, PAGES_MAX)
         return FileModel(f"/file{number}", kind, pages, draw.choice((0.0, 0.0, 0.0, 0.3)))
 
     def create_files(self, ended: Ended, number: int = 0) -> None:
@@ -98,7 +103,7 @@ class KindsLoad:
         def mapped(result: object) -> None:
             outcome = outcome_of(result)
             if not outcome.error:
-                task.regions.append(Region(outcome.value, pages))
+                task.regions.append(Region(outcome.value, pages, file if shared else ""))
             ended(result)
 
         told = Operation(
@@ -109,6 +114,13 @@ class KindsLoad:
 
     def _map_file(self, client: str, ended: Ended) -> None:
         """Some pages of a file, shared by most: often the same pages again."""
+        self._map_part(client, ended, shared=self._random.random() < 0.6)
+
+    def map_shared(self, client: str, ended: Ended) -> None:
+        """The same, and what is stored there goes to the file."""
+        self._map_part(client, ended, shared=True)
+
+    def _map_part(self, client: str, ended: Ended, *, shared: bool) -> None:
         linked = self._linked()
         if not linked:
             self._map_special(client, ended)
@@ -122,7 +134,7 @@ class KindsLoad:
             file.mapping -= 1
             ended(result)
 
-        self._map(client, mapped, file.path, pages, self._random.random() < 0.6, pgoff)
+        self._map(client, mapped, file.path, pages, shared, pgoff)
 
     def _map_special(self, client: str, ended: Ended) -> None:
         name = self._random.choice(SPECIAL)
@@ -180,8 +192,12 @@ class KindsLoad:
         else:
             self._driver.ask(client, message, ended)
 
-    def _set_mempolicy(self, client: str, ended: Ended) -> None:
-        self._driver.ask(client, self._draws.set_mempolicy(), ended)
+    def _set_policy(self, client: str, ended: Ended) -> None:
+        weighted = self._driver.cluster.memory.profile.weighted_interleave
+        if weighted and self._random.random() < 0.4:
+            self._driver.ask(client, self._draws.weight(), ended)
+        else:
+            self._driver.ask(client, self._draws.set_mempolicy(), ended)
 
     # ---- threads ---------------------------------------------------------------------------
 
@@ -227,6 +243,13 @@ class KindsLoad:
     def _set_device(self, client: str, file: FileModel, device: int, ended: Ended) -> None:
         sync = int(self._random.random() < 0.5)
         self._driver.ask(client, SetDevice(file.path, int(device), sync), ended)
+
+    def regions(self, *, of_files: bool = False) -> list[tuple[TaskModel, Region]]:
+        """Who has mapped what; or only those who share a file that is there still."""
+        paths = [file.path for file in self._linked()]
+        tasks = [self._draws.tasks[pid] for pid in sorted(self._draws.tasks)]
+        parts = [(task, part) for task in tasks for part in task.regions]
+        return [found for found in parts if not of_files or found[1].file in paths]
 
     def upset_a_device(self, client: str, ended: Ended) -> None:
         """Before a quiet call: one that fails or refuses all the time, or holds writeback up."""

@@ -13,12 +13,14 @@ import errno
 from collections.abc import Callable, Iterator, Sequence
 
 from numalab.simulation.oracle_files import move_to_new_page
-from numalab.simulation.oracle_machine import Machine, Name, Process, Undetermined
+from numalab.simulation.oracle_machine import Machine, Name, Nodes, Process, Undetermined
 
 MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 4
 
 PASSES = 10
 POLITE_PASSES = 3
+#: What a call has met whose last pass did not come to its end.
+NO_MEMORY = "no memory"
 E2BIG_COUNT = (1 << 32) // 24
 
 
@@ -71,6 +73,14 @@ def alloc_pages(machine: Machine, zonelist: tuple[int, ...]) -> int | None:
     return None
 
 
+def within(machine: Machine, caller: Process, zonelist: tuple[int, ...]) -> tuple[int, ...]:
+    """What the cpuset of who allocates leaves of a zonelist (K 5.12)."""
+    allowed = machine.mems(caller)
+    if not allowed.issuperset(zonelist):
+        machine.met.add("cpuset")
+    return tuple(nid for nid in zonelist if nid in allowed)
+
+
 def free_page(machine: Machine, nid: int) -> None:
     """A frame is free again."""
     machine.free[nid] += 1
@@ -121,6 +131,7 @@ def migrate_pages(
             if result is not None:
                 result[name] = status or machine.pages[name].node
             if status == -errno.ENOMEM:
+                machine.met.add(NO_MEMORY)
                 return status
             if status == -errno.EAGAIN:
                 retry += 1
@@ -144,8 +155,14 @@ def isolate_lru_page(machine: Machine, name: Name, pagelist: list[Name]) -> int:
 # ---- mm/mempolicy.c ------------------------------------------------------------------------
 
 
-def migrate_to_node(machine: Machine, process: Process, source: int, dest: int, flags: int) -> int:
-    """check_range() and then migrate_pages() to one node (K 1.13 to 1.17)."""
+def migrate_to_node(
+    machine: Machine,
+    process: Process,
+    source: int,
+    flags: int,
+    zonelist: tuple[int, ...],
+) -> int:
+    """check_range() and then migrate_pages() to where ``zonelist`` says (K 1.13 to 1.17)."""
     pagelist: list[Name] = []
     for area in process.areas:
         if not machine.migratable(area):
@@ -156,12 +173,14 @@ def migrate_to_node(machine: Machine, process: Process, source: int, dest: int, 
                 continue
             if flags & MPOL_MF_MOVE_ALL or machine.mapcount(name) == 1:
                 isolate_lru_page(machine, name, pagelist)
-    return migrate_pages(machine, pagelist, lambda _: machine.zonelist[dest]) if pagelist else 0
+    return migrate_pages(machine, pagelist, lambda _: zonelist) if pagelist else 0
 
 
 def migrate_vmas(machine: Machine, process: Process) -> int:
     """The first of the vmas' hooks that gives something else than 0 ends the call (K 2.5)."""
     for area in process.areas:
+        if area.uncached:
+            raise Undetermined("nothing is known here of the uncached allocator")
         if area.hook:
             machine.met.add(f"hook {'fails' if area.hook < 0 else 'is positive'}")
             return area.hook
@@ -169,15 +188,19 @@ def migrate_vmas(machine: Machine, process: Process) -> int:
 
 
 def do_migrate_pages(
-    machine: Machine, process: Process, old: frozenset[int], new: frozenset[int], flags: int
+    machine: Machine, process: Process, old: Nodes, new: Nodes, flags: int, allowed: Nodes
 ) -> int:
-    """Hooks, then pair after pair; the first that fails hides the counts before it (K 1.6)."""
+    """Hooks, then pair after pair; the first that fails hides the counts before it (K 1.6).
+
+    allowed: where the frames may come from (K 1.18).
+    """
     error = migrate_vmas(machine, process)
     if error:
         return min(error, 0)
     busy = 0
     for source, dest in pairs(old, new, modern=machine.modern):
-        value = migrate_to_node(machine, process, source, dest, flags)
+        zonelist = tuple(nid for nid in machine.zonelist[dest] if nid in allowed)
+        value = migrate_to_node(machine, process, source, flags, zonelist)
         if value < 0:
             return value
         busy += value
@@ -198,17 +221,22 @@ def _target(machine: Machine, caller: int, pid: int) -> Process | int:
     return process
 
 
-def sys_migrate_pages(
-    machine: Machine, caller: int, pid: int, old: frozenset[int], new: frozenset[int]
-) -> int:
+def sys_migrate_pages(machine: Machine, caller: int, pid: int, old: Nodes, new: Nodes) -> int:
     """migrate_pages(2): pages not moved, or -errno (K 1.1, 1.3; EINVAL for no such node, 1.4)."""
-    process = _target(machine, caller, pid)
+    process, mine = _target(machine, caller, pid), machine.processes[caller]
     if isinstance(process, int):
         return process
-    if not new <= machine.free.keys():
+    if not new <= machine.mems(process) and not mine.capable:
+        return -errno.EPERM
+    allowed = machine.mems(mine)
+    if machine.modern:
+        new &= allowed
+    if (machine.modern and not new) or not new <= machine.free.keys():
         return -errno.EINVAL
-    flags = MPOL_MF_MOVE_ALL if machine.processes[caller].capable else MPOL_MF_MOVE
-    return do_migrate_pages(machine, process, old, new, flags)
+    if not allowed.issuperset(machine.free):
+        machine.met.add("cpuset")
+    flags = MPOL_MF_MOVE_ALL if mine.capable else MPOL_MF_MOVE
+    return do_migrate_pages(machine, process, old, new, flags, allowed)
 
 
 def sys_move_pages(
@@ -234,9 +262,20 @@ def sys_move_pages(
         return -errno.E2BIG, []
     if nodes is None:
         return 0, [_stat_page(machine, process, page) for page in pages]
-    if not machine.modern and any(node not in machine.free for node in nodes):
-        return -errno.ENODEV, []
-    return do_move_pages(machine, process, pages, nodes, bool(flags & MPOL_MF_MOVE_ALL))
+    mine, move_all = machine.processes[caller], bool(flags & MPOL_MF_MOVE_ALL)
+    if machine.modern:
+        return do_pages_move(machine, mine, process, pages, nodes, move_all)
+    for node in nodes:
+        if error := _wrong_node(machine, process, node):
+            return error, []
+    return do_move_pages(machine, mine, process, pages, nodes, move_all)
+
+
+def _wrong_node(machine: Machine, process: Process, node: int) -> int:
+    """-ENODEV, -EACCES (its cpuset has it not), or 0 (K 4.12)."""
+    if node not in machine.free:
+        return -errno.ENODEV
+    return 0 if node in machine.mems(process) else -errno.EACCES
 
 
 def _stat_page(machine: Machine, process: Process, page: int) -> int:
@@ -254,11 +293,14 @@ def _stat_page(machine: Machine, process: Process, page: int) -> int:
 
 
 def do_move_pages(
-    machine: Machine, process: Process, pages: Sequence[int], nodes: Sequence[int], move_all: bool
+    machine: Machine,
+    caller: Process,
+    process: Process,
+    pages: Sequence[int],
+    nodes: Sequence[int],
+    move_all: bool,
 ) -> tuple[int, list[int]]:
     """Isolate what may move, then one migrate_pages() for all targets (K 4.15, 4.17, 4.20)."""
-    if machine.modern:
-        return do_pages_move(machine, process, pages, nodes, move_all)
     pagelist: list[Name] = []
     statuses: list[int] = []
     row_of: dict[Name, int] = {}
@@ -279,16 +321,23 @@ def do_move_pages(
     if not pagelist:
         return -errno.ENOENT, []
     result: dict[Name, int] = {}
-    value = migrate_pages(
-        machine, pagelist, lambda name: machine.zonelist[nodes[row_of[name]]], result
-    )
+
+    def new_page_node(name: Name) -> tuple[int, ...]:
+        return within(machine, caller, machine.zonelist[nodes[row_of[name]]])
+
+    value = migrate_pages(machine, pagelist, new_page_node, result)
     for name, status in result.items():
         statuses[row_of[name]] = status
     return value, statuses if value >= 0 else []
 
 
 def do_pages_move(
-    machine: Machine, process: Process, pages: Sequence[int], nodes: Sequence[int], move_all: bool
+    machine: Machine,
+    caller: Process,
+    process: Process,
+    pages: Sequence[int],
+    nodes: Sequence[int],
+    move_all: bool,
 ) -> tuple[int, list[int]]:
     """6.1: neighbours for one node are one list; what is not reached stays 0 (K 4.13 - 4.16)."""
     statuses = [0] * len(pages)
@@ -299,20 +348,19 @@ def do_pages_move(
         rows, names = list(batch), list(pagelist)
         batch.clear()
         pagelist.clear()
-        value = (
-            migrate_pages(machine, names, lambda _: machine.zonelist[nodes[rows[0]]])
-            if names
-            else 0
-        )
+        value = 0
+        if names:
+            zonelist = within(machine, caller, machine.zonelist[nodes[rows[0]]])
+            value = migrate_pages(machine, names, lambda _: zonelist)
         if value == 0:
             for row in rows:
                 statuses[row] = nodes[row]
         return value
 
     for row, (page, node) in enumerate(zip(pages, nodes, strict=True)):
-        if node not in machine.free:
+        if error := _wrong_node(machine, process, node):
             flush()
-            return -errno.ENODEV, statuses
+            return error, statuses
         if batch and nodes[batch[0]] != node and (value := flush()):
             return value if value < 0 else value + len(pages) - row, statuses
         status = _stat_page(machine, process, page)

@@ -6,12 +6,36 @@ from dataclasses import dataclass, field
 
 #: What a page is called: the frame (nid, pfn) that it had when the machine was described.
 Name = tuple[int, int]
-#: A mode (MPOL_*) and its nodes.
-Policy = tuple[int, frozenset[int]]
+Nodes = frozenset[int]
+#: A mode (MPOL_*) with its flags (MPOL_F_*), and a mask, as a call has them.
+Wish = tuple[int, Nodes]
 
 
 class Undetermined(Exception):
     """The outcome depends on what others do while the call runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """struct mempolicy.  user: the mask as it was given, if a flag says that it counts.
+
+    mems: what its task might use when it was made, or rebound.
+    """
+
+    mode: int
+    nodes: Nodes
+    flags: int = 0
+    user: Nodes = frozenset()
+    mems: Nodes = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Cpuset:
+    """struct cpuset.  migrates: memory follows when its nodes change (K 5.13)."""
+
+    cpus: frozenset[int]
+    mems: Nodes
+    migrates: bool = False
 
 
 @dataclass(slots=True)
@@ -68,6 +92,12 @@ class Area:
     hook: int = 0
     #: Of its first page in the file or shared object.
     pgoff: int = 0
+    #: Of the uncached allocator, whose hook moves granules of several pages.
+    uncached: bool = False
+    #: vm_policy of each page that has one.
+    policies: dict[int, Policy] = field(default_factory=dict)
+    #: The object that keeps the policies of its pages, whoever maps it; 0: it has none (K 5.2).
+    object: int = 0
 
 
 @dataclass(slots=True)
@@ -80,6 +110,10 @@ class Process:
     #: Of its cpu, and where its pages go if their vma does not say.
     node: int = 0
     policy: Policy | None = None
+    cpu: int = 0
+    cpuset: str = "/"
+    #: Its pid is that of its mm: it is no thread of another.
+    leader: bool = True
 
 
 @dataclass(slots=True)
@@ -101,8 +135,27 @@ class Machine:
     #: Frames that came free in the present pass, by node.
     freed: dict[int, int] = field(default_factory=dict)
     processes: dict[int, Process] = field(default_factory=dict)
+    #: By path; without any of them there are no limits.
+    cpusets: dict[str, Cpuset] = field(default_factory=dict)
+    node_of_cpu: dict[int, int] = field(default_factory=dict)
+    #: Of pages of objects that keep policies, by (object, index).
+    shared_policies: dict[tuple[int, int], Policy] = field(default_factory=dict)
+    #: Whether there is WEIGHTED_INTERLEAVE, and turns of each node that has not one of a round.
+    weighted: bool = False
+    weights: dict[int, int] = field(default_factory=dict)
     #: What the call met, for who wants to know what has been compared.
     met: set[str] = field(default_factory=set)
+
+    def mems(self, process: Process) -> Nodes:
+        """mems_allowed: the nodes that the task may use (K 5.12)."""
+        cpuset = self.cpusets.get(process.cpuset)
+        return frozenset(self.free) if cpuset is None else cpuset.mems
+
+    def policy_at(self, area: Area, page: int) -> Policy | None:
+        """What get_mempolicy(2) says of the address (K 4.35)."""
+        if area.object:
+            return self.shared_policies.get((area.object, area.pgoff + page - area.start))
+        return area.policies.get(page)
 
     def migratable(self, area: Area) -> bool:
         """vma_migratable(): VM_LOCKED matters at the seed only (K 3.6)."""
