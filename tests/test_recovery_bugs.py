@@ -29,7 +29,7 @@ from numalab.simulation.seeds import run_seed
 from protocol.core import Record
 from protocol.messages import RecoveredFrames
 from protocol.session import Session
-from tests.test_deliberate_bugs import CORE, HISTORY, JOURNAL, TABLES, Patch, wrap
+from tests.deliberate import CORE, HISTORY, JOURNAL, TABLES, Patch, wrap
 
 SEEDS_MAX = 120
 
