@@ -199,21 +199,31 @@ class _Run:
             self.findings += fleet.findings
             if not healed:
                 return
+            self._count(fleet)
             with trio.move_on_after(HEAL_SECONDS) as limit:
-                await fleet.stop()
-                self.findings += await check_machine(machine, fleet.pids)
-                await fleet.read()
+                try:
+                    await self._judge(machine, fleet)
+                    await fleet.leave()
+                    await file.unlink()
+                    if options.existing is None:
+                        self.findings += await check_nothing_left(machine)
+                except OSError as error:
+                    sentence = f"The machine at rest refused a question: {error.strerror}."
+                    self.findings.append(invalid(sentence))
             if limit.cancelled_caught:
                 self.findings.append(
                     invalid(f"Something was not answered {HEAL_SECONDS:g} s after the last fault.")
                 )
-                return
-            self.counted.vmstat = await machine.vmstat()
-            self._count(fleet)
-            await fleet.leave()
-            await file.unlink()
-            if options.existing is None:
-                self.findings += await check_nothing_left(machine)
+
+    async def _judge(self, machine: Machine, fleet: Fleet) -> None:
+        """No faults any more, and then no load."""
+        await fleet.stop()
+        self.findings += await check_machine(machine, fleet.pids)
+        await fleet.read()
+        self._count(fleet)
+        self.counted.vmstat = await machine.vmstat()
+        lost = any(isinstance(fault, Crash) and not fault.keep_zone for fault in self._schedule)
+        self.findings += check_refusals(Counter(self.counted.progress.refused), zones_lost=lost)
 
     async def _suffer(self, machine: Machine, fleet: Fleet) -> None:
         options = self._options
@@ -264,8 +274,6 @@ class _Run:
 
     def _count(self, fleet: Fleet) -> None:
         self.counted.progress = fleet.total()
-        lost = any(isinstance(fault, Crash) and not fault.keep_zone for fault in self._schedule)
-        self.findings += check_refusals(Counter(self.counted.progress.refused), zones_lost=lost)
 
     def outcome(self) -> Outcome:
         result = verdict(self.findings)

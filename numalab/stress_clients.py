@@ -72,7 +72,7 @@ class Fleet:
             str(self._place),
             number,
             self._seed,
-            str(self._directory / f"client-{number}.log"),
+            str(self._directory / f"client-{number}.rows"),
             str(self._directory / "faults.json"),
             self._file,
             self._pages,

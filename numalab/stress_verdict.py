@@ -45,7 +45,7 @@ class Counted:
 
 def check_history(directory: Path) -> list[Finding]:
     """All loads and stores of all clients; they are kept as one file, and their logs go."""
-    logs = sorted(directory.glob("client-*.log"), key=lambda path: int(path.stem.split("-")[1]))
+    logs = sorted(directory.glob("client-*.rows"), key=lambda path: int(path.stem.split("-")[1]))
     if not logs:
         return [unknown("No client has done anything.")]
     history = history_of([read_log(path) for path in logs])

@@ -56,7 +56,6 @@ class Assignment(msgspec.Struct, frozen=True):
     file: str
     pages: int
     cpu: int
-    moves: bool = True
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -124,8 +123,7 @@ class Worker:
             for lane in range(LANES):
                 nursery.start_soon(self._access_on, self._task, lane)
             nursery.start_soon(self._fork_on, self._task)
-            if self._told.moves:
-                nursery.start_soon(self._move_on, self._task)
+            nursery.start_soon(self._move_on, self._task)
 
     # ---- loads and stores ------------------------------------------------------------------
 
@@ -216,6 +214,7 @@ class Worker:
             if not await self._calmly(partial(kind, task)):
                 await trio.sleep(0.02)
             self._moves += 1
+        await self._calmly(partial(self._change_cpuset, task, everywhere=True))
 
     async def _calmly(self, call: Callable[[], Awaitable[None]]) -> bool:
         """Make a call that may fail under faults; False if it did."""
@@ -242,9 +241,10 @@ class Worker:
         await cpusets.write(path, "memory_migrate", 1)
         await cpusets.attach(path, task.pid)
 
-    async def _change_cpuset(self, task: Task) -> None:
+    async def _change_cpuset(self, task: Task, *, everywhere: bool = False) -> None:
         """The memory of its tasks follows (memory_migrate)."""
-        await self._machine.cpusets.write(self._cpuset, "mems", self._some_nodes())
+        nodes = ",".join(map(str, self._machine.nids)) if everywhere else self._some_nodes()
+        await self._machine.cpusets.write(self._cpuset, "mems", nodes)
 
     def _some_nodes(self) -> str:
         nids = self._machine.nids
