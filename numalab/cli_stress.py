@@ -62,7 +62,7 @@ def _kinds(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, 
     "--existing",
     type=click.Path(path_type=Path),
     metavar="RUN_DIRECTORY",
-    help="Use the machine that runs there; only its processes have faults then.",
+    help="Use the machine that runs there; of messages only those of clients have faults then.",
 )
 @json_option
 def stress(
