@@ -10,8 +10,10 @@ CHECKED := $(PACKAGES) tests
 
 # Of `make conformance`; SEED=N draws the same ones again.
 RANDOM_SCENARIOS ?= 500
+# Of `make stress`; SEED=N draws the same load and faults again.
+STRESS_SECONDS ?= 600
 
-.PHONY: help demo test sim soak bench conformance docs clean
+.PHONY: help demo test sim soak stress bench conformance docs clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is to make
@@ -32,6 +34,9 @@ sim: $(INSTALLED)  ## The same program on virtual time, with faults
 soak: $(INSTALLED_TEST)  ## Writers during a minute of migrations, and 10,000 there and back
 	NUMALAB_SOAK_SECONDS=60 NUMALAB_SOAK_MIGRATIONS=10000 \
 	  $(BIN)/python -m pytest -s --timeout 1200 tests/test_soak.py
+
+stress: $(INSTALLED)  ## Ten minutes of load and faults on real processes, and a verdict
+	$(BIN)/numalab stress --duration $(STRESS_SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(INSTALLED)  ## How fast pages move on this machine
 	$(BIN)/numalab bench

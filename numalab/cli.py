@@ -12,7 +12,14 @@ from typing import Any
 
 import click
 
-from numalab import cli_cpuset, cli_machine, cli_memory, cli_policy, cli_programs
+from numalab import (
+    cli_cpuset,
+    cli_machine,
+    cli_memory,
+    cli_policy,
+    cli_programs,
+    cli_stress,
+)
 
 _EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part (some pages stayed),
 4 no machine answers, 130 interrupted.  Node lists are those of numactl: 0-2,4 or all or !3."""
@@ -46,6 +53,7 @@ for _command in (
     *cli_policy.COMMANDS,
     *cli_cpuset.COMMANDS,
     *cli_programs.COMMANDS,
+    *cli_stress.COMMANDS,
 ):
     cli.add_command(_command)
 

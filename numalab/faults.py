@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from protocol.fault_schedule import format_fault, format_schedule, parse_schedule
 from protocol.faults import (
@@ -51,7 +52,7 @@ __all__ = [
     "swarm",
 ]
 
-#: Longer than a node may take to answer (numalab/client.py) is not needed to be thought dead.
+#: The longer ones outlast every time-out of a question between processes of the machine.
 PAUSE_SECONDS = (0.5, 6.0)
 KINDS = ("kills", "coordinator-kills", "pauses", "messages", "partitions", "strains")
 
@@ -130,8 +131,12 @@ def _draw_fault(draw: random.Random, kind: str, nodes: Sequence[str], now: float
             return Rule(Fault.PARTITION, source, target, start=now, end=end, both_ways=both)
         case "strains":
             lack = draw.choice((Lack.FULL, Lack.PINNED, Lack.PINNED, Lack.SLOW_DISK))
-            who = {Lack.SLOW_DISK: COORDINATOR, Lack.PINNED: "client"}.get(lack, node)
-            return Strain(lack, who, now, some(0.5, 4.0), draw.randint(1, 64), some(0.01, 0.2))
+            strain = Strain(lack, node, now, some(0.5, 4.0))
+            if lack == Lack.PINNED:
+                return replace(strain, name="client", pages=draw.randint(1, 64))
+            if lack == Lack.SLOW_DISK:
+                return replace(strain, name=COORDINATOR, delay=some(0.01, 0.2))
+            return strain
     fault, most, seconds = draw.choice(_OF_LETTERS)
     side = draw.choice((Side.ANY, Side.QUESTION, Side.ANSWER))
     end, rate = round(now + some(1.0, 6.0), 3), 0.0

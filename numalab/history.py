@@ -276,15 +276,19 @@ class History:
             self._check_error(operation, outcome, rights, PROT_READ, now)
             return
         seen: list[int] = []
-        found: list[tuple[Register[int], Write[int]]] = []
+        found: list[tuple[Register[int], Write[int], float]] = []
         for mapped in _distinct(rights, PROT_READ):
             offset = operation.address % self.page_size
-            for value, register, write in mapped.words.seen(offset, operation.start, now):
+            for value, register, write, start in mapped.words.seen(offset, operation.start, now):
                 seen.append(value)
                 if value == outcome.value:
-                    found.append((register, write))
+                    found.append((register, write, start))
         if len(found) == 1:
-            found[0][0].observe(found[0][1], now)
+            register, write, start = found[0]
+            other = register.observe(write, start, now)
+            if other is not None:
+                what = f"gave {write.value}, but {other.value} was seen before and after that"
+                self._blame(operation, now, what)
         if not found and not (None in rights and self._uncertain(operation.pid)):
             could = ", ".join(map(str, sorted(set(seen)))) or "no value at all (not mapped)"
             self._blame(operation, now, f"gave {outcome.value}, where it could be {could}")
@@ -376,7 +380,7 @@ class History:
                 if len(states) == 1 and states[0] is not None:
                     words = states[0].words
                     for offset in sorted(words.offsets()):
-                        values = frozenset(value for value, _, _ in words.seen(offset, now, now))
+                        values = frozenset(value for value, *_ in words.seen(offset, now, now))
                         yield pid, page * self.page_size + offset, values
 
 

@@ -23,12 +23,19 @@ class Write(Generic[T]):
     """It happened once between ``start`` and ``end``; end is inf while nobody knows whether.
 
     inherited: by a fork, and exactly one of the inherited writes of a register happened.
+    seen: when the last load that saw it started, so that it was still there.
     """
 
     value: T
     start: float
     end: float = math.inf
     inherited: bool = False
+    seen: float = -math.inf
+
+    def contradicts(self, other: Write[T]) -> bool:
+        """Each of the two is known to have been there before, and again after, the other."""
+        mine, others = max(self.start, self.seen), max(other.start, other.seen)
+        return self.end < others and other.end < mine
 
 
 class Register(Generic[T]):
@@ -51,19 +58,26 @@ class Register(Generic[T]):
         latest = self._latest(start)
         return [write for write in self.writes if write.start <= end and write.end >= latest]
 
-    def observe(self, write: Write[T], end: float) -> None:
-        """Somebody saw it: it had happened by ``end``."""
-        write.end = min(write.end, end)
+    def observe(self, write: Write[T], start: float, end: float) -> Write[T] | None:
+        """Somebody saw it: it had happened by ``end``, and was there at ``start`` or later.
+
+        Gives a write that cannot have come before it and cannot have come after it, if there is
+        one.  As each write happens once, no register without one can be caught out (Gibbons and
+        Korach, Testing Shared Memories, 1997).
+        """
+        write.end, write.seen = min(write.end, end), max(write.seen, start)
         if write.inherited:
             self.writes = [w for w in self.writes if w is write or not w.inherited]
+        return next((w for w in self.writes if w is not write and w.contradicts(write)), None)
 
     def _latest(self, start: float) -> float:
         """What ended before this moment was overwritten before ``start``."""
         return max((w.start for w in self.writes if w.end < start), default=-math.inf)
 
 
-#: (value, register, write): what a load may give, and which write to which register it then saw.
-Seen = tuple[int, Register[int], Write[int]]
+#: (value, register, write, start): what a load may give, which write to which register it then saw,
+#: and from when on it may have seen it.
+Seen = tuple[int, Register[int], Write[int], float]
 
 
 class Words:
@@ -88,7 +102,7 @@ class Words:
         """What a load between ``start`` and ``end`` may give."""
         register = self.at(offset)
         for write in register.possible(start, end):
-            yield write.value, register, write
+            yield write.value, register, write, start
 
     def copied(self, start: float) -> None:
         """A private page may be copied for a writer from ``start`` on."""
@@ -142,12 +156,12 @@ class PrivateWords(Words):
     def seen(self, offset: int, start: float, end: float) -> Iterator[Seen]:
         first, last = self._copy
         since, until = (first, last) if last < start else (min(first, start), end)
-        for value, register, write in super().seen(offset, start, end):
+        for value, register, write, _ in super().seen(offset, start, end):
             if value != self._OF_THE_FILE:
-                yield value, register, write
+                yield value, register, write, start
                 continue
-            for of_file, _, _ in self.file.seen(offset, since, until):
-                yield of_file, register, write
+            for of_file, *_ in self.file.seen(offset, since, until):
+                yield of_file, register, write, start
 
     def copied(self, start: float) -> None:
         self._copy = min(self._copy[0], start), self._copy[1]

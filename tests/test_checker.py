@@ -107,6 +107,17 @@ def test_while_a_store_runs_both_values_may_be_seen_but_not_back_and_forth(
     assert machine.blamed != "", "5 was seen, so 0 was gone"
 
 
+def test_of_two_stores_at_once_one_comes_first_for_everybody(machine: Machine) -> None:
+    one, other = machine.begin("store", 1, value=5), machine.begin("store", 1, value=6)
+    machine.load(1, 5)
+    machine.load(1, 6)
+    assert machine.blamed == ""
+    machine.load(1, 5)
+    assert "gave 5, but 6 was seen before and after that" in machine.blamed
+    machine.end(one)
+    machine.end(other)
+
+
 def test_a_store_without_an_answer_may_have_happened_and_once_seen_it_has(
     machine: Machine,
 ) -> None:
