@@ -33,4 +33,3 @@ class Compaction:
             journal[:] = entries_of(memory)
             self._wait = self._draw.randrange(EVENTS_MAX) + 1
         self._wait -= 1
-

@@ -110,8 +110,8 @@ class Run:
         words = self.driver.history.words(self.world.now)
         self._raise(check_contents(words, self.cluster.locate, frames))
         memory = self.cluster.memory
-        for entries in (self.world.processes[COORDINATOR].journal, entries_of(memory)):
-            told = replay(self.cluster.topology, entries)
+        for journal in (self.world.processes[COORDINATOR].journal, entries_of(memory)):
+            told = replay(self.cluster.topology, journal)
             self._raise([invalid(f"{line}.") for line in differences(told, memory)])
 
     def _check_empty(self) -> None:
