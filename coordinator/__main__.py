@@ -92,7 +92,14 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
                 sys.stderr.write(f"{note.method} failed at {note.where}: {note.error}\n")
                 sys.stderr.flush()
 
-        await Driver(coordinator, transport, journal=journal, on_note=on_note).run()
+        driver = Driver(
+            coordinator,
+            transport,
+            journal=journal,
+            snapshot=coordinator.snapshot,
+            on_note=on_note,
+        )
+        await driver.run()
 
 
 if __name__ == "__main__":
