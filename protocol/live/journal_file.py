@@ -104,13 +104,16 @@ def _create(path: Path) -> None:
         os.close(directory)
 
 
-def check_kind(path: Path) -> None:
+def check_kind(path: Path, called: Path | None = None) -> None:
     """Raise ConfigurationError for what is no journal of ours, or was damaged; changes nothing.
 
-    By the bytes alone: SQLite, when it closes a file, writes to it.
+    By the bytes alone: SQLite, when it closes a file, writes to it.  ``called``: what the sentence
+    calls it, if that is not its path.
     """
+    log = path.with_name(f"{path.name}-wal")
     with path.open("rb") as file:
         head = file.read(_NUMBERS.size)
+    path = called or path
     if not head.startswith(_MAGIC) or len(head) < _NUMBERS.size:
         what = "is empty" if not head else "is no journal"
         raise ConfigurationError(
@@ -127,7 +130,7 @@ def check_kind(path: Path) -> None:
             f"the journal {path} has layout {layout}, and this program knows layout {LAYOUT}: "
             "use the version of numalab that wrote it, or give another path"
         )
-    if not is_whole(path.with_name(f"{path.name}-wal")):
+    if not is_whole(log):
         raise ConfigurationError(_damaged(path, "a frame of its write-ahead log"))
 
 
