@@ -83,18 +83,21 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
             interference=interference,
         ) as transport,
     ):
-        coordinator = Coordinator(
-            topology,
-            boot_id=time.time_ns(),
-            key=key,
-            journal=await journal.read_all(),
-            migration=configuration.migration,
-            profile=adjusted(profile, configuration.behaviours),
-            chunk_pages=configuration.chunk_pages,
-            lease=configuration.lease,
-            pace=configuration.pace,
-            addresses=configuration.addresses,
-            extensions=extensions,
+        # Read in the thread of the journal, entry by entry.
+        coordinator = await journal.read(
+            lambda entries: Coordinator(
+                topology,
+                boot_id=time.time_ns(),
+                key=key,
+                journal=entries,
+                migration=configuration.migration,
+                profile=adjusted(profile, configuration.behaviours),
+                chunk_pages=configuration.chunk_pages,
+                lease=configuration.lease,
+                pace=configuration.pace,
+                addresses=configuration.addresses,
+                extensions=extensions,
+            )
         )
         exposition = Exposition(
             Role.COORDINATOR, configuration.nids, statistics=transport.statistics
@@ -117,7 +120,12 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
                 sys.stderr.flush()
 
         driver = Driver(
-            coordinator, transport, journal=journal, on_note=on_note, interference=interference
+            coordinator,
+            transport,
+            journal=journal,
+            snapshot=coordinator.snapshot,
+            on_note=on_note,
+            interference=interference,
         )
         await driver.run()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from coordinator.mm import VmOperations
 from coordinator.mmap import do_exit
 from coordinator.poison import revert_moves
 from coordinator.replay import restore
+from coordinator.snapshot import snapshot
 from coordinator.syscalls import Kernel
 from coordinator.vm_operations import register, register_extensions
 from protocol.codec import WireError, encode_entry
@@ -140,6 +141,12 @@ class Coordinator:
         """Page tables, mem_map and rmap agree; the session is sound."""
         self.session.validate()
         check_memory(self.memory)
+
+    def snapshot(self) -> Iterator[bytes]:
+        """Entries that say what all Records so far say together; they are encoded when drawn, and
+        are of the memory that there is now.
+        """
+        return map(encode_entry, snapshot(self.memory))
 
     # ---- events ----------------------------------------------------------------------------
 

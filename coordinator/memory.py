@@ -93,13 +93,13 @@ class Memory:
         #: The UUID of each node's zone, as far as they are known; the coordinator's epoch.
         self.zones: dict[int, str] = {}
         self.epoch, self.poisoned = 0, False
-        self._next_mapping = self._next_pid = self._next_transfer = self.next_anon_vma = 1
+        self.next_mapping = self.next_pid = self._next_transfer = self.next_anon_vma = 1
 
     # ---- objects ---------------------------------------------------------------------------
 
     def new_pid(self) -> int:
-        pid = self._next_pid
-        self._next_pid += 1
+        pid = self.next_pid
+        self.next_pid += 1
         return pid
 
     def new_transfer(self) -> int:
@@ -109,7 +109,7 @@ class Memory:
 
     def claim_pid(self, pid: int) -> None:
         """Replay: this pid is taken."""
-        self._next_pid = max(self._next_pid, pid + 1)
+        self.next_pid = max(self.next_pid, pid + 1)
 
     def new_mapping(
         self,
@@ -125,8 +125,8 @@ class Memory:
         """
         if shared and pages > CACHE_MAX:
             raise MemoryError
-        number = self._next_mapping if mapping_id is None else mapping_id
-        self._next_mapping = max(self._next_mapping, number + 1)
+        number = self.next_mapping if mapping_id is None else mapping_id
+        self.next_mapping = max(self.next_mapping, number + 1)
         mapping = Mapping(number, shared, host=host)
         if shared:
             mapping.nid = np.full(pages, NO_NODE, np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.life import State
-from coordinator.mem_map import NO_NODE, POISONED, PageFlag, Pfns, Rows, grouped
+from coordinator.mem_map import NO_NODE, POISONED, Pfns, Rows, grouped
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Vma
 from coordinator.records import MovesReverted, PagesPoisoned
@@ -91,5 +91,5 @@ def revert_moves(memory: Memory, nid: int) -> None:
         rows = np.flatnonzero((pages.state == State.SETTLING) & (pages.target == nid))
         for source, mine in memory.by_node(pages.source[rows]):
             old, new = pages.pfn[rows[mine]], pages.target_pfn[rows[mine]]
-            mapped = memory.mem_map[nid].test(new, PageFlag.ALLOCATED)
-            memory.records.append(MovesReverted(source, nid, old[mapped], new[mapped]))
+            generation = memory.mem_map[source].generation[old]
+            memory.records.append(MovesReverted(source, nid, old, generation, new))

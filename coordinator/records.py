@@ -345,6 +345,7 @@ class MovesReverted(Message):
     source: Unsigned
     target: Unsigned
     pfn: U32
+    generation: U32
     target_pfn: U32
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from coordinator import replay_policies
+from coordinator import replay_policies, replay_snapshot
 from coordinator.cpuset import Cpuset, CpusetFlag
 from coordinator.files import forget_name, new_file
 from coordinator.inode import Device, PageTag
@@ -239,6 +239,7 @@ def _migration_counted(memory: Memory, entry: MigrationCounted) -> None:
 _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
     **replay_policies.APPLY,
     **RECOVERY_ENTRIES,
+    **replay_snapshot.APPLY,
     **TASK_ENTRIES,
     VmFlagsSet: _vm_flags_set,
     PagesZapped: _zapped,

@@ -17,10 +17,14 @@ from coordinator.records import (
     VmasMerged,
 )
 from coordinator.replay_tasks import user_of
+from coordinator.saved import SharedPolicySet, VmaSaved
 from protocol.schema import Message
 
 
-def _policy(entry: PolicySet | TaskPolicySet) -> Mempolicy | None:
+def policy_of(
+    entry: PolicySet | TaskPolicySet | SharedPolicySet | VmaSaved,
+) -> Mempolicy | None:
+    """What the columns of an entry say."""
     if not entry.mode:
         return None
     return Mempolicy(
@@ -34,12 +38,12 @@ def _policy(entry: PolicySet | TaskPolicySet) -> Mempolicy | None:
 
 
 def _policy_set(memory: Memory, entry: PolicySet) -> None:
-    install_policy(user_of(memory, entry.pid).mm, entry.start, entry.end, _policy(entry))
+    install_policy(user_of(memory, entry.pid).mm, entry.start, entry.end, policy_of(entry))
 
 
 def _task_policy_set(memory: Memory, entry: TaskPolicySet) -> None:
     task = memory.tasks[entry.pid]
-    task.policy = _policy(entry)
+    task.policy = policy_of(entry)
     task.il_prev, task.il_weight = entry.il_prev, entry.il_weight
 
 

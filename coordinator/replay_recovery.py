@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
 from coordinator.poison import poison
 from coordinator.records import (
@@ -30,6 +31,11 @@ def _pages_poisoned(memory: Memory, entry: PagesPoisoned) -> None:
 
 
 def _moves_reverted(memory: Memory, entry: MovesReverted) -> None:
+    old, new = memory.mem_map[entry.source], memory.mem_map[entry.target]
+    # A snapshot leaves out frames that nothing names.
+    gone = ~old.test(entry.pfn, PageFlag.ALLOCATED)
+    columns = new.mapping[entry.target_pfn[gone]], new.index[entry.target_pfn[gone]]
+    old.allocate(entry.pfn[gone], entry.generation[gone], *columns, PageFlag.ALLOCATED)
     memory.try_to_unmap(entry.target, entry.target_pfn)
     memory.remove_migration_ptes(entry.target, entry.target_pfn, entry.source, entry.pfn)
 

@@ -197,6 +197,23 @@ def status(run_directory: Path, as_json: bool) -> int:
 
 
 @click.command()
+@local
+@click.option(
+    "--last", type=click.IntRange(0), metavar="N", help="Only the last N.  [default: all]"
+)
+@click.option("--pid", type=options.task, metavar="PID", help="Only what names this task.")
+@json_option
+def journal(run_directory: Path, last: int | None, pid: int | None, as_json: bool) -> int:
+    """The coordinator's journal: a line for each entry since the last snapshot."""
+    from numalab import console, observing_commands
+
+    return console.conclude(
+        lambda: observing_commands.journal(run_directory, last, pid, as_json=as_json),
+        as_json=as_json,
+    )
+
+
+@click.command()
 @remote
 @click.argument("node", type=click.IntRange(0, 254), metavar="NODE")
 @click.option(
@@ -250,4 +267,4 @@ def shell(place: Place, command: tuple[str, ...], proc: bool) -> int:
     return run(functools.partial(machine_commands.run_shell, place, arguments, proc=proc), False)
 
 
-COMMANDS = (up, down, restart, status, offline, online, topology, sysfs, shell)
+COMMANDS = (up, down, restart, status, journal, offline, online, topology, sysfs, shell)

@@ -120,7 +120,7 @@ async def up(
     # What is wrong with a file is said before anything is started.
     for path in settings.load:
         load_extension(path, new_extensions(settings.topology))
-    directory = _directory(run_directory)
+    directory = directory_of(run_directory)
     rundirectory.claim(directory)
     with rundirectory.locked(directory):
         _refuse_running(directory)
@@ -145,7 +145,7 @@ async def down(run_directory: str | Path | None = None) -> bool:
 
     False: there was none.  Raises ConfigurationError if the directory is somebody else's.
     """
-    directory = _directory(run_directory)
+    directory = directory_of(run_directory)
     if not (directory / rundirectory.MARK).exists():
         return False
     rundirectory.claim(directory)
@@ -183,34 +183,6 @@ def restart(run_directory: str | Path, name: str) -> Process:
     changed = msgspec.structs.replace(machine, processes=rows)
     processes.write_private(directory / DESCRIPTION, msgspec.json.encode(changed))
     return process
-
-
-async def restart_dead(
-    run_directory: str | Path | None = None,
-    names: Sequence[str] = (),
-    *,
-    within: float = START_SECONDS,
-) -> list[str]:
-    """Start the processes that have died again (``names``: just these), and wait until all is up.
-
-    Gives who was started.  Raises ConfigurationError, MachineUnreachable.
-    """
-    directory = _directory(run_directory)
-    machine, alive = read_machine(directory), running(directory)
-    dead = [row.name for row in machine.processes if row.name not in alive]
-    chosen = list(names) or dead
-    for name in chosen:
-        restart(directory, name)
-    missing = [COORDINATOR]
-    with trio.move_on_after(within):
-        await _ask_until_up(read_machine(directory), within, missing)
-    ended = [name for name in chosen if name not in running(directory)]
-    for name in [*ended, *missing]:
-        log = directory / f"{name}.log"
-        raise ConfigurationError(
-            f"{name} is not up again; the last line of {log}: {rundirectory.last_line(log)}"
-        )
-    return chosen
 
 
 @asynccontextmanager
@@ -255,7 +227,7 @@ async def _sweep() -> None:
 # ---- how it is done ------------------------------------------------------------------------
 
 
-def _directory(run_directory: str | Path | None) -> Path:
+def directory_of(run_directory: str | Path | None) -> Path:
     return default_run_directory() if run_directory is None else Path(run_directory).absolute()
 
 
@@ -381,7 +353,7 @@ async def _await_up(
 
             for name, process in started.items():
                 nursery.start_soon(watch, name, process)
-            await _ask_until_up(machine, within, missing)
+            await ask_until_up(machine, within, missing)
             nursery.cancel_scope.cancel()
     if dead:
         said = rundirectory.last_line(plan.file(dead[0], "log"))
@@ -394,7 +366,7 @@ async def _await_up(
         )
 
 
-async def _ask_until_up(machine: MachineFile, within: float, missing: list[str]) -> None:
+async def ask_until_up(machine: MachineFile, within: float, missing: list[str]) -> None:
     """Keep in ``missing`` who is not up yet; return when it is empty, or nobody answers."""
     key = bytes.fromhex(machine.key)
     with suppress(MachineUnreachable):

@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from numalab import cluster, shell, sysfs_files
+from numalab import cluster, revival, shell, sysfs_files
 from numalab.bench import describe_memory, describe_moves, measure_moves
 from numalab.bench_memory import measure_memory
 from numalab.checker import Verdict
@@ -54,7 +54,7 @@ async def down(run_directory: Path) -> Answer:
 
 async def restart(run_directory: Path, names: Sequence[str], within: float) -> Answer:
     """Start what has died again: with its zone, or from its journal."""
-    started = await cluster.restart_dead(run_directory, names, within=within)
+    started = await revival.restart_dead(run_directory, names, within=within)
     text = f"started again: {', '.join(started)}\n" if started else "nobody has died\n"
     return Answer(text, {"started": started})
 

@@ -1,18 +1,27 @@
-"""The commands that read counters and the trace, as functions that know nothing of a command line.
+"""The commands that read counters, the trace and the journal; they know nothing of a command line.
 
 Each gives an ``Answer``, or raises what ``console.explain`` makes a sentence of.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import trio
 
+from numalab import rundirectory
 from numalab.commands import Place
-from numalab.console import Answer, say
+from numalab.console import Answer, CommandFailed, say
 from numalab.emulation import Spent
+from numalab.journal_text import describe, document, is_about
+from numalab.locate import read_machine
+from protocol.codec import WireError, decode_entry
+from protocol.live.journal_copy import copied
+from protocol.schema import Message
 
 TRACE_SECONDS = 0.2
 
@@ -54,6 +63,31 @@ async def emulated(place: Place) -> Answer:
         "migrations": [asdict(row) for row in told.migrations],
     }
     return Answer("".join(f"{line}\n" for line in lines), document)
+
+
+def journal(run_directory: Path, last: int | None, pid: int | None, *, as_json: bool) -> Answer:
+    """What the journal of a local machine says, which may run; the ``last`` entries of it."""
+    read_machine(run_directory)
+    documents: list[dict[str, Any]] = []
+    with copied(run_directory / rundirectory.JOURNAL) as rows:
+        entries = ((seq, _decoded(seq, raw)) for seq, raw in rows)
+        told = (row for row in entries if pid is None or is_about(row[1], pid))
+        for seq, entry in told if last is None else deque(told, maxlen=last):
+            if as_json:
+                documents.append(document(seq, entry))
+            else:
+                say(f"{seq:>8} {describe(entry)}\n")
+    return Answer("", {"entries": documents})
+
+
+def _decoded(seq: int, raw: bytes) -> Message:
+    try:
+        return decode_entry(raw)
+    except WireError as error:
+        raise CommandFailed(
+            f"Entry {seq} of the journal is of no kind that is known here ({error}): use the "
+            "version of numalab that wrote it."
+        ) from None
 
 
 def _table(head: str, rows: Mapping[int, Spent]) -> list[str]:

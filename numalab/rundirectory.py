@@ -30,7 +30,7 @@ MEMORY_INFORMATION = Path("/proc/meminfo")
 _OURS = re.compile(
     r"\.?(?:(?:coordinator|node\d+)\.(?:json|pid|log)|machine\.json|digests-\d+\.npy)(?:\.new)?"
 )
-_JOURNALS = re.compile(JOURNAL + r"(?:-wal|-shm|-journal)?")
+_JOURNALS = re.compile(JOURNAL + r"(?:\.new)?(?:-wal|-shm|-journal)?")
 
 
 class _ZoneOf(msgspec.Struct):

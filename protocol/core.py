@@ -87,3 +87,7 @@ class ConfigurationError(Exception):
 
     The sentence says what is wrong, where, and what to do.
     """
+
+
+class JournalError(Exception):
+    """A Record could not be made durable: one sentence; the process must not go on."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from operator import attrgetter
 
 from protocol import labels, notes
+from protocol.journal_metrics import JOURNAL
 from protocol.labels import Label, Role
 from protocol.metric import Kind, Metric, Sample, Samples, TransportMetric
 from protocol.notes import Note
@@ -357,6 +358,7 @@ TABLE: tuple[Metric, ...] = (
         lambda n: _one(),
         "Times that a method of a loaded file raised, or returned what no such method returns.",
     ),
+    *JOURNAL,
     _counter(
         "operations",
         notes.OperationEnded,

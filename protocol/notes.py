@@ -313,6 +313,23 @@ class ExtensionFailed(Note):
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class JournalWritten(Note):
+    """The entries of a transaction are on the disk; the driver says so, not the Core."""
+
+    entries: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JournalCompacted(Note):
+    """A snapshot has replaced the journal.  bytes: of the snapshot."""
+
+    bytes: int
+    seconds: float
+
+
 # ---- a client ------------------------------------------------------------------------------
 
 

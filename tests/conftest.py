@@ -7,12 +7,23 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import settings
 
+from tests.disks import read_only, small_disk
 from tests.lab import Lab
 from tests.live import numalab, run_directory
 from tests.peer import boot, peer
 from tests.peer_live import machines
 
-__all__ = ["boot", "lab", "machines", "make_lab", "numalab", "peer", "run_directory"]
+__all__ = [
+    "boot",
+    "lab",
+    "machines",
+    "make_lab",
+    "numalab",
+    "peer",
+    "read_only",
+    "run_directory",
+    "small_disk",
+]
 
 # How long an example takes says how busy this host is, and nothing of what is tested.
 settings.register_profile("untimed", deadline=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -14,7 +14,7 @@ from protocol.core import Command, Deadline, Effect, Event, Frames, Received, Re
 from protocol.live.driver import Driver
 from protocol.live.journal import Journal
 from protocol.live.transport import Transport, open_transport
-from protocol.notes import Note
+from protocol.notes import JournalCompacted, JournalWritten, Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,17 @@ class Wire(Transport):
 class SlowJournal(Journal):
     """A disk that is done when it is told so."""
 
+    outgrown = False
+
     def __init__(self) -> None:
         self.commits: list[list[bytes]] = []
+        self.snapshots: list[list[bytes]] = []
         self.done = trio.lowlevel.ParkingLot()
+
+    async def replace(self, entries: Iterable[bytes]) -> int:
+        self.snapshots.append(list(entries))
+        await self.done.park()
+        return 77
 
     async def append(self, entries: Sequence[bytes]) -> None:
         self.commits.append(list(entries))
@@ -136,7 +144,9 @@ async def test_a_send_waits_for_the_records_before_it_and_for_no_other() -> None
             journal.done.unpark()
             await trio.testing.wait_all_tasks_blocked()
             assert [word_of(sent) for sent in wire.sent] == [b"before", b"after", b"later"]
-            assert notes == [Said("after")]
+            assert notes[0] == Said("after")
+            assert isinstance(notes[1], JournalWritten)
+            assert (notes[1].entries, notes[1].bytes) == (1, 2)
             driver.submit([send(b"free again")])
             assert word_of(wire.sent[-1]) == b"free again"
             nursery.cancel_scope.cancel()
@@ -159,6 +169,47 @@ async def test_records_that_pile_up_share_one_transaction() -> None:
             journal.done.unpark()
             await trio.testing.wait_all_tasks_blocked()
             assert [word_of(sent) for sent in wire.sent] == [b"s1", b"s2", b"s3", b"s4"]
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_snapshot_covers_the_records_that_wait_and_no_later_ones() -> None:
+    wire, journal, notes = Wire(), SlowJournal(), list[Note]()
+    state: list[bytes] = []
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            driver = Driver(
+                Script(),
+                wire,
+                journal=journal,
+                snapshot=lambda: [b"all of " + b"+".join(state)],
+                on_note=notes.append,
+            )
+            await nursery.start(driver.run)
+
+            def record(word: bytes) -> None:
+                state.append(word)
+                driver.submit([Record(word), send(b"after " + word)])
+
+            record(b"r1")
+            await trio.testing.wait_all_tasks_blocked()
+            record(b"r2")
+            record(b"r3")
+            journal.outgrown = True
+            journal.done.unpark()
+            await trio.testing.wait_all_tasks_blocked()
+            assert journal.snapshots == [[b"all of r1+r2+r3"]]
+            record(b"r4")
+            await trio.testing.wait_all_tasks_blocked()
+            assert [word_of(sent) for sent in wire.sent] == [b"after r1"]
+            journal.outgrown = False
+            journal.done.unpark()
+            await trio.testing.wait_all_tasks_blocked()
+            assert [word_of(sent) for sent in wire.sent][1:] == [b"after r2", b"after r3"]
+            assert isinstance(notes[-1], JournalCompacted) and notes[-1].bytes == 77
+            assert journal.commits == [[b"r1"], [b"r4"]]
+            journal.done.unpark()
+            await trio.testing.wait_all_tasks_blocked()
+            assert word_of(wire.sent[-1]) == b"after r4"
             nursery.cancel_scope.cancel()
 
 

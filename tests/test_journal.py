@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from protocol.core import ConfigurationError
-from protocol.live.journal import Journal, JournalError
+from protocol.core import ConfigurationError, JournalError
+from protocol.live.journal import Journal
 
 APPEND_AND_WAIT = """
 import sys, trio
@@ -90,21 +90,21 @@ def modes(directory: Path) -> dict[str, int]:
 
 async def test_nobody_else_may_read_it(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    path.touch(mode=0o644)
     mask = os.umask(0)
     try:
         with trio.fail_after(5):
+            async with Journal(path):
+                assert modes(tmp_path)["journal"] == 0o600
+            path.chmod(0o644)
             async with Journal(path) as journal:
                 await journal.append([b"secret"])
                 assert modes(tmp_path) == {"journal": 0o600, "journal-wal": 0o600}
-            async with Journal(tmp_path / "new"):
-                assert modes(tmp_path)["new"] == 0o600
     finally:
         os.umask(mask)
 
 
 async def test_two_never_write_one_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.live.journal._LOCK_SECONDS", 0.0)
+    monkeypatch.setattr("protocol.live.journal_file._LOCK_SECONDS", 0.0)
     path = tmp_path / "journal"
     with trio.fail_after(5):
         async with Journal(path):
@@ -130,7 +130,7 @@ async def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> 
 async def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "letter"
     path.write_bytes(b"Dear Sir or Madam, " * 100)
-    with trio.fail_after(5), pytest.raises(ConfigurationError, match="file is not a database"):
+    with trio.fail_after(5), pytest.raises(ConfigurationError, match="the file is no journal"):
         async with Journal(path):
             pass
     assert path.read_bytes() == b"Dear Sir or Madam, " * 100
@@ -161,5 +161,6 @@ async def test_it_is_a_plain_table_for_other_tools(tmp_path: Path) -> None:
         async with Journal(path) as journal:
             await journal.append([b"a", b"b"])
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT * FROM entries").fetchall() == [(1, b"a"), (2, b"b")]
+        rows = connection.execute("SELECT seq, entry FROM entries").fetchall()
+        assert rows == [(1, b"a"), (2, b"b")]
     connection.close()

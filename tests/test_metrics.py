@@ -67,6 +67,8 @@ NOTES: dict[type[Note], Note] = {
         notes.NodeRecovered(5),
         notes.TaskEnded(41, "lease"),
         notes.ExtensionFailed("new_page 'ring'", "ring.py, line 3", "KeyError: 1"),
+        notes.JournalWritten(3, 420, 0.004),
+        notes.JournalCompacted(9000, 0.03),
         notes.OperationEnded(1, OSError(5, "EIO")),
     )
 }

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import numalab
-from numalab import cluster
+from numalab import cluster, revival
 from numalab.checker import Verdict
 from numalab.locate import read_machine
 from numalab.machine import Machine
@@ -77,7 +77,7 @@ def test_all_processes_die_at_once_in_the_middle_of_a_migration(tmp_path: Path) 
                     await trio.lowlevel.checkpoint()
                 await killed(directory, COORDINATOR, "node0", "node1")
                 began = monotonic()
-                assert len(await cluster.restart_dead(directory)) == 3
+                assert len(await revival.restart_dead(directory)) == 3
                 took = monotonic() - began
             nodes = await task.move_pages(task.pid, places, None)
             print(f"recovery of {PAGES} pages, {nodes.count(1)} moved: {took:.2f} s")
@@ -114,7 +114,7 @@ def test_who_dies_while_pages_move_costs_no_page(tmp_path: Path, victim: str) ->
                 while not (await machine.progress(task.pid)).settled:
                     await trio.lowlevel.checkpoint()
                 await killed(directory, victim)
-                await cluster.restart_dead(directory, [victim])
+                await revival.restart_dead(directory, [victim])
             assert await task.migrate_pages(task.pid, [0], [1]) == 0
             assert await intact(task, places)
             await verified(machine)
@@ -136,7 +136,7 @@ def test_pages_of_a_lost_zone_are_a_sigbus_and_named(tmp_path: Path) -> None:
             )
             await killed(directory, "node0")
             os.unlink(zone)
-            await cluster.restart_dead(directory)
+            await revival.restart_dead(directory)
             with pytest.raises(OSError, match=os.strerror(133)):
                 while await task.load(start, 8):
                     await trio.lowlevel.checkpoint()

@@ -20,6 +20,7 @@ from numalab.checker import (
     invalid,
 )
 from numalab.simulation.cluster import FAULTS_END, PAGE_SIZE, Cluster, Plan, draw_plan, with_crashes
+from numalab.simulation.compaction import Compaction, entries_of
 from numalab.simulation.load import Driver
 from numalab.simulation.story import diagram, story
 from protocol.schema import COORDINATOR
@@ -67,6 +68,7 @@ class Run:
         self.cluster = Cluster(self.plan)
         self.world = self.cluster.world
         self.driver = Driver(self.cluster)
+        self.compaction = Compaction(plan.seed)
         self.world.watches.append(self._watch)
 
     def to_the_end(self) -> None:
@@ -92,7 +94,9 @@ class Run:
     def _quiet(self) -> bool:
         return self.driver.quiet() and self.cluster.idle()
 
-    def _watch(self, _: str) -> None:
+    def _watch(self, name: str) -> None:
+        if name == COORDINATOR:
+            self.compaction.watch(self.cluster.memory, self.world.processes[name].journal)
         self._raise(self.driver.history.findings)
         self._raise(self.driver.findings)
         if self.world.events % EVENTS_BETWEEN_CHECKS == 0 and not self.cluster.recovering:
@@ -108,9 +112,10 @@ class Run:
         self._raise(check_leaks(entries, frames))
         words = self.driver.history.words(self.world.now)
         self._raise(check_contents(words, self.cluster.locate, frames))
-        journal = self.world.processes[COORDINATOR].journal
-        told = replay(self.cluster.topology, journal)
-        self._raise([invalid(f"{line}.") for line in differences(told, self.cluster.memory)])
+        memory = self.cluster.memory
+        for journal in (self.world.processes[COORDINATOR].journal, entries_of(memory)):
+            told = replay(self.cluster.topology, journal)
+            self._raise([invalid(f"{line}.") for line in differences(told, memory)])
 
     def _check_empty(self) -> None:
         """The last task is gone, and every frame is free."""

@@ -3,13 +3,17 @@
 The order of effects is kept.  A Send leaves only when every Record before it is on disk; while a
 Record is being written, everything behind it waits, and all Records that pile up meanwhile go in
 one transaction.  A Core that records nothing costs no hop between tasks.
+
+A journal that has outgrown its last snapshot is replaced by a new one, in place of the next
+transaction: the Core says what it is at that moment, and that covers every Record it has emitted,
+those that wait included.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -28,7 +32,7 @@ from protocol.core import (
 from protocol.live.interference import Interference
 from protocol.live.journal import Journal
 from protocol.live.transport import Transport
-from protocol.notes import Note
+from protocol.notes import JournalCompacted, JournalWritten, Note
 
 #: Messages handled before the loop lets others run.
 _MESSAGES_A_WAKE = 64
@@ -44,6 +48,9 @@ class Driver:
     Without a journal Records are not kept.  ``on_note`` is called in the loop, for every Report;
     it may call ``submit``.  ``interference``: faults of the journal's disk.  Events are handled at
     ``trio.current_time()``.
+
+    ``snapshot`` gives entries that say together what all Records so far say; they may be drawn
+    later, in another thread.  Without it the journal grows for ever.
     """
 
     def __init__(
@@ -52,12 +59,14 @@ class Driver:
         transport: Transport,
         *,
         journal: Journal | None = None,
+        snapshot: Callable[[], Iterable[bytes]] | None = None,
         on_note: Callable[[Note], None] = _ignore,
         interference: Interference | None = None,
     ) -> None:
         self._core = core
         self._transport = transport
         self._journal = journal
+        self._snapshot = snapshot
         self._on_note = on_note
         self._interference = interference
         self._effects: deque[Effect] = deque()
@@ -129,13 +138,22 @@ class Driver:
 
     async def _write(self, journal: Journal) -> None:
         while True:
-            entries = [effect.entry for effect in self._effects if isinstance(effect, Record)]
-            if entries:
+            if any(isinstance(effect, Record) for effect in self._effects):
                 if self._interference is not None:
                     await self._interference.write()
-                await journal.append(entries)
+                # Both as of this moment: a snapshot says what these entries say.
+                entries = [effect.entry for effect in self._effects if isinstance(effect, Record)]
+                began = trio.current_time()
+                if self._snapshot is not None and journal.outgrown:
+                    size = await journal.replace(self._snapshot())
+                    note: Note = JournalCompacted(size, trio.current_time() - began)
+                else:
+                    await journal.append(entries)
+                    size = sum(map(len, entries))
+                    note = JournalWritten(len(entries), size, trio.current_time() - began)
                 self._durable = len(entries)
                 self._carry_out()
+                self._on_note(note)
             else:
                 self._record_waits = trio.Event()
                 await self._record_waits.wait()

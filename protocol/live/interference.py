@@ -27,12 +27,11 @@ import msgspec
 import trio
 
 from protocol.codec import peek
-from protocol.core import ConfigurationError, Frames
+from protocol.core import ConfigurationError, Frames, JournalError
 from protocol.fault_schedule import parse_schedule
 from protocol.faults import Lack, Letter, OfProcess, Pause, Side, Strain, kind_of
 from protocol.judge import Judge
 from protocol.letters import Letters
-from protocol.live.journal import JournalError
 from protocol.notes import FaultInjected, Note
 from protocol.schema import COORDINATOR, node_name
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -17,36 +17,38 @@ from typing import Self, TypeVar
 
 import trio
 
-from protocol.core import ConfigurationError
+from protocol.core import JournalError
+from protocol.live import journal_file
 
-_MODE = 0o600
-#: A predecessor that was killed a moment ago may still hold the lock.
-_LOCK_SECONDS = 2.0
-
-_SCHEMA = "CREATE TABLE IF NOT EXISTS entries (seq INTEGER PRIMARY KEY, entry BLOB NOT NULL)"
+#: So much may be written before a snapshot is worth its while, however small that would be.
+COMPACT_BYTES = 4 << 20
+#: So many times as much as the last snapshot may be written before the next.
+COMPACT_FACTOR = 2
+#: The log is emptied when so much was written to it.
+_LOG_BYTES = 4 << 20
 
 _T = TypeVar("_T")
-
-
-class JournalError(Exception):
-    """A Record could not be made durable: one sentence; the process must not go on."""
 
 
 class Journal:
     """The entries of one process, in the order they were appended.
 
     ``async with Journal(path) as journal:`` opens the file, made with mode 0600 if it is missing.
-    Raises ConfigurationError if it cannot be written, is no journal, or is in use.
+    Raises ConfigurationError if it cannot be written, is no journal, is damaged or is in use.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, compact_bytes: int = COMPACT_BYTES) -> None:
         self.path = Path(path)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._connection: sqlite3.Connection | None = None
+        self._compact_bytes = compact_bytes
+        self._last = 0
+        #: Bytes of the last snapshot, of what was written since, and of what is in the log.
+        self._snapshot = self._written = self._logged = 0
 
     async def __aenter__(self) -> Self:
         try:
-            self._connection = await self._run(self._open)
+            await self._run(self._open)
         except BaseException:
             self._thread.shutdown(wait=False)
             raise
@@ -60,16 +62,37 @@ class Journal:
     ) -> None:
         await self.close()
 
+    @property
+    def outgrown(self) -> bool:
+        """Whether so much was written since the last snapshot that another one is due."""
+        return self._written > max(self._compact_bytes, COMPACT_FACTOR * self._snapshot)
+
     async def append(self, entries: Sequence[bytes]) -> None:
         """Add entries in one transaction; returns when they are durable, cancelled or not.
 
         Raises JournalError if the disk refuses.
         """
-        await self._run(lambda: self._write(entries))
+        await self._run(lambda: self._append(entries))
+
+    async def replace(self, entries: Iterable[bytes]) -> int:
+        """These entries, a snapshot, take the place of all; durable when this returns.
+
+        They are drawn in the thread of the journal.  Whoever dies meanwhile leaves either the old
+        ones or these.  Gives their size in bytes.  Raises JournalError if the disk refuses.
+        """
+        return await self._run(lambda: self._replace(entries))
+
+    async def read(self, use: Callable[[Iterator[bytes]], _T]) -> _T:
+        """What ``use`` makes of all entries, oldest first, in the thread of the journal.
+
+        It draws them one by one.  Raises ConfigurationError at the first that is not what was
+        written.
+        """
+        return await self._run(lambda: use(entry for _, entry in self._rows()))
 
     async def read_all(self) -> list[bytes]:
-        """Every entry, oldest first."""
-        return await self._run(self._read)
+        """Every entry, oldest first; ``read`` needs less memory."""
+        return await self.read(list)
 
     async def close(self) -> None:
         """Wait for what is being written, and let the file go; harmless when repeated."""
@@ -92,67 +115,43 @@ class Journal:
             await ended.wait()
         return future.result()
 
-    def _open(self) -> sqlite3.Connection:
-        connection = None
-        try:
-            _create(self.path)
-            connection = sqlite3.connect(
-                self.path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=True
-            )
-            # The order matters: an exclusive WAL needs no shared memory beside the file.
-            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_SCHEMA)
-            connection.execute("COMMIT")
-        except (OSError, sqlite3.Error) as error:
-            if connection is not None:
-                connection.close()
-            raise ConfigurationError(_sentence(self.path, error)) from None
-        return connection
+    # ---- in the thread ---------------------------------------------------------------------
 
-    def _write(self, entries: Sequence[bytes]) -> None:
+    def _open(self) -> None:
+        self._connection, self._last = journal_file.open_file(self.path)
+        # How much of it is a snapshot is not known any more: a long one is made anew.
+        self._written = self.path.stat().st_size
+
+    def _rows(self) -> Iterator[tuple[int, bytes]]:
+        assert self._connection is not None, "the journal is not open"
+        return journal_file.read_rows(self._connection, self.path)
+
+    def _append(self, entries: Sequence[bytes]) -> None:
+        self._written += self._commit(entries, replace=False)
+
+    def _replace(self, entries: Iterable[bytes]) -> int:
+        self._snapshot = self._commit(entries, replace=True)
+        self._written = 0
+        return self._snapshot
+
+    def _commit(self, entries: Iterable[bytes], *, replace: bool) -> int:
         assert self._connection is not None, "the journal is not open"
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(
-                "INSERT INTO entries (entry) VALUES (?)", ((entry,) for entry in entries)
-            )
+            if replace:
+                self._connection.execute("DELETE FROM entries")
+            last, size = journal_file.write_rows(self._connection, self._last, entries)
             self._connection.execute("COMMIT")
+            self._last = last
+            self._logged += size
+            if replace:
+                journal_file.shrink(self._connection)
+            if replace or self._logged > _LOG_BYTES:
+                journal_file.checkpoint(self._connection)
+                self._logged = 0
         except sqlite3.Error as error:
             raise JournalError(
                 f"the journal {self.path} cannot be written ({error}): "
                 f"make room on its disk, then start again"
             ) from error
-
-    def _read(self) -> list[bytes]:
-        assert self._connection is not None, "the journal is not open"
-        rows = self._connection.execute("SELECT entry FROM entries ORDER BY seq")
-        return [entry for (entry,) in rows]
-
-
-def _create(path: Path) -> None:
-    """Make the file, for its owner alone, before SQLite makes it for everybody."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, _MODE))
-    except FileExistsError:
-        # Opening and closing it would release the locks that this process may have on it.
-        os.chmod(path, _MODE)
-        return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _sentence(path: Path, error: OSError | sqlite3.Error) -> str:
-    if isinstance(error, OSError):
-        return (
-            f"the journal {path} cannot be made ({error.strerror}): "
-            f"give a path in a directory that this user may write"
-        )
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-        return f"the journal {path} is in use by another process: stop it, or give another path"
-    return f"the journal {path} cannot be used ({error}): give another path, or remove the file"
+        return size

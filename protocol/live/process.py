@@ -1,7 +1,8 @@
 """What the process of a node and that of the coordinator have in common: how they start and end.
 
 A process is given the path of a JSON file.  It ends cleanly on SIGTERM, SIGINT and SIGHUP with exit
-code 0; with exit code 1 and a sentence on stderr if it cannot start as it was told to.
+code 0; with exit code 1 and a sentence on stderr if it cannot start as it was told to, or cannot
+keep its journal.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 import trio
 
 from protocol.codec import KEY_BYTES
-from protocol.core import ConfigurationError
+from protocol.core import ConfigurationError, JournalError
 from protocol.live.exposition import Exposition
 from protocol.live.interference import Interference
 
@@ -95,7 +96,7 @@ def run_process(
         orphaned = configuration.parent != 0 and os.getppid() != configuration.parent
         if not orphaned:
             trio.run(_until_signalled, serve, bereaved, configuration)
-    except* ConfigurationError as group:
+    except* (ConfigurationError, JournalError) as group:
         for sentence in _sentences(group):
             sys.stderr.write(f"{sentence}\n")
         code = 1
@@ -164,7 +165,7 @@ async def _until_signalled(
             bereaved(configuration)
 
 
-def _sentences(group: BaseExceptionGroup[ConfigurationError]) -> list[str]:
+def _sentences(group: BaseExceptionGroup[ConfigurationError | JournalError]) -> list[str]:
     sentences: list[str] = []
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
