@@ -205,7 +205,7 @@ async def local_cluster(
     if topology is None:
         topology = Topology.uniform(nodes, memory)
     own = default_run_directory(f"local-{os.getpid()}-{secrets.token_hex(4)}")
-    directory = _directory(own if run_directory is None else run_directory)
+    directory = directory_of(own if run_directory is None else run_directory)
     await _sweep()
     await up(Settings(topology, **settings), directory, parent=os.getpid())
     try:
