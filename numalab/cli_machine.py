@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from numalab import options
 from numalab.options import json_option, local, remote, run
@@ -86,10 +87,24 @@ def up(run_directory: Path, as_json: bool, within: float, **settings: Any) -> in
     """Start a machine; it runs until 'numalab down'."""
     from numalab import machine_commands
 
+    if settings["topology"] is not None:
+        _refuse_size(settings["topology"])
+
     async def start() -> Answer:
         return await machine_commands.up(_settings(**settings), run_directory, within)
 
     return run(start, as_json)
+
+
+def _refuse_size(topology: str) -> None:
+    """What else --nodes and --memory would say is in the topology."""
+    context = click.get_current_context()
+    for name in ("nodes", "memory"):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"--topology {topology} says which nodes there are and how much memory they have: "
+                f"leave out --{name}, or --topology"
+            )
 
 
 def _settings(

@@ -34,6 +34,7 @@ from numalab.machine import Machine, connect
 from numalab.processes import Process
 from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError
+from protocol.distance import check_pace
 from protocol.live.extension import load_extension
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology
@@ -117,6 +118,7 @@ async def up(
     outlive it (called in its main thread then); 0: it may.  within: seconds.
     Raises ConfigurationError.
     """
+    check_pace(settings.pace)
     # What is wrong with a file is said before anything is started.
     for path in settings.load:
         load_extension(path, new_extensions(settings.topology))

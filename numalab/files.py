@@ -5,10 +5,13 @@ See docs/page-kinds.md.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from protocol.files import DescribeFile, SetDevice, Unlink
+from coordinator.address_space import KINDS
+from coordinator.files import PAGES_MAX
+from protocol.files import CreateFile, DescribeFile, SetDevice, Unlink
 from protocol.syscalls import Description
 
 if TYPE_CHECKING:
@@ -83,3 +86,24 @@ class File:
 
     async def _set(self, device: int, *, sync: bool) -> None:
         await self._machine.call(SetDevice(self.path, device, int(sync)))
+
+
+async def create_file(machine: Machine, path: str, pages: int, kind: str, seconds: float) -> File:
+    """``Machine.create_file``; EINVAL says which argument is wrong."""
+    try:
+        await machine.call(CreateFile(path, pages, kind, seconds))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            error.strerror = f"create_file: {_wrong(str(path), pages, kind, seconds)}"
+        raise
+    return File(machine, path)
+
+
+def _wrong(path: str, pages: int, kind: str, writeback_seconds: float) -> str:
+    if not path.startswith("/"):
+        return f"the path '{path}' is not absolute: begin it with a slash"
+    if kind not in KINDS:
+        return f"'{kind}' is no kind of file: choose {', '.join(KINDS)}"
+    if not writeback_seconds >= 0:
+        return f"a writeback of {writeback_seconds} s cannot be: give 0 or more"
+    return f"a file has no {pages} pages: give a whole number from 1 to {PAGES_MAX}"

@@ -30,12 +30,11 @@ import trio
 from numalab.client import Client
 from numalab.cpusets import Cpusets
 from numalab.emulation import Emulated, read_emulated
-from numalab.files import File
+from numalab.files import File, create_file
 from numalab.locate import MachineUnreachable, locate
 from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
 from numalab.task import Task
 from numalab.weights import Weights
-from protocol.files import CreateFile
 from protocol.live.driver import Driver
 from protocol.live.interference import Interference
 from protocol.live.transport import Transport, open_transport
@@ -153,8 +152,7 @@ class Machine:
 
         kind: see docs/page-kinds.md.  Errors: EINVAL (path not absolute, kind, pages), EEXIST.
         """
-        await self.call(CreateFile(path, pages, kind, float(writeback_seconds)))
-        return File(self, path)
+        return await create_file(self, path, pages, kind, float(writeback_seconds))
 
     def file(self, path: str) -> File:
         """The file of this path; whether there is one, its methods find out."""

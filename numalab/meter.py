@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from protocol.distance import check_pace
 from protocol.messages import LoadBytes, StoreBytes
 from protocol.observe import Accrue, Pace
 from protocol.schema import Message
@@ -27,7 +28,7 @@ class Meter:
 
     def keep_pace(self, told: Pace, pace: float | None) -> None:
         """From now on accesses last as the machine says, or at another pace."""
-        self.pace = told.pace if pace is None else pace
+        self.pace = told.pace if pace is None else check_pace(pace)
         size = len(told.nids)
         for row, cpus in enumerate(told.cpus):
             for column, nid in enumerate(told.nids):

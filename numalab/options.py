@@ -86,14 +86,20 @@ def seconds(text: str) -> float:
     return time
 
 
+#: protocol.distance.PACE_MAX, which is not worth loading for --help.
+PACE_MAX = 1e9
+
+
 def pace(text: str) -> float:
     """How many times as long as emulated a time lasts on the clock; 0: it does not pass there."""
     try:
         factor = float(text)
     except ValueError:
         factor = math.nan
-    if not math.isfinite(factor) or factor < 0:
-        raise click.BadParameter(f"'{text}' is no pace: write a number like 1000, or 0 for none")
+    if not 0 <= factor <= PACE_MAX:
+        raise click.BadParameter(
+            f"'{text}' is no pace: write a number like 1000, {PACE_MAX:g} at most, or 0 for none"
+        )
     return factor
 
 

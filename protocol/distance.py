@@ -13,12 +13,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocol.core import ConfigurationError
 from protocol.topology import LOCAL_DISTANCE, Topology
 
 LOCAL_LATENCY_NS = 80.0
 LOCAL_BANDWIDTH_GB_PER_S = 20.0
+#: Seconds that an emulated second may last: a single access takes a minute and a half then.
+PACE_MAX = 1e9
 
 Floats = npt.NDArray[np.float64]
+
+
+def check_pace(pace: float) -> float:
+    """Raises ConfigurationError for what is no pace."""
+    if not 0 <= pace <= PACE_MAX:
+        raise ConfigurationError(
+            f"A pace of {pace:g} cannot be kept: give a number from 0 (none) to {PACE_MAX:g}."
+        )
+    return pace
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,17 @@ def test_what_no_message_carries_is_einval_at_once() -> None:
                     with pytest.raises(OSError) as caught:
                         await call
                     assert caught.value.errno == errno.EINVAL
+                for arguments, said in (
+                    (("a", 1), "the path 'a' is not absolute"),
+                    (("/a", 0), "no 0 pages: give a whole number from 1 to"),
+                    (("/a", 1 << 40), "give a whole number from 1 to"),
+                    (("/a", 1, "ntfs"), "'ntfs' is no kind of file: choose shmem, "),
+                ):
+                    with pytest.raises(OSError, match=said) as caught:
+                        await machine.create_file(*arguments)
+                    assert caught.value.errno == errno.EINVAL
+                with pytest.raises(OSError, match="a writeback of -1.0 s cannot be"):
+                    await machine.create_file("/a", 1, writeback_seconds=-1)
                 one = (1).to_bytes(8, "little")
                 assert await task.raw.migrate_pages(0, -1, one, one) == -errno.EINVAL
                 await task.store(base, b"alive")

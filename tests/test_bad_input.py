@@ -150,7 +150,7 @@ def up(numalab: Numalab, tmp_path: Path) -> Iterator[Up]:
     zones = set(Path("/dev/shm").glob("numalab-*"))
 
     def start(*words: object) -> Said:
-        size = ("--nodes", 2, "--memory", "1M")
+        size = () if "--topology" in words else ("--nodes", 2, "--memory", "1M")
         return numalab("up", "--run-directory", directory, *size, *words)
 
     yield start

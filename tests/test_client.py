@@ -262,7 +262,7 @@ def test_a_question_may_have_a_limit() -> None:
         Munmap(-1, 0, -PAGE),
         Munmap(1 << 70, 0, PAGE),
         Fault(7, 0, 9, pages(1)),
-        PageActive(pfn=np.array(["a page"])),
+        PageActive(np.array(["a page"])),
         PutbackLruPages(np.zeros(2, np.uint32), np.zeros(1, np.uint32)),
         Spawn(0, 0, 1, 0, "x" * (TEXT_MAX + 1)),
         CpusetWrite(0, *["x" * TEXT_MAX] * 3),

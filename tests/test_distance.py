@@ -14,6 +14,7 @@ import trio
 
 from numalab import connect, local_cluster
 from numalab.meter import Meter
+from protocol.core import ConfigurationError
 from protocol.distance import Distance, Work
 from protocol.messages import Done, HoldPages, LoadBytes
 from protocol.notes import EmulatedTimeAccrued
@@ -216,6 +217,9 @@ def test_a_client_knows_what_its_accesses_cost_where_it_keeps_a_pace(make_lab: M
     assert meter.served(7, 1, 2, question(10, 200), 5) == pytest.approx((800 + 100) * 1e-9)
     meter.keep_pace(pace_of(make_lab()), 5.0)
     assert meter.pace == 5.0
+    for pace in (-1.0, 1e308, float("nan")):
+        with pytest.raises(ConfigurationError, match="cannot be kept: give a number from 0"):
+            meter.keep_pace(pace_of(make_lab()), pace)
 
 
 def test_a_meter_tells_each_access_once_and_nothing_else() -> None:

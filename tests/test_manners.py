@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import trio
 
-from numalab import cli_machine, cluster, console, rundirectory
+from numalab import cli_machine, cluster, console, options, rundirectory
 from numalab.commands import Place
 from numalab.console import Exit
 from numalab.locate import read_machine
@@ -23,6 +23,7 @@ from numalab.orders import IndefiniteError
 from numalab.processes import Process, ended
 from numalab.task import Task
 from protocol.core import ConfigurationError
+from protocol.distance import PACE_MAX
 from protocol.messages import CountZone
 from protocol.syscalls import DescribeHardware, Hardware
 from protocol.topology import NODES_MAX, Topology
@@ -60,6 +61,10 @@ def in_shell(line: str, run_directory: Path) -> subprocess.CompletedProcess[str]
         (("up", "--within", "nan"), "'nan' is no time"),
         (("up", "--within", 0), "more than 0"),
         (("up", "--pace", "-1"), "'-1' is no pace"),
+        (("up", "--pace", "1e308"), "'1e308' is no pace: write a number like 1000, 1e+09 at most"),
+        (("up", "--pace", "inf"), "'inf' is no pace"),
+        (("up", "--topology", "dram-cxl", "--nodes", 4), "leave out --nodes, or --topology"),
+        (("up", "--memory", "1M", "--topology", "x.toml"), "leave out --memory, or --topology"),
         (("up", "--name", "../x"), "'../x' is no name"),
         (("up", "--name", ""), "'' is no name"),
         (("up", "--run-directory", ""), "it is empty"),
@@ -83,7 +88,7 @@ def test_what_cannot_be_is_wrong_usage(
 
 
 def test_too_many_nodes_are_refused_before_anything_is_built() -> None:
-    assert cli_machine.NODES_MAX == NODES_MAX
+    assert cli_machine.NODES_MAX == NODES_MAX and options.PACE_MAX == PACE_MAX
     for nodes in (0, NODES_MAX + 1, 10**9):
         with pytest.raises(ConfigurationError, match=f"{nodes} nodes .* to {NODES_MAX}"):
             Topology.uniform(nodes, "1M")
