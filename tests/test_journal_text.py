@@ -108,6 +108,17 @@ def test_every_entry_that_a_machine_writes_can_be_said(lab: Lab) -> None:
     assert {CountersSaved, EntriesSaved} <= kinds <= {row.cls for row in ENTRIES.values()}
 
 
+def test_the_command_knows_every_entry_that_a_journal_can_have() -> None:
+    script = (
+        "import numalab.observing_commands; from protocol.schema import ENTRIES; "
+        "before = set(ENTRIES); import coordinator.replay; print(set(ENTRIES) - before)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert said.stdout == "set()\n"
+
+
 def test_an_entry_is_about_every_task_that_it_names() -> None:
     assert is_about(r.TaskForked(7, 9, ""), 7)
     assert is_about(r.TaskForked(7, 9, ""), 9)

@@ -24,7 +24,7 @@ from protocol.live import journal_file
 COMPACT_BYTES = 4 << 20
 #: So many times as much as the last snapshot may be written before the next.
 COMPACT_FACTOR = 2
-#: The log is emptied when so much was written to it.
+#: The log is emptied when it is longer.
 _LOG_BYTES = 4 << 20
 
 _T = TypeVar("_T")
@@ -43,8 +43,9 @@ class Journal:
         self._connection: sqlite3.Connection | None = None
         self._compact_bytes = compact_bytes
         self._last = 0
-        #: Bytes of the last snapshot, of what was written since, and of what is in the log.
-        self._snapshot = self._written = self._logged = 0
+        self._log = self.path.with_name(f"{self.path.name}-wal")
+        #: Bytes of the last snapshot, and of what was written since.
+        self._snapshot = self._written = 0
 
     async def __aenter__(self) -> Self:
         try:
@@ -143,13 +144,11 @@ class Journal:
             last, size = journal_file.write_rows(self._connection, self._last, entries)
             self._connection.execute("COMMIT")
             self._last = last
-            self._logged += size
             if replace:
                 journal_file.shrink(self._connection)
-            if replace or self._logged > _LOG_BYTES:
+            if replace or self._log.stat().st_size > _LOG_BYTES:
                 journal_file.checkpoint(self._connection)
-                self._logged = 0
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise JournalError(
                 f"the journal {self.path} cannot be written ({error}): "
                 f"make room on its disk, then start again"
