@@ -90,10 +90,7 @@ class Memory:
         self.longest_entry = 0.0
         #: Something changed that a parked fault or call may be waiting for.
         self.woken = False
-        self._next_mapping = 1
-        self._next_pid = 1
-        self._next_transfer = 1
-        self.next_anon_vma = 1
+        self._next_mapping = self._next_pid = self._next_transfer = self.next_anon_vma = 1
 
     # ---- objects ---------------------------------------------------------------------------
 
@@ -395,5 +392,6 @@ class Memory:
     def commit(self, nid: int, pfn: Pfns, target: int, target_pfn: Pfns) -> None:
         """The move itself: entries -> new, in one place, recorded (design 6)."""
         self.remove_migration_ptes(nid, pfn, target, target_pfn)
+        self.mem_map[target].referenced[target_pfn] = self.mem_map[nid].referenced[pfn]
         generation = self.mem_map[target].generation[target_pfn]
         self.records.append(PagesCommitted(nid, target, pfn, target_pfn, generation))

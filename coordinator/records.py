@@ -61,6 +61,7 @@ class TaskForked(Message):
 
     pid: Word
     child: Word
+    cpu: Unsigned
     client: Text
 
 
@@ -215,6 +216,14 @@ class TaskCloned(Message):
     tid: Word
     cpu: Unsigned
     client: Text
+
+
+@message(0x9D, "journal")
+class TaskRunsOn(Message):
+    """The task has been put on another cpu."""
+
+    pid: Word
+    cpu: Unsigned
 
 
 @message(0x90, "journal")

@@ -56,7 +56,7 @@ from protocol.notes import (
     PagesSent,
     ZoneCounted,
 )
-from protocol.observe import CountLru, LruCount, PageActive
+from protocol.observe import CountLru, LruCount, PageActive, SetPageActive
 from protocol.schema import MESSAGES, Message, node_name, snake_case
 from protocol.session import Answer, Question, Session
 
@@ -322,6 +322,9 @@ class Node:
 
     def on_page_active(self, _: Question, message: PageActive) -> Statuses:
         return Statuses(page_active(self._zone, message.pfn))
+
+    def on_set_page_active(self, _: Question, message: SetPageActive) -> Statuses:
+        return Statuses(self._zone.set_active(message.pfn, message.generation, message.active))
 
     def on_count_lru(self, _: Question, message: CountLru) -> LruCount:
         return count_lru(self._zone, message.file)
