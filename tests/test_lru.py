@@ -123,7 +123,7 @@ def test_locked_shared_memory_is_filled_in_clean_or_dirty(
 def test_a_node_says_which_frames_were_otherwise(lab: Lab) -> None:
     pid = lab.spawn()
     where = lab.fault(pid, lab.mapped(pid, 2, shared=True), 2)
-    stale = where.generation + np.arange(2, dtype=np.uint32)
+    stale = where.generation + np.arange(2).astype(np.uint32)
 
     def ask(active: int, generation: npt.NDArray[np.uint32]) -> list[int]:
         asked = SetPageActive(active, where.pfn, generation)
