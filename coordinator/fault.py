@@ -12,7 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from coordinator.calls import PARKED, Steps, let_others, up_read
+from coordinator.calls import PARKED, Steps, up_read
 from coordinator.cow import copy_on_write
 from coordinator.frames import ACTIVE, INACTIVE, allocate_frames
 from coordinator.inode import PageTag
@@ -27,9 +27,6 @@ from protocol.syscalls import Translations
 
 EFAULT, EACCES, ENOMEM = 14, 13, 12
 ZERO_PAGE = -1
-POPULATE_STEP = 4096
-#: sizeof(pte_t)
-_PTE_BYTES = 8
 #: An entry without any of these is empty: nothing is mapped, and nothing on its way.
 _MARKS = np.uint8(Pte.PRESENT | Pte.ENTRY | Pte.BUSY | Pte.ACCESSED)
 
@@ -122,26 +119,6 @@ def handle_mm_fault(
         else:
             memory.notes.append(FaultServed(page.size, memory.now - started))
             return answer.message()
-
-
-def fault_in(memory: Memory, task: Task, start: int, end: int, access: Access) -> Steps[int]:
-    """Fault on the pages in order; 0 or the first error.
-
-    -ENOMEM if this machine's memory could not even hold the page tables.  Between two steps others
-    have their turn: a range may be as large as the address space.
-    """
-    frames = sum(node.frames for node in memory.topology.nodes)
-    if end - start > frames * (memory.topology.page_size // _PTE_BYTES):
-        return -ENOMEM
-    for at in range(start, end, POPULATE_STEP):
-        if at > start:
-            yield from let_others(memory)
-        page = np.arange(at, min(at + POPULATE_STEP, end), dtype=np.uint64)
-        answer = yield from handle_mm_fault(memory, task, task.cpu, access, page)
-        wrong = np.flatnonzero(answer.status < 0)
-        if wrong.size:
-            return int(answer.status[wrong[0]])
-    return 0
 
 
 def _protection(vma: Vma | None, access: Access) -> int:

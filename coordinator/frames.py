@@ -130,7 +130,7 @@ def revoke(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
     frees it in the end if nothing names it any more, and a frame that a migration has left, or
     has put back after an attempt, is served under none of its old generations.
     """
-    nid, pfn = _distinct(nid, pfn)
+    nid, pfn = distinct(nid, pfn)
     before = memory.generations(nid, pfn)
     while nid.size:
         served = memory.generations(nid, pfn) == before
@@ -179,7 +179,7 @@ def revoke_held(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
     memory.woken = True
 
 
-def _distinct(nid: Nids, pfn: Pfns) -> tuple[Nids, Pfns]:
+def distinct(nid: Nids, pfn: Pfns) -> tuple[Nids, Pfns]:
     """Each frame once, whoever mapped it how often."""
     key = np.unique((nid.astype(np.uint64) << np.uint64(32)) | pfn)
     return (key >> np.uint64(32)).astype(np.uint8), key.astype(np.uint32)

@@ -91,7 +91,7 @@ def on_mprotect(desk: Desk, question: Question, asked: m.Mprotect) -> Message | 
 @handles(m.Fork)
 def on_fork(desk: Desk, question: Question, asked: m.Fork) -> Message | Steps[Message]:
     client = leaseholder(desk, question, asked.leased)
-    return task_call(desk, asked.pid, lambda task: do_fork(desk.memory, task, client))
+    return task_call(desk, asked.pid, lambda task: do_fork(desk.memory, task, asked.cpu, client))
 
 
 @handles(m.Exit)

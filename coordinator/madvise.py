@@ -7,10 +7,12 @@ from enum import IntEnum
 import numpy as np
 
 from coordinator.calls import Steps, down_write, up_write
-from coordinator.fault import Access, fault_in
+from coordinator.fault import Access
 from coordinator.frames import revoke
+from coordinator.lru import mark_unmapped, young_pages
 from coordinator.mem_map import Nids, Pfns
 from coordinator.memory import Memory
+from coordinator.mlock import fault_in
 from coordinator.mm import TASK_SIZE, Mm, Pte, Task, VmFlag
 from coordinator.mmap import mapped_until
 from coordinator.records import PagesZapped
@@ -71,6 +73,7 @@ def _dontneed(memory: Memory, task: Task, start: int, end: int) -> Steps[int]:
     mm, refused = task.mm, False
     nids: list[Nids] = [np.zeros(0, np.uint8)]
     pfns: list[Pfns] = [np.zeros(0, np.uint32)]
+    accessed: list[tuple[Nids, Pfns]] = []
     yield from down_write(mm)
     try:
         if task.pid not in memory.tasks:
@@ -81,10 +84,13 @@ def _dontneed(memory: Memory, task: Task, start: int, end: int) -> Steps[int]:
             if refused:
                 break
             first, last = max(start, vma.start), min(end, vma.end)
+            accessed.append(young_pages([vma], first, last))
             nid, pfn = zap_page_range(memory, mm, first, last)
             nids.append(nid)
             pfns.append(pfn)
             memory.records.append(PagesZapped(mm.pid, first, last))
+        for frames in accessed:
+            yield from mark_unmapped(memory, *frames)
         yield from revoke(memory, np.concatenate(nids), np.concatenate(pfns))
     finally:
         up_write(memory, mm)

@@ -52,7 +52,7 @@ def grouped(keys: npt.NDArray[Any]) -> Iterator[tuple[int, Rows]]:
 
 
 class MemMap:
-    """The frames of one node: arrays of length ``frames``; 17 bytes a frame."""
+    """The frames of one node: arrays of length ``frames``; 18 bytes a frame."""
 
     def __init__(self, frames: int) -> None:
         self.generation = np.zeros(frames, np.uint32)
@@ -60,6 +60,8 @@ class MemMap:
         self.mapping = np.zeros(frames, np.uint32)
         self.index = np.zeros(frames, np.uint32)
         self.flags = np.zeros(frames, np.uint8)
+        #: PageReferenced: an access was noted (lru.py); it moves with the page.
+        self.referenced = np.zeros(frames, np.bool_)
         self.used = 0
 
     @property
@@ -69,7 +71,7 @@ class MemMap:
     @property
     def nbytes(self) -> int:
         arrays = (self.generation, self.mapcount, self.mapping, self.index, self.flags)
-        return sum(array.nbytes for array in arrays)
+        return sum(array.nbytes for array in arrays) + self.referenced.nbytes
 
     def allocate(
         self,
@@ -85,6 +87,7 @@ class MemMap:
         self.mapcount[pfn] = 0
         self.mapping[pfn] = mapping
         self.index[pfn] = index
+        self.referenced[pfn] = False
         self.flags[pfn] = PageFlag.ALLOCATED | flags
         self.used += pfn.size
 

@@ -395,5 +395,6 @@ class Memory:
     def commit(self, nid: int, pfn: Pfns, target: int, target_pfn: Pfns) -> None:
         """The move itself: entries -> new, in one place, recorded (design 6)."""
         self.remove_migration_ptes(nid, pfn, target, target_pfn)
+        self.mem_map[target].referenced[target_pfn] = self.mem_map[nid].referenced[pfn]
         generation = self.mem_map[target].generation[target_pfn]
         self.records.append(PagesCommitted(nid, target, pfn, target_pfn, generation))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from coordinator.calls import Steps, down_write, up_write
-from coordinator.fault import Access, fault_in
+import numpy as np
+
+from coordinator.calls import Steps, down_write, let_others, up_write
+from coordinator.fault import Access, handle_mm_fault
+from coordinator.lru import frames_of, mark_page_accessed, mlock_pages
 from coordinator.memory import Memory
 from coordinator.merge import merge_vmas
 from coordinator.mm import PROT_WRITE, Task, VmFlag
 from coordinator.records import VmFlagsSet
 
 ESRCH, EAGAIN, ENOMEM, EACCES, EFAULT = 3, 11, 12, 13, 14
+POPULATE_STEP = 4096
+#: sizeof(pte_t)
+_PTE_BYTES = 8
 #: Device memory is always there: it is not locked.
 _SPECIAL = VmFlag.IO | VmFlag.PFNMAP
 
@@ -31,7 +37,7 @@ def do_mlock(memory: Memory, task: Task, address: int, length: int, *, lock: boo
         up_write(memory, task.mm)
     if error or not lock:
         return error
-    error = yield from _mm_populate(memory, task, start, end)
+    error = yield from mm_populate(memory, task, start, end)
     return {-ENOMEM: -EAGAIN, -EACCES: -ENOMEM, -EFAULT: -ENOMEM}.get(error, error)
 
 
@@ -50,14 +56,44 @@ def _apply_vma_lock_flags(memory: Memory, task: Task, start: int, end: int, *, l
     return -ENOMEM if at < end else 0
 
 
-def _mm_populate(memory: Memory, task: Task, start: int, end: int) -> Steps[int]:
-    """Fault the pages in, private writable ones for writing, so that they are copied already."""
+def mm_populate(memory: Memory, task: Task, start: int, end: int) -> Steps[int]:
+    """Fault pages in that are locked, or to be there at once; 0 or the first error."""
+    error = yield from _populate_vmas(memory, task, start, end)
+    if memory.profile.mlock_deactivates:
+        yield from mlock_pages(memory, task.mm, start, end)
+    return error
+
+
+def _populate_vmas(memory: Memory, task: Task, start: int, end: int) -> Steps[int]:
+    """Private writable pages are written to, so that they are copied already."""
     for vma in task.mm.overlapping(start, end):
         first, last = max(start, vma.start), min(end, vma.end)
-        private = vma.prot & PROT_WRITE and not vma.shared
-        access = Access.WRITE if private else Access.READ
+        writes = not vma.shared or memory.profile.populate_writes_shared
+        access = Access.WRITE if writes and vma.prot & PROT_WRITE else Access.READ
         if not vma.vm_flags & _SPECIAL:
             error = yield from fault_in(memory, task, first, last, access)
             if error:
                 return error
+    return 0
+
+
+def fault_in(memory: Memory, task: Task, start: int, end: int, access: Access) -> Steps[int]:
+    """get_user_pages(): fault on the pages in order, and note the access; 0 or the first error.
+
+    -ENOMEM if this machine's memory could not even hold the page tables.  Between two steps others
+    have their turn: a range may be as large as the address space.
+    """
+    frames = sum(node.frames for node in memory.topology.nodes)
+    if end - start > frames * (memory.topology.page_size // _PTE_BYTES):
+        return -ENOMEM
+    for at in range(start, end, POPULATE_STEP):
+        if at > start:
+            yield from let_others(memory)
+        page = np.arange(at, min(at + POPULATE_STEP, end), dtype=np.uint64)
+        answer = yield from handle_mm_fault(memory, task, task.cpu, access, page)
+        wrong = np.flatnonzero(answer.status < 0)
+        good = int(wrong[0]) if wrong.size else page.size
+        yield from mark_page_accessed(memory, *frames_of(answer, good))
+        if wrong.size:
+            return int(answer.status[wrong[0]])
     return 0

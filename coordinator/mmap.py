@@ -10,13 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from coordinator.calls import PARKED, Steps, down_write, up_write
-from coordinator.cpuset import TOP
-from coordinator.fault import Access, fault_in
+from coordinator.cpuset import TOP, cpu_of
 from coordinator.frames import revoke
 from coordinator.inode import PATH_MAX
+from coordinator.lru import mark_unmapped, young_pages
 from coordinator.mem_map import Nids, PageFlag, Pfns
 from coordinator.memory import Memory
 from coordinator.merge import INDEX_MAX, merge_new_vma, merge_vmas, new_anon_vma
+from coordinator.mlock import mm_populate
 from coordinator.mm import (
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
@@ -92,7 +93,8 @@ def do_mmap(memory: Memory, task: Task, asked: Mmap) -> Steps[int]:
     finally:
         up_write(memory, mm)
     if asked.flags & (MAP_POPULATE | MAP_LOCKED):
-        yield from _populate(memory, task, start, pages, asked.prot)
+        # Best effort: what finds no frame faults later.
+        yield from mm_populate(memory, task, start, start + pages)
     return start * size
 
 
@@ -156,12 +158,6 @@ def _anonymous_pgoff(start: int, pages: int) -> int:
     return pgoff if pgoff + pages <= INDEX_MAX else 0
 
 
-def _populate(memory: Memory, task: Task, start: int, pages: int, prot: int) -> Steps[None]:
-    """MAP_POPULATE: best effort, as in the kernel: what finds no frame faults later."""
-    access = Access.WRITE if prot & PROT_WRITE else Access.READ
-    yield from fault_in(memory, task, start, start + pages, access)
-
-
 def _quiet(memory: Memory, vmas: list[Vma]) -> Steps[None]:
     """Wait until nobody moves memory without page structs of these vmas: it has no entries."""
     vmas = [vma for vma in vmas if vma.vm_flags & VmFlag.PFNMAP]
@@ -178,9 +174,12 @@ def _quiet(memory: Memory, vmas: list[Vma]) -> Steps[None]:
 
 def _unmap(memory: Memory, task: Task, start: int, end: int) -> Steps[None]:
     """Entries go at once, migration entries too (K 1.44); then translations are waited for."""
-    yield from _quiet(memory, task.mm.isolate_range(start, end))
+    vmas = task.mm.isolate_range(start, end)
+    yield from _quiet(memory, vmas)
+    accessed = young_pages(vmas, start, end)
     nid, pfn = memory.unmap(task.mm, start, end)
     memory.records.append(RangeUnmapped(task.mm.pid, start, end))
+    yield from mark_unmapped(memory, *accessed)
     yield from revoke(memory, nid, pfn)
 
 
@@ -276,8 +275,13 @@ def _make_entries_read(memory: Memory, task: Task, vma: Vma) -> None:
         memory.records.append(EntriesChanged(task.mm.pid, page, vma.nid[slot], vma.pfn[slot], bits))
 
 
-def do_fork(memory: Memory, parent: Task, client: str | None) -> Steps[int]:
-    """fork(2): the child's pid.  Private pages are shared copy-on-write from now on (K 3.4)."""
+def do_fork(memory: Memory, parent: Task, cpu: int, client: str | None) -> Steps[int]:
+    """fork(2): the child's pid, or -EINVAL (no such cpu; -1: the parent's).
+
+    Private pages are shared copy-on-write from now on (K 3.4).
+    """
+    if cpu != -1 and cpu not in memory.topology.cpus:
+        return -EINVAL
     yield from down_write(parent.mm)
     try:
         if parent.pid not in memory.tasks:
@@ -285,10 +289,11 @@ def do_fork(memory: Memory, parent: Task, client: str | None) -> Steps[int]:
         private = [vma for vma in parent.mm.vmas if not vma.shared]
         yield from _quiet(memory, private)
         pid = memory.new_pid()
-        child = copy_process(parent, pid, Mm(pid), parent.cpu, client)
+        own = parent.cpu if cpu == -1 else cpu_of(parent, cpu)
+        child = copy_process(parent, pid, Mm(pid), own, client)
         nid, pfn = copy_mm(memory, parent, child)
         memory.tasks[child.pid] = child
-        memory.records.append(TaskForked(parent.pid, child.pid, client or ""))
+        memory.records.append(TaskForked(parent.pid, child.pid, child.cpu, client or ""))
         yield from revoke(memory, nid, pfn)
     finally:
         up_write(memory, parent.mm)

@@ -36,7 +36,9 @@ def find_pages(
             present, vma.nid[slot].astype(np.int32), _absent(vma, slot, profile)
         )
         if profile.protnone_is_enoent and not vma.prot:
-            status[rows[present]] = -ENOENT
+            # The zero page counts: an entry that is there, and that nobody may look behind.
+            mapped = (vma.bits[slot] & (Pte.PRESENT | Pte.ACCESSED)) != 0
+            status[rows[mapped]] = -ENOENT
     return nid, pfn
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from coordinator.calls import Steps, down_write, up_write
 from coordinator.cpuset import contextualized, mems_allowed
 from coordinator.fault import Access, handle_mm_fault
+from coordinator.lru import frames_of, mark_page_accessed, set_page_referenced
 from coordinator.mbind import mbind_range
 from coordinator.memory import Memory
-from coordinator.mm import MPOL_MODE_FLAGS, TASK_SIZE, Mempolicy, Mode, Task, Vma
+from coordinator.mm import MPOL_MODE_FLAGS, TASK_SIZE, Mempolicy, Mode, Pte, Task, Vma
 from coordinator.placement import INTERLEAVING, allowed_nodes, next_interleave_node
 from coordinator.policy import mpol_new, policy_columns, sanitize_mpol_flags, vma_policy_at
 from coordinator.rebind import update_task_memory_state
@@ -20,7 +21,7 @@ from coordinator.syscalls import Kernel, read_mask
 from protocol.nodemask import NodeSet
 from protocol.policies import SetMempolicyHomeNode
 from protocol.profile import Profile
-from protocol.syscalls import GetMempolicy, PolicyTold, SetMempolicy
+from protocol.syscalls import GetMempolicy, PolicyTold, SetMempolicy, Translations
 from protocol.user_mask import MAX_NUMNODES, copy_nodes_to_user
 
 ENOENT, ESRCH, EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP = 2, 3, 13, 14, 22, 38, 95
@@ -96,12 +97,24 @@ def do_get_mempolicy(memory: Memory, task: Task, address: int, flags: int) -> St
     if not flags & MPOL_F_NODE:
         return Told(0, _mode_told(policy), nodes)
     asked = np.array([page], np.uint64)
+    mapped = bool(vma.bits[page - vma.start] & Pte.PRESENT)
     found = yield from handle_mm_fault(memory, task, task.cpu, Access.READ, asked)
     error = min(int(found.status[0]), 0)
+    if not error:
+        yield from _note_access(memory, found, mapped=mapped)
     # The zero page is the kernel's, on its first node.
     return Told(
         -EFAULT if error == -EACCES else error, max(int(found.nid[0]), memory.nids[0]), nodes
     )
+
+
+def _note_access(memory: Memory, found: Translations, *, mapped: bool) -> Steps[None]:
+    """get_user_pages_fast() of a page that an entry named already makes no page active."""
+    nid, pfn = frames_of(found, 1)
+    if mapped and memory.profile.mapped_is_looked_up_fast:
+        set_page_referenced(memory, nid, pfn)
+    else:
+        yield from mark_page_accessed(memory, nid, pfn)
 
 
 def _task_policy(memory: Memory, task: Task, flags: int) -> Told:

@@ -61,6 +61,7 @@ class TaskForked(Message):
 
     pid: Word
     child: Word
+    cpu: Unsigned
     client: Text
 
 
@@ -217,6 +218,14 @@ class TaskCloned(Message):
     client: Text
 
 
+@message(0x9D, "journal")
+class TaskRunsOn(Message):
+    """The task has been put on another cpu."""
+
+    pid: Word
+    cpu: Unsigned
+
+
 @message(0x90, "journal")
 class VmFlagsSet(Message):
     """mlock, munlock: the vmas of these pages have these vm_flags."""
@@ -315,7 +324,7 @@ class DeviceSet(Message):
     device: Unsigned
 
 
-@message(0x9D, "journal")
+@message(0xAB, "journal")
 class EpochBegan(Message):
     """A coordinator has started: what follows is its own."""
 

@@ -14,6 +14,7 @@ from coordinator.records import (
     TaskCloned,
     TaskExited,
     TaskForked,
+    TaskRunsOn,
     TaskSpawned,
 )
 from coordinator.threads import copy_process
@@ -38,7 +39,7 @@ def _spawned(memory: Memory, entry: TaskSpawned) -> None:
 def _forked(memory: Memory, entry: TaskForked) -> None:
     memory.claim_pid(entry.child)
     parent = memory.tasks[entry.pid]
-    child = copy_process(parent, entry.child, Mm(entry.child), parent.cpu, entry.client or None)
+    child = copy_process(parent, entry.child, Mm(entry.child), entry.cpu, entry.client or None)
     copy_mm(memory, parent, child)
     memory.tasks[child.pid] = child
 
@@ -48,6 +49,10 @@ def _cloned(memory: Memory, entry: TaskCloned) -> None:
     parent = memory.tasks[entry.pid]
     client = entry.client or None
     memory.tasks[entry.tid] = copy_process(parent, entry.tid, parent.mm, entry.cpu, client)
+
+
+def _runs_on(memory: Memory, entry: TaskRunsOn) -> None:
+    memory.tasks[entry.pid].cpu = entry.cpu
 
 
 def _exited(memory: Memory, entry: TaskExited) -> None:
@@ -79,6 +84,7 @@ TASK_ENTRIES: dict[type[Message], Callable[[Memory, Any], None]] = {
     TaskSpawned: _spawned,
     TaskForked: _forked,
     TaskCloned: _cloned,
+    TaskRunsOn: _runs_on,
     TaskExited: _exited,
     CredentialsSet: _credentials_set,
 }

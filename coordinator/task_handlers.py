@@ -7,7 +7,7 @@ from coordinator.cred import capset, setresuid
 from coordinator.desk import ESRCH, Desk, handles, leaseholder, task_call
 from coordinator.madvise import do_madvise
 from coordinator.mlock import do_mlock
-from coordinator.threads import do_clone
+from coordinator.threads import do_clone, sched_setaffinity
 from protocol import task_calls as m
 from protocol.messages import Done
 from protocol.schema import Message
@@ -37,6 +37,12 @@ def on_clone(desk: Desk, question: Question, asked: m.Clone) -> Message:
         return Done(-ESRCH)
     client = leaseholder(desk, question, asked.leased)
     return Done(do_clone(desk.memory, task, asked.cpu, client))
+
+
+@handles(m.SchedSetaffinity)
+def on_sched_setaffinity(desk: Desk, question: Question, asked: m.SchedSetaffinity) -> Message:
+    task = desk.memory.tasks.get(asked.pid)
+    return Done(-ESRCH if task is None else sched_setaffinity(desk.memory, task, asked.cpu))
 
 
 @handles(m.Mlock)

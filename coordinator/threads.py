@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.cpuset import cpu_of
 from coordinator.memory import Memory
 from coordinator.mm import Mm, Task
-from coordinator.records import TaskCloned
+from coordinator.records import TaskCloned, TaskRunsOn
 
 EINVAL, ESRCH = 22, 3
 
@@ -31,6 +31,20 @@ def copy_process(parent: Task, pid: int, mm: Mm, cpu: int, client: str | None) -
     task.il_prev, task.il_weight = parent.il_prev, parent.il_weight
     mm.users += 1
     return task
+
+
+def sched_setaffinity(memory: Memory, task: Task, cpu: int) -> int:
+    """sched_setaffinity(2) to one cpu: 0, or -EINVAL, there is none or its cpuset has it not.
+
+    What a system call fills in or moves "here" goes by that cpu; loads and stores bring their own.
+    """
+    allowed = memory.topology.cpus if task.cpus_allowed is None else task.cpus_allowed
+    if cpu not in allowed:
+        return -EINVAL
+    if cpu != task.cpu:
+        task.cpu = cpu
+        memory.records.append(TaskRunsOn(task.pid, cpu))
+    return 0
 
 
 def do_clone(memory: Memory, parent: Task, cpu: int, client: str | None) -> int:

@@ -60,7 +60,7 @@ from protocol.notes import (
     PagesSent,
     ZoneCounted,
 )
-from protocol.observe import CountLru, LruCount, PageActive
+from protocol.observe import CountLru, LruCount, PageActive, SetPageActive
 from protocol.schema import MESSAGES, Message, node_name, snake_case
 from protocol.session import Answer, Question, Session
 
@@ -299,10 +299,11 @@ class Node:
         return NodeDescription(zone.nid, zone.page_size, zone.frames, free, uuid, recovered)
 
     def on_recover_frames(self, question: Question, message: RecoverFrames) -> None:
-        """Answered here, because what was withheld is answered after it."""
-        answer = recover_frames(self._zone, message, free=not self.gate.is_open)
+        """Answered here: what has waited comes after it."""
+        shut = not self.gate.is_open
+        answer = recover_frames(self._zone, message, free=shut)
         self._session.answer(question, answer)
-        if message.last and not self.gate.is_open:
+        if message.last and shut:
             self._report(NodeRecovered(answer.freed))
             for waiting in self.gate.open():
                 self._execute(waiting)
@@ -321,9 +322,8 @@ class Node:
         return NewPageFrames(*self._zone.new_pages(message.mapped, message.owner, message.index))
 
     def on_new_uncached_pages(self, _: Question, message: NewUncachedPages) -> NewPageFrames:
-        return NewPageFrames(
-            *self._zone.new_pages(message.mapped, message.owner, message.index, uncached=True)
-        )
+        wanted = message.mapped, message.owner, message.index
+        return NewPageFrames(*self._zone.new_pages(*wanted, uncached=True))
 
     def on_put_pages(self, _: Question, message: PutPages) -> Statuses:
         return Statuses(self._zone.put_pages(message.pfn, message.generation))
@@ -340,6 +340,9 @@ class Node:
 
     def on_page_active(self, _: Question, message: PageActive) -> Statuses:
         return Statuses(page_active(self._zone, message.pfn))
+
+    def on_set_page_active(self, _: Question, message: SetPageActive) -> Statuses:
+        return Statuses(self._zone.set_active(message.pfn, message.generation, message.active))
 
     def on_count_lru(self, _: Question, message: CountLru) -> LruCount:
         return count_lru(self._zone, message.file)

@@ -60,9 +60,7 @@ class Zone:
     def __init__(self, buffer: Buffer) -> None:
         """The zone that is in ``buffer``.  ValueError, and nothing written, if there is none."""
         parts = layout.read(buffer)
-        self.nid = parts.nid
-        self.page_size = parts.page_size
-        self.frames = parts.frames
+        self.nid, self.page_size, self.frames = parts.nid, parts.page_size, parts.frames
         self.uuid = parts.uuid
         self._epoch = parts.epoch
         self._generation = parts.generation
@@ -297,6 +295,13 @@ class Zone:
         Without ``copy`` neighbours are a view of the arena: only for as long as they are locked.
         """
         return self._arena.gather(pfn.astype(np.intp) * self.page_size, self.page_size, copy=copy)
+
+    def set_active(self, pfn: U32, generation: U32, active: int) -> Statuses:
+        """PageActive or not, on the LRU or off it: 1 for a frame that was otherwise."""
+        (frame, flags, status), wanted = self._find(pfn, generation), ACTIVE * active
+        status[(status == 0) & (flags & ACTIVE != wanted)] = 1
+        self._change(frame[status == 1], add=wanted, remove=ACTIVE - wanted)
+        return status
 
     # ---- looking at it ---------------------------------------------------------------------
 

@@ -35,7 +35,15 @@ from protocol.syscalls import (
     PolicyTold,
     SetMempolicy,
 )
-from protocol.task_calls import Capset, Clone, Madvise, Mlock, Munlock, Setresuid
+from protocol.task_calls import (
+    Capset,
+    Clone,
+    Madvise,
+    Mlock,
+    Munlock,
+    SchedSetaffinity,
+    Setresuid,
+)
 from protocol.user_mask import MASK_BYTES_MAX, MAXNODE, nodes_of, user_mask
 
 if TYPE_CHECKING:
@@ -86,10 +94,13 @@ class Task:
         await self._machine.call(Mprotect(self.pid, address, length, prot))
 
     async def fork(self, cpu: int | None = None, *, leased: bool | None = None) -> Task:
-        """fork(2): the child, on ``cpu`` and leased as this task if nothing else is said."""
+        """fork(2): the child, on ``cpu`` and leased as this task if nothing else is said.
+
+        Errors: EINVAL, no such cpu.
+        """
         cpu = self.cpu if cpu is None else cpu
         leased = self._leased if leased is None else leased
-        pid = await self._machine.call(Fork(self.pid, int(leased)))
+        pid = await self._machine.call(Fork(self.pid, cpu, int(leased)))
         child = Task(self._machine, pid, cpu, leased=leased)
         if leased:
             self._machine.lease(pid)
@@ -106,6 +117,14 @@ class Task:
         if leased:
             self._machine.lease(tid)
         return Task(self._machine, tid, cpu, leased=leased)
+
+    async def sched_setaffinity(self, cpu: int) -> None:
+        """sched_setaffinity(2) to one cpu: the task runs there from now on.
+
+        Errors: EINVAL (there is no such cpu, or the cpuset has it not).
+        """
+        await self._machine.call(SchedSetaffinity(self.pid, cpu))
+        self.cpu = cpu
 
     async def exit(self) -> None:
         """exit(2) of this thread; the address space goes with the last one."""

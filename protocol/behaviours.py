@@ -207,6 +207,21 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "a write fault on shared memory makes the page dirty, not only the entry of who writes",
     ),
     Behaviour(
+        "mlock_deactivates",
+        "K 7.1",
+        "a page that is locked is active no more, and inactive when it is unlocked (since 2.6.28)",
+    ),
+    Behaviour(
+        "populate_writes_shared",
+        "mlock(2)",
+        "locked memory that is shared is filled in by writing to it, which makes it dirty",
+    ),
+    Behaviour(
+        "mapped_is_looked_up_fast",
+        "K 4.35",
+        "get_mempolicy(2) makes no page active that is mapped already, however often it asks",
+    ),
+    Behaviour(
         "madvise_populates",
         "madvise(2)",
         "MADV_POPULATE_READ and MADV_POPULATE_WRITE exist",

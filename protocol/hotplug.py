@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol.schema import Message, Node, message
 
 
-@message(0x72, "client>coordinator", answer="Done")
+@message(0x21, "client>coordinator", answer="Done")
 class OfflinePages(Message):
     """offline_pages(): give out no frame of the node any more, and move off what can be moved.
 
@@ -16,7 +16,7 @@ class OfflinePages(Message):
     nid: Node
 
 
-@message(0x73, "client>coordinator", answer="Done")
+@message(0x22, "client>coordinator", answer="Done")
 class OnlinePages(Message):
     """online_pages(): frames of the node are given out again; 0 or -EINVAL."""
 

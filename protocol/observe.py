@@ -33,6 +33,15 @@ class PageActive(Message):
     pfn: U32
 
 
+@message(0x4F, "coordinator>node", answer="Statuses", idempotent=True)
+class SetPageActive(Message):
+    """Active from now on, or not: status 1 for a frame that was otherwise, else 0, or -ESTALE."""
+
+    active: Annotated[int, Meta(ge=0, le=1)]
+    pfn: U32
+    generation: U32
+
+
 @message(0x45, "any>node", answer="LruCount", idempotent=True)
 class CountLru(Message):
     """How many frames are on each list?  ``file``: the objects whose pages are file pages."""

@@ -54,6 +54,9 @@ class Profile:
     mlocked_is_active: bool
     protnone_is_enoent: bool
     shared_write_dirties_page: bool
+    mlock_deactivates: bool
+    populate_writes_shared: bool
+    mapped_is_looked_up_fast: bool
     madvise_populates: bool
     zero_page_is_efault: bool
     untouched_is_efault: bool
@@ -117,6 +120,9 @@ SEED = Profile(
     mlocked_is_active=False,
     protnone_is_enoent=False,
     shared_write_dirties_page=False,
+    mlock_deactivates=False,
+    populate_writes_shared=True,
+    mapped_is_looked_up_fast=False,
     madvise_populates=False,
     zero_page_is_efault=False,
     untouched_is_efault=False,
@@ -179,6 +185,9 @@ MODERN = Profile(
     mlocked_is_active=True,
     protnone_is_enoent=True,
     shared_write_dirties_page=True,
+    mlock_deactivates=True,
+    populate_writes_shared=False,
+    mapped_is_looked_up_fast=True,
     madvise_populates=True,
     zero_page_is_efault=True,
     untouched_is_efault=True,

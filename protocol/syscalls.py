@@ -93,9 +93,13 @@ class Mprotect(Message):
 
 @message(0x57, "client>coordinator", answer="Done")
 class Fork(Message):
-    """fork(2): the child's pid or -errno; answered when the parent's pages are write-protected."""
+    """fork(2): the child's pid or -errno; answered when the parent's pages are write-protected.
+
+    cpu: where the child runs, -1 where its parent does.
+    """
 
     pid: Word
+    cpu: Word
     leased: Annotated[int, Meta(ge=0, le=1)]
 
 

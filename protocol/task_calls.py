@@ -37,6 +37,14 @@ class Clone(Message):
     leased: Annotated[int, Meta(ge=0, le=1)]
 
 
+@message(0x72, "client>coordinator", answer="Done")
+class SchedSetaffinity(Message):
+    """sched_setaffinity(2) to one cpu, on which the task runs from now on."""
+
+    pid: Word
+    cpu: Unsigned
+
+
 @message(0x6F, "client>coordinator", answer="Done")
 class Mlock(Message):
     """mlock(2); answered when the pages are there."""

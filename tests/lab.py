@@ -282,7 +282,7 @@ class Lab:
         return start
 
     def fork(self, pid: int) -> int:
-        return self.call(Fork(pid, 0))
+        return self.call(Fork(pid, -1, 0))
 
     def exit(self, pid: int) -> int:
         return self.call(Exit(pid))

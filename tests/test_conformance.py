@@ -6,6 +6,7 @@ The kernel's answers were recorded (docs/conformance.md), so that nothing has to
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from numalab.conformance import live, recorded, sim
 from numalab.conformance.compare import Answer, Tally, compare
 from numalab.conformance.fixed import FIXED, TOPICS
-from numalab.conformance.random_steps import draw_scenario
+from numalab.conformance.random_steps import WEIGHTS, draw_scenario
 from numalab.conformance.scenario import Layout, Scenario, Step
 from numalab.conformance.shrink import shrink, without
 
@@ -88,6 +89,18 @@ def test_a_drawn_scenario_has_twenty_calls_and_places_that_exist() -> None:
         for step in scenario.steps:
             for place in (*step.get("places", []), *filter(None, [step.get("place")])):
                 assert layout.covers(layout.address(place)), f"seed {seed}: {step}"
+
+
+def test_five_hundred_draws_try_every_call_and_callers_without_privilege() -> None:
+    drawn = [draw_scenario(seed).steps for seed in range(500)]
+    calls = Counter(op for steps in drawn for op in {step["op"] for step in steps})
+    assert set(calls) == set(WEIGHTS) and min(calls.values()) >= 50, calls
+    strangers = 0
+    for steps in drawn:
+        names = {step["task"] for step in steps if step["op"] == "spawn" and step["uid"]}
+        moving = [step for step in steps if step["op"] in ("move_pages", "migrate_pages")]
+        strangers += any(step["by"] in names for step in moving)
+    assert strangers >= 40, f"only {strangers} have an unprivileged caller that moves pages"
 
 
 def test_a_scenario_that_differs_is_shrunk_to_what_matters() -> None:

@@ -353,7 +353,7 @@ def test_who_comes_back_after_its_lease_and_spawns_is_leased_again(make_lab: Mak
     lab.ask(Attach(), Attached)
     lab.wait(11.0)
     parent = lab.spawn(leased=True)
-    lab.call(Fork(parent, 1))
+    lab.call(Fork(parent, -1, 1))
     lab.wait(11.0)
     assert not lab.memory.tasks
 

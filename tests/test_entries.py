@@ -108,7 +108,7 @@ def test_fork_of_a_sharer_copies_its_entries_and_does_not_wait(
     # K 1.42.
     lab = make_lab(profile=profile)
     moving = Moving(lab, shared=False, pinned=pinned)
-    child = value_of(lab, lab.start(Fork(moving.sharer, 0)))
+    child = value_of(lab, lab.start(Fork(moving.sharer, -1, 0)))
     assert moving.bits(child) == [Pte.ENTRY] * 2
     assert lab.memory.mem_map[0].mapcount.max() == 3
     assert moving.finish() == (2 if pinned else 0)
@@ -123,7 +123,7 @@ def test_fork_of_a_sharer_copies_its_entries_and_does_not_wait(
 
 def test_a_child_made_in_mid_move_waits_for_the_page_and_writes_to_a_copy(lab: Lab) -> None:
     moving = Moving(lab, shared=False)
-    child = value_of(lab, lab.start(Fork(moving.sharer, 0)))
+    child = value_of(lab, lab.start(Fork(moving.sharer, -1, 0)))
     writing = lab.start(Fault(child, 3, WRITE, pages_from(moving.start, 1)))
     assert lab.answer_to(writing) is None, "it sleeps until the page is unlocked (K 1.45)"
     assert moving.finish() == 0

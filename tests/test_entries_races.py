@@ -98,7 +98,7 @@ def test_fork_makes_write_entries_of_a_private_page_read_in_both(lab: Lab, pinne
     lab.run()
     entry = int(Pte.ENTRY | Pte.WRITE)
     assert int(lab.vma(parent, start).bits[0]) & entry == entry
-    forking = lab.start(Fork(parent, 0))
+    forking = lab.start(Fork(parent, -1, 0))
     assert lab.answer_to(forking) is None, "the parent's translation is served still"
     child = max(lab.memory.tasks)
     for pid in (parent, child):
@@ -137,8 +137,8 @@ def draw_call(rng: random.Random, areas: dict[int, list[int]]) -> Message:
             Fault(pid, rng.randrange(3), rng.randrange(2), pages_from(page, 1)),
             Mprotect(pid, page * PAGE, PAGE, rng.choice([PROT_READ, RW])),
             Munmap(pid, page * PAGE, PAGE),
-            Fork(pid, 0),
-            Exit(pid) if rng.random() < 0.3 else Fork(pid, 0),
+            Fork(pid, -1, 0),
+            Exit(pid) if rng.random() < 0.3 else Fork(pid, -1, 0),
         ]
     )
 

@@ -58,7 +58,7 @@ SAID: list[tuple[Message, str]] = [
         r.FramesFreed(0, pfns(1, 3, 5, 7, 8, 20)),
         "FramesFreed node 0, 6 pages, frames 1 3 5 7-8 ... in 5 runs",
     ),
-    (r.TaskForked(7, 9, ""), "TaskForked pid 7, child 9"),
+    (r.TaskForked(7, 9, 2, ""), "TaskForked pid 7, child 9, cpu 2"),
     (
         r.PolicySet(7, 16, 32, Mode.BIND, (0, 1, 3), 0, (), (0, 1), -1),
         "PolicySet pid 7, pages 0x10-0x20, policy bind:0-1,3",
@@ -120,8 +120,8 @@ def test_the_command_knows_every_entry_that_a_journal_can_have() -> None:
 
 
 def test_an_entry_is_about_every_task_that_it_names() -> None:
-    assert is_about(r.TaskForked(7, 9, ""), 7)
-    assert is_about(r.TaskForked(7, 9, ""), 9)
+    assert is_about(r.TaskForked(7, 9, 0, ""), 7)
+    assert is_about(r.TaskForked(7, 9, 0, ""), 9)
     assert is_about(r.TaskCloned(7, 10, 0, ""), 10)
     assert not is_about(r.FramesFreed(7, pfns(7)), 7)
 

@@ -106,7 +106,7 @@ def test_a_task_that_is_gone_maps_nothing(lab: Lab) -> None:
         Mmap(9, 0, PAGE, RW, ANON, "", 0),
         Munmap(9, 0, PAGE),
         Mprotect(9, 0, PAGE, 1),
-        Fork(9, 0),
+        Fork(9, -1, 0),
         Exit(9),
     ):
         assert lab.call(call) == -errno.ESRCH
@@ -233,7 +233,7 @@ def test_a_translation_from_before_a_fork_does_not_write_after_it(lab: Lab) -> N
     where = lab.fault(parent, start)
     lab.store(where, 0, 1)
     lab.hold_back(SetGeneration)
-    forking = lab.start(Fork(parent, 0))
+    forking = lab.start(Fork(parent, -1, 0))
     assert lab.answer_to(forking) is None
     assert lab.store(where, 0, 2) == 0, "fork has not returned yet"
     lab.let_go(SetGeneration)
@@ -303,7 +303,7 @@ def test_a_change_of_the_map_waits_for_the_whole_migration(lab: Lab, change: str
         "mmap": Mmap(pid, 0, PAGE, RW, ANON, "", 0),
         "munmap": Munmap(pid, elsewhere * PAGE, PAGE),
         "mprotect": Mprotect(pid, elsewhere * PAGE, PAGE, PROT_READ),
-        "fork": Fork(pid, 0),
+        "fork": Fork(pid, -1, 0),
         "exit": Exit(pid),
     }[change]
     lab.hold_back(CopyPages)

@@ -125,7 +125,7 @@ def test_a_fork_and_its_copies_are_finished_with_the_next_process(
     lab.write(parent, start, 8)
     if stops_at is SetGeneration:
         lab.hold_back(stops_at)
-    forking = lab.start(Fork(parent, 0))
+    forking = lab.start(Fork(parent, -1, 0))
     lab.run()
     if stops_at is SetGeneration:
         lab.restart(SOURCE)

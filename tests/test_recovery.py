@@ -140,7 +140,7 @@ def test_rights_are_taken_away_though_the_node_had_not_heard_of_it(
     elif call is Mprotect:
         lab.start(Mprotect(pid, start * PAGE, PAGE, 1))
     else:
-        lab.start(Fork(pid, 0))
+        lab.start(Fork(pid, -1, 0))
     lab.run()
     lab.recover()
     lab.drop_held()

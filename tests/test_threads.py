@@ -15,6 +15,7 @@ from protocol.syscalls import (
     Attached,
     Exit,
     Fault,
+    Fork,
     ListTasks,
     Mprotect,
     Progress,
@@ -22,7 +23,7 @@ from protocol.syscalls import (
     TaskList,
     Translations,
 )
-from protocol.task_calls import Clone, Setresuid
+from protocol.task_calls import Clone, Mlock, SchedSetaffinity, Setresuid
 from tests.calls import migration, setting
 from tests.cpusets import cpuset, rmdir, write
 from tests.filing import create, map_file
@@ -119,6 +120,34 @@ def test_fork_by_a_thread_copies_the_mm_and_what_is_the_thread_s_own(lab: Lab) -
     assert lab.memory.tasks[leader].policy is None and lab.memory.tasks[leader].uid == 0
     lab.write(child, start, 1)
     assert lab.where(child, start) == [2] and lab.where(leader, start) == [0]
+    assert journal_agrees(lab)
+
+
+def test_what_a_task_locks_is_filled_in_where_it_runs_now(lab: Lab) -> None:
+    pid = lab.spawn(cpu=0)
+    start = lab.mmap(pid, 3)
+    assert lab.call(SchedSetaffinity(pid, 2)) == 0
+    assert lab.call(Mlock(pid, start * PAGE, PAGE)) == 0
+    child = lab.call(Fork(pid, 3, 0))
+    assert lab.call(Mlock(child, (start + 1) * PAGE, PAGE)) == 0
+    heir = lab.fork(pid)
+    assert lab.call(Mlock(heir, (start + 2) * PAGE, PAGE)) == 0
+    assert lab.where(pid, start) == [2]
+    assert lab.where(child, start + 1) == [3] and lab.where(heir, start + 2) == [2]
+    assert journal_agrees(lab)
+
+
+def test_a_task_runs_on_no_cpu_that_is_not_there_or_not_its_cpuset_s(lab: Lab) -> None:
+    pid = lab.spawn(cpu=0)
+    assert lab.call(SchedSetaffinity(pid, 9)) == lab.call(Fork(pid, 9, 0)) == -errno.EINVAL
+    assert lab.call(SchedSetaffinity(99, 0)) == -errno.ESRCH
+    cpuset(lab, "/c", cpus="1-2", mems="0")
+    write(lab, "/c", "tasks", str(pid))
+    assert lab.memory.tasks[pid].cpu == 1
+    assert lab.call(SchedSetaffinity(pid, 0)) == -errno.EINVAL
+    # A child begins where it may be.
+    assert lab.memory.tasks[lab.call(Fork(pid, 3, 0))].cpu == 1
+    assert lab.memory.tasks[lab.call(Fork(pid, 2, 0))].cpu == 2
     assert journal_agrees(lab)
 
 

@@ -141,7 +141,7 @@ class Arm:
         return {"value": 0}
 
     async def run_on(self, step: Step) -> Answer:
-        self._by(step).cpu = step["cpu"]
+        await self._by(step).sched_setaffinity(step["cpu"])
         return {"value": 0}
 
     async def setresuid(self, step: Step) -> Answer:

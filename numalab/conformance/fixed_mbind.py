@@ -26,6 +26,7 @@ from numalab.conformance.steps import (
     munmap,
     raw,
     read,
+    run_on,
     scenario,
     set_mempolicy,
     spawn,
@@ -137,6 +138,14 @@ OTHERS = (
         mmap("a", 6),
         mbind(A, 3, BIND, [2]),
         write(A, 6),
+    ),
+    scenario(
+        "LOCAL is where the caller is now",
+        touched("a", 4),
+        run_on(2),
+        mbind(A, 2, LOCAL, [], MOVE),
+        fork("u", 3),
+        mbind(A, 4, LOCAL, [], MOVE_ALL, "u"),
     ),
     scenario(
         "LOCAL outranks the task",

@@ -30,7 +30,8 @@ FILES = "/files"
 CPUSETS = "/cpusets"
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_LOCKED = 1, 2, 0x10, 0x20, 0x2000
 O_RDWR, AT_FDCWD = 2, -100
-NOT_PRESENT = (-2, -14)
+#: After these pages may wait in batches of a cpu, for an LRU list or to become active.
+NOTED = frozenset("write read mmap munmap mlock munlock madvise get_mempolicy exit".split())
 
 
 class Run:
@@ -70,6 +71,8 @@ class Run:
         own = self._own_pages() if step["op"] in ("migrate_pages", "cpuset") else []
         before = vmstat()
         answer = getattr(self, step["op"])(step)
+        if step["op"] in NOTED:
+            self._settle()
         after = vmstat()
         moved = after[0] - before[0] - self._own_moved(own)
         seen = {name: self._look(doer) for name, doer in self.tasks.items() if doer.alive}
@@ -201,12 +204,10 @@ class Run:
 
     def write(self, step: Step) -> Answer:
         done = self._by(step).write(self._place(step), step["pages"], step["value"])
-        self._settle()
         return result(done)
 
     def read(self, step: Step) -> Answer:
         done, values = self._by(step).read(self._place(step), step["pages"])
-        self._settle()
         return result(done) if done else {"value": 0, "words": values}
 
     # ---- policies --------------------------------------------------------------------------

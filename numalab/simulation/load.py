@@ -272,7 +272,7 @@ class Driver:
             ended(result)
 
         end = self.tell(Operation("fork", task.pid), forked)
-        self.ask(client, Fork(task.pid, int(self.plan.leased)), end)
+        self.ask(client, Fork(task.pid, -1, int(self.plan.leased)), end)
 
     def _exit(self, client: str, ended: Ended) -> None:
         task = self.draws.task()
