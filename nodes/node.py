@@ -1,8 +1,7 @@
 """The Core of a node: it owns page frames, copies pages straight to a peer, and knows no mm.
 
 One handler for each message that the table (``protocol/messages.py``) lets somebody ask a node,
-found by its name.  A handler returns the answer; ``CopyPages`` alone is answered later, when every
-page of it has ended.
+found by its name.  ``CopyPages`` alone is answered later, when every page of it has ended.
 """
 
 from __future__ import annotations
