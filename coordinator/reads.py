@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from coordinator.calls import Steps
 from coordinator.desk import ESRCH, Desk, handles
 from coordinator.life import FINAL
+from coordinator.mem_map import Rows
 from coordinator.memory import Memory
-from coordinator.mm import Pte, Task
+from coordinator.mm import Pte, Task, Vma
 from coordinator.numa_maps import fitting, numa_maps
 from coordinator.vmstat import is_file, pages_by_kind
 from protocol import syscalls as m
@@ -163,7 +165,18 @@ def on_describe_mm(desk: Desk, question: Question, asked: m.DescribeMm) -> Messa
         np.array([vma.end for vma in vmas], "<u8"),
         np.array([vma.prot for vma in vmas], "<u4"),
         np.array([vma.flags for vma in vmas], "<u4"),
+        np.array([0 if vma.file is None else vma.file.id for vma in vmas], "<u4"),
+        np.array([vma.pgoff for vma in vmas], "<u8"),
         joined([slot + vma.start for vma, slot in pairs], "<u8"),
         joined([vma.nid[slot] for vma, slot in pairs], "<i4"),
-        joined([(vma.bits[slot] & Pte.WRITTEN) != 0 for vma, slot in pairs], "<u4"),
+        joined([_written(vma, slot) for vma, slot in pairs], "<u4"),
     )
+
+
+def _written(vma: Vma, slot: Rows) -> npt.NDArray[np.bool_]:
+    """Whether a task may have stored to these pages: to those of a cache any who maps it."""
+    bits = vma.bits[slot]
+    written: npt.NDArray[np.bool_] = (bits & Pte.WRITTEN) != 0
+    if vma.file is not None:
+        written |= vma.file.dirty()[slot + vma.pgoff] & ((bits & Pte.ANON) == 0)
+    return written

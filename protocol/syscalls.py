@@ -273,7 +273,9 @@ class DescribeMm(Message):
 class AddressSpace(Message):
     """Rows of vmas (page numbers), then plain arrays of present pages: number and node.
 
-    ``written`` is 1 where a task was ever granted a writable translation.
+    ``file``: the object whose page cache the vma maps from page ``pgoff`` of it on; 0: none.
+    ``written`` is 1 where a task was ever granted a writable translation: any of those that share
+    the page.
     """
 
     value: Word
@@ -282,6 +284,8 @@ class AddressSpace(Message):
     end: U64
     prot: U32
     flags: U32
+    file: U32
+    pgoff: U64
     page: PlainU64
     page_node: PlainI32
     written: PlainU32
