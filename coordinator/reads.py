@@ -22,6 +22,8 @@ from protocol.schema import Message
 from protocol.session import Question
 
 EINVAL = 22
+#: Pages that one answer tells of; 16 bytes for each of them.
+DESCRIBED_MAX = 1 << 21
 
 
 @handles(m.NumaMaps)
@@ -158,8 +160,12 @@ def on_describe_mm(desk: Desk, question: Question, asked: m.DescribeMm) -> Messa
         return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype)
 
     pairs = list(zip(vmas, slots, strict=True))
+    page = joined([slot + vma.start for vma, slot in pairs], "<u8")
+    rest = np.flatnonzero(page >= asked.start)
+    told, more = rest[:DESCRIBED_MAX], rest[DESCRIBED_MAX:]
+    goes_on = int(page[more[0]]) if more.size else 0
     return m.AddressSpace(
-        -ESRCH if task is None else 0,
+        -ESRCH if task is None else goes_on,
         tuple(vma.name for vma in vmas),
         np.array([vma.start for vma in vmas], "<u8"),
         np.array([vma.end for vma in vmas], "<u8"),
@@ -167,9 +173,9 @@ def on_describe_mm(desk: Desk, question: Question, asked: m.DescribeMm) -> Messa
         np.array([vma.flags for vma in vmas], "<u4"),
         np.array([0 if vma.file is None else vma.file.id for vma in vmas], "<u4"),
         np.array([vma.pgoff for vma in vmas], "<u8"),
-        joined([slot + vma.start for vma, slot in pairs], "<u8"),
-        joined([vma.nid[slot] for vma, slot in pairs], "<i4"),
-        joined([_written(vma, slot) for vma, slot in pairs], "<u4"),
+        page[told],
+        joined([vma.nid[slot] for vma, slot in pairs], "<i4")[told],
+        joined([_written(vma, slot) for vma, slot in pairs], "<u4")[told],
     )
 
 

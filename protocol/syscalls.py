@@ -264,9 +264,13 @@ class ProgressMade(Message):
 
 @message(0x66, "client>coordinator", answer="AddressSpace", idempotent=True)
 class DescribeMm(Message):
-    """The vmas of a task and which pages are present."""
+    """The vmas of a task and which pages are present, from page ``start`` on.
+
+    The value of the answer is the page from which to go on, 0 at the end, or -errno.
+    """
 
     pid: Word
+    start: Unsigned = 0
 
 
 @message(0x67, "coordinator>client")
