@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from coordinator.calls import Steps
 from coordinator.desk import ESRCH, Desk, handles
 from coordinator.life import FINAL
+from coordinator.mem_map import Rows
 from coordinator.memory import Memory
-from coordinator.mm import Pte, Task
+from coordinator.mm import Pte, Task, Vma
 from coordinator.numa_maps import fitting, numa_maps
 from coordinator.vmstat import is_file, pages_by_kind
 from protocol import syscalls as m
@@ -20,6 +22,8 @@ from protocol.schema import Message
 from protocol.session import Question
 
 EINVAL = 22
+#: Pages that one answer tells of; 16 bytes for each of them.
+DESCRIBED_MAX = 1 << 21
 
 
 @handles(m.NumaMaps)
@@ -156,14 +160,29 @@ def on_describe_mm(desk: Desk, question: Question, asked: m.DescribeMm) -> Messa
         return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype)
 
     pairs = list(zip(vmas, slots, strict=True))
+    page = joined([slot + vma.start for vma, slot in pairs], "<u8")
+    rest = np.flatnonzero(page >= asked.start)
+    told, more = rest[:DESCRIBED_MAX], rest[DESCRIBED_MAX:]
+    goes_on = int(page[more[0]]) if more.size else 0
     return m.AddressSpace(
-        -ESRCH if task is None else 0,
+        -ESRCH if task is None else goes_on,
         tuple(vma.name for vma in vmas),
         np.array([vma.start for vma in vmas], "<u8"),
         np.array([vma.end for vma in vmas], "<u8"),
         np.array([vma.prot for vma in vmas], "<u4"),
         np.array([vma.flags for vma in vmas], "<u4"),
-        joined([slot + vma.start for vma, slot in pairs], "<u8"),
-        joined([vma.nid[slot] for vma, slot in pairs], "<i4"),
-        joined([(vma.bits[slot] & Pte.WRITTEN) != 0 for vma, slot in pairs], "<u4"),
+        np.array([0 if vma.file is None else vma.file.id for vma in vmas], "<u4"),
+        np.array([vma.pgoff for vma in vmas], "<u8"),
+        page[told],
+        joined([vma.nid[slot] for vma, slot in pairs], "<i4")[told],
+        joined([_written(vma, slot) for vma, slot in pairs], "<u4")[told],
     )
+
+
+def _written(vma: Vma, slot: Rows) -> npt.NDArray[np.bool_]:
+    """Whether a task may have stored to these pages: to those of a cache any who maps it."""
+    bits = vma.bits[slot]
+    written: npt.NDArray[np.bool_] = (bits & Pte.WRITTEN) != 0
+    if vma.file is not None:
+        written |= vma.file.dirty()[slot + vma.pgoff] & ((bits & Pte.ANON) == 0)
+    return written

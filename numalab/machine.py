@@ -33,6 +33,7 @@ from numalab.emulation import Emulated, read_emulated
 from numalab.files import File, create_file
 from numalab.locate import MachineUnreachable, locate
 from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
+from numalab.present import read_address_space
 from numalab.task import Task
 from numalab.weights import Weights
 from protocol.live.driver import Driver
@@ -58,7 +59,6 @@ from protocol.syscalls import (
     Attached,
     CpusetWritten,
     DescribeHardware,
-    DescribeMm,
     Description,
     Exit,
     Hardware,
@@ -215,7 +215,7 @@ class Machine:
 
     async def address_space(self, pid: int) -> AddressSpace:
         """The vmas of ``pid`` and where its pages are.  Errors: ESRCH."""
-        return await self.expect(DescribeMm(pid), AddressSpace)
+        return await read_address_space(self, pid)
 
     async def count_zone(self, nid: int) -> ZoneCount:
         """The frames of node ``nid`` by condition, told by the node itself."""

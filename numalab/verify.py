@@ -100,31 +100,44 @@ async def check_frames(machine: Machine, pid: int | None = None) -> list[Finding
     findings: list[Finding] = []
     cpu = first_cpu(await machine.hardware())
     for again in reversed(range(TRIES)):
-        entries = await _entries(machine, cpu)
+        entries, names = await _entries(machine, cpu)
         zones = [await _zone(machine, nid) for nid in machine.nids]
-        findings = _check(_with_objects(entries, zones), zones, pid)
+        findings = _check(_with_objects(entries, zones), names, zones, pid)
         if not findings or not again:
             break
         await trio.sleep(PAUSE_SECONDS)
     return findings
 
 
-def _check(entries: Entries, zones: Sequence[Frames], pid: int | None) -> list[Finding]:
-    own = entries if pid is None else _rows(entries, entries.pid == pid)
-    findings = check_placement(own, zones, settled=True) + _check_shared(own)
+def _check(entries: Entries, names: I64, zones: Sequence[Frames], pid: int | None) -> list[Finding]:
+    own = np.full(names.size, True) if pid is None else entries.pid == pid
+    entries_of_all, entries = entries, _rows(entries, own)
+    findings = check_placement(entries, zones, settled=True)
+    findings += _check_shared(entries, names[own])
     if pid is not None:
-        return findings + _check_copies(own, entries, zones)
+        return findings + _check_copies(entries, entries_of_all, zones)
     return findings + check_leaks(entries, zones) + check_conservation(zones, settled=True)
 
 
-def _check_shared(entries: Entries) -> list[Finding]:
-    """No two pages of a task are in one frame."""
-    frames = np.stack([entries.pid, entries.nid, entries.pfn])
-    names, counts = np.unique(frames, axis=1, return_counts=True)
+def _check_shared(entries: Entries, names: I64) -> list[Finding]:
+    """No two pages of a task are in one frame, if they are not one page of a file."""
+    pages = np.unique(np.stack([entries.pid, entries.nid, entries.pfn, names]), axis=1)
+    frames, counts = np.unique(pages[:3], axis=1, return_counts=True)
     return [
         invalid(f"frame {pfn} of node {nid} holds several pages of task {pid}.", pid)
-        for pid, nid, pfn in names[:, counts > 1].T.tolist()
+        for pid, nid, pfn in frames[:, counts > 1].T.tolist()
     ]
+
+
+def _names(space: AddressSpace, page: I64) -> I64:
+    """A number for each present page, the same for addresses at which one page of a file is."""
+    names = -1 - page
+    pieces = zip(space.start, space.end, space.file, space.pgoff, strict=True)
+    for start, end, file, pgoff in (map(int, piece) for piece in pieces):
+        if file:
+            rows = (page >= start) & (page < end)
+            names[rows] = (file << 32) + page[rows] - start + pgoff
+    return names
 
 
 def _check_copies(own: Entries, entries: Entries, zones: Sequence[Frames]) -> list[Finding]:
@@ -144,8 +157,12 @@ def _rows(entries: Entries, chosen: npt.NDArray[np.bool_]) -> Entries:
     return Entries(*(getattr(entries, each.name)[chosen] for each in fields(Entries)))
 
 
-async def _entries(machine: Machine, cpu: int) -> Entries:
-    """What the coordinator answers for every present page of every task; without objects."""
+async def _entries(machine: Machine, cpu: int) -> tuple[Entries, I64]:
+    """What the coordinator answers for every present page of every task; without objects.
+
+    And the name of each page (``_names``).
+    """
+    names: list[I64] = [_NONE]
     pids: list[I64] = [_NONE]
     pages: list[I64] = [_NONE]
     frames: list[I64] = [np.zeros((3, 0), np.int64)]
@@ -153,17 +170,19 @@ async def _entries(machine: Machine, cpu: int) -> Entries:
     # The threads of a process have one mm.
     for pid in tasks.pid[np.unique(tasks.tgid, return_index=True)[1]].tolist():
         try:
-            present = (await machine.address_space(pid)).page
-            there, nid, pfn, generation = await _translate(machine, pid, cpu, present)
+            space = await machine.address_space(pid)
+            there, nid, pfn, generation = await _translate(machine, pid, cpu, space.page)
         except ProcessLookupError:
             continue
         pages.append(there.astype(np.int64))
+        names.append(_names(space, pages[-1]))
         pids.append(np.full(there.size, pid, np.int64))
         frames.append(np.stack([nid, pfn, generation]))
     page, (nid, pfn, generation) = np.concatenate(pages), np.concatenate(frames, axis=1)
     none = np.zeros(page.size, np.int64)
     kind = np.full(page.size, int(Kind.PRESENT), np.int64)
-    return Entries(kind, np.concatenate(pids), page, nid, pfn, generation, none, none)
+    entries = Entries(kind, np.concatenate(pids), page, nid, pfn, generation, none, none)
+    return entries, np.concatenate(names)
 
 
 async def _translate(

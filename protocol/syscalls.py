@@ -268,16 +268,22 @@ class ProgressMade(Message):
 
 @message(0x66, "client>coordinator", answer="AddressSpace", idempotent=True)
 class DescribeMm(Message):
-    """The vmas of a task and which pages are present."""
+    """The vmas of a task and which pages are present, from page ``start`` on.
+
+    The value of the answer is the page from which to go on, 0 at the end, or -errno.
+    """
 
     pid: Word
+    start: Unsigned = 0
 
 
 @message(0x67, "coordinator>client")
 class AddressSpace(Message):
     """Rows of vmas (page numbers), then plain arrays of present pages: number and node.
 
-    ``written`` is 1 where a task was ever granted a writable translation.
+    ``file``: the object whose page cache the vma maps from page ``pgoff`` of it on; 0: none.
+    ``written`` is 1 where a task was ever granted a writable translation: any of those that share
+    the page.
     """
 
     value: Word
@@ -286,6 +292,8 @@ class AddressSpace(Message):
     end: U64
     prot: U32
     flags: U32
+    file: U32
+    pgoff: U64
     page: PlainU64
     page_node: PlainI32
     written: PlainU32

@@ -8,13 +8,18 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+import trio
 
+from coordinator import reads
 from coordinator.madvise import Advice
 from coordinator.mm import MAP_ANONYMOUS, MAP_POPULATE, MAP_PRIVATE, PROT_READ
 from coordinator.touched import BLOCK, Touched
+from numalab.machine import Machine
+from numalab.present import read_address_space
 from protocol.profile import MODERN
 from protocol.syscalls import AddressSpace, DescribeMm, Mmap, Mprotect, Munmap, Renew
 from protocol.task_calls import Madvise, Mlock
@@ -77,6 +82,28 @@ def test_a_range_whose_page_tables_fit_into_no_memory_is_enomem(lab: Lab, advise
     # As the kernel has it: who wants memory locked may try again.
     assert value == (-errno.ENOMEM if advised else -errno.EAGAIN)
     lab.validate()
+
+
+# ---- what is told in pieces ----------------------------------------------------------------
+
+
+def test_the_pages_of_a_large_mm_are_told_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole, those of 32 GiB are a frame of a message that is longer than any is taken."""
+    monkeypatch.setattr(reads, "DESCRIBED_MAX", 3)
+    lab = Lab()
+    pid = lab.spawn()
+    low, high = lab.mapped(pid, 4, at=0x100, cpu=1), lab.mapped(pid, 4, at=0x200)
+    present = [*range(low, low + 4), *range(high, high + 4)]
+
+    class Asking:
+        async def expect(self, message: DescribeMm, kind: type[AddressSpace]) -> AddressSpace:
+            return lab.ask(message, kind)
+
+    space = trio.run(read_address_space, cast(Machine, Asking()), pid)
+    assert space.page.tolist() == present and space.value == 0
+    assert space.page_node.tolist() == [1] * 4 + [0] * 4
+    assert space.written.tolist() == [1] * 8
+    assert lab.asked(DescribeMm) == 3
 
 
 # ---- what is not touched -------------------------------------------------------------------
