@@ -116,7 +116,7 @@ class Fleet:
 
     # ---- faults ----------------------------------------------------------------------------
 
-    async def kill_one(self) -> bool:
+    def kill_one(self) -> bool:
         """SIGKILL one, and start another in its place."""
         client = self._choose()
         if client is None:
@@ -132,16 +132,19 @@ class Fleet:
         await self.start(0)
         self._starting -= 1
 
-    async def pause_one(self, seconds: float) -> bool:
-        """SIGSTOP one for so long."""
+    def pause_one(self, seconds: float) -> bool:
+        """SIGSTOP one; it goes on after so many seconds."""
         client = self._choose()
         if client is None:
             return False
         self._stopped.add(client.child.pid)
         os.kill(client.child.pid, signal.SIGSTOP)
-        await trio.sleep(seconds)
-        self._wake(client.child.pid)
+        self._nursery.start_soon(self._wake_later, client.child.pid, seconds)
         return True
+
+    async def _wake_later(self, pid: int, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self._wake(pid)
 
     def resume(self) -> None:
         """Nobody stands still any more."""

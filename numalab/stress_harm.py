@@ -30,6 +30,8 @@ from protocol.core import ConfigurationError
 from protocol.live.interference import Counts, FaultFile
 
 POLL_SECONDS = 0.01
+#: A small migration is over soon.
+SHARE_POLL_SECONDS = 0.001
 #: Who ended by itself is started again so long after.
 REVIVE_SECONDS = 0.5
 PAGE = 4096
@@ -44,8 +46,8 @@ class Clients:
 
     def __init__(
         self,
-        kill: Callable[[], Awaitable[bool]],
-        pause: Callable[[float], Awaitable[bool]],
+        kill: Callable[[], bool],
+        pause: Callable[[float], bool],
         pages: Callable[[], tuple[int, int, int]],
     ) -> None:
         self.kill = kill
@@ -177,16 +179,16 @@ class Harm:
                 made = await self._machine.progress(pid)
                 if made.listed and fault.share <= made.settled / made.listed < 1:
                     break
-            await trio.sleep(POLL_SECONDS)
+            await trio.sleep(SHARE_POLL_SECONDS)
         await self._strike(number, fault.name, fault)
 
     async def _strike(self, number: int, name: str, fault: Crash | Pause) -> None:
         by_step = fault.step is not None
         if name.startswith(CLIENT):
             struck = (
-                await self._clients.pause(fault.seconds)
+                self._clients.pause(fault.seconds)
                 if isinstance(fault, Pause)
-                else await self._clients.kill()
+                else self._clients.kill()
             )
             self._counts.hits[number] += struck and not by_step
             return
@@ -234,7 +236,7 @@ class Harm:
     # ---- resources -------------------------------------------------------------------------
 
     async def _strain(self, number: int, fault: Strain) -> None:
-        works: Mapping[Lack, Callable[[Strain], Awaitable[None]]] = {
+        works: Mapping[Lack, Callable[[int, Strain], Awaitable[None]]] = {
             Lack.PINNED: self._pin,
             Lack.FULL: self._fill,
         }
@@ -242,19 +244,19 @@ class Harm:
         if work is None or await self._is_over_within(fault.at):
             return
         with suppress(OSError):
-            await work(fault)
-            self._counts.hits[number] += 1
+            await work(number, fault)
 
-    async def _pin(self, fault: Strain) -> None:
+    async def _pin(self, number: int, fault: Strain) -> None:
         pid, base, pages = self._clients.pages()
         chosen = np.linspace(0, pages - 1, min(fault.pages, pages)).astype(np.uint64)
         addresses = (np.uint64(base) + chosen * np.uint64(PAGE)).tolist()
         task = await self._machine.attach(pid)
         await task.pin(*addresses)
+        self._counts.hits[number] += 1
         await self._is_over_within(fault.seconds)
         await self._let_go(lambda: task.unpin(*addresses))
 
-    async def _fill(self, fault: Strain) -> None:
+    async def _fill(self, number: int, fault: Strain) -> None:
         """A task takes all frames of the node that are free."""
         nid = int(fault.name.removeprefix("node"))
         free = (await self._machine.count_zone(nid)).free
@@ -266,9 +268,12 @@ class Harm:
                 pages = np.arange(first, first + FILL_PAGES, dtype=np.uint64)
                 addresses = np.uint64(base) + pages * np.uint64(PAGE)
                 await task.store_many(addresses, 1, bytes(FILL_PAGES))
+                if self._over.is_set():
+                    return
         except OSError as error:
             if error.errno != errno.ENOMEM:
                 raise
+            self._counts.hits[number] += 1
             await self._is_over_within(fault.seconds)
         finally:
             await self._let_go(task.exit)

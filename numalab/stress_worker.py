@@ -41,6 +41,8 @@ SHARED = 0
 #: Spaces of a client: its own, and those of its children.
 SPACES = 1 << 20
 WITHIN = 120.0
+#: Which the errno module does not know.
+EHWPOISON = 133
 
 U64 = npt.NDArray[np.uint64]
 
@@ -171,7 +173,9 @@ class Worker:
         except IndefiniteError:
             self._indefinite += 1
         except OSError as error:
-            self._refused[errno.errorcode.get(error.errno or 0, "?")] += 1
+            number = error.errno or 0
+            name = "EHWPOISON" if number == EHWPOISON else errno.errorcode.get(number, str(number))
+            self._refused[name] += 1
             await trio.sleep(0.01)
 
     async def read(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,11 @@ def test_a_schedule_is_read_and_printed_as_the_same_one() -> None:
     )
     assert parse_schedule(format_schedule(schedule)) == schedule
     assert all(fault.describe() for fault in schedule)
+
+
+def test_the_example_in_the_documentation_is_a_schedule() -> None:
+    path = Path(__file__).parent.parent / "docs/examples/stress.faults"
+    assert len(parse_schedule(path.read_text())) == 11
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,13 +13,17 @@ import numpy as np
 import pytest
 import trio
 
+from coordinator.records import PagesCommitted
 from numalab import cli
 from numalab.checker import Verdict
+from numalab.cluster import running
 from numalab.faults import Crash, Pause, draw_schedule, parse_schedule
 from numalab.linearizability import check_registers
 from numalab.stress import Options, stress
 from numalab.stress_log import Log, history_of, read_log
-from numalab.stress_verdict import check_history, check_refusals
+from numalab.stress_verdict import Counted, check_history, check_journal, check_refusals
+from protocol.codec import encode_entry
+from protocol.live.journal import Journal
 from tests.live import Numalab
 
 FAULTS = """\
@@ -58,6 +63,35 @@ def test_nothing_is_lost_whoever_is_killed(
     assert parse_schedule((results / "schedule").read_text()) == parse_schedule(FAULTS)
     history = np.load(results / "history.npz")
     assert history["key"].size >= document["operations"]
+
+
+@pytest.mark.slow
+async def test_a_process_that_ends_by_itself_is_a_finding(tmp_path: Path) -> None:
+    options = Options(
+        tmp_path / "results", seed=3, seconds=3.0, nodes=2, memory="8M", schedule=(), clients=1
+    )
+
+    def kill_when_at_work(line: str) -> None:
+        if line.startswith("1 s"):
+            running(tmp_path / "results/machine")["node1"].signal(signal.SIGKILL)
+
+    with trio.fail_after(90):
+        outcome = await stress(options, kill_when_at_work)
+    assert outcome.verdict == Verdict.INVALID
+    assert "node1 ended by itself: it said nothing" in outcome.sentence
+
+
+async def test_counters_are_held_against_the_journal(tmp_path: Path) -> None:
+    frames = np.arange(3, dtype=np.uint32)
+    async with Journal(tmp_path / "journal") as journal:
+        await journal.append([encode_entry(PagesCommitted(0, 1, frames, frames, frames))])
+    said = {"pgmigrate_success": 3}
+    assert await check_journal(tmp_path / "journal", Counted(vmstat=said)) == []
+    said["pgmigrate_success"] = 2
+    (finding,) = await check_journal(tmp_path / "journal", Counted(vmstat=said))
+    assert finding.sentence == "pgmigrate_success is 2, but the journal has 3 pages moved."
+    restarted = Counted(vmstat=said, restarts=Counter(coordinator=1))
+    assert await check_journal(tmp_path / "journal", restarted) == []
 
 
 def test_a_directory_with_files_is_left_alone(tmp_path: Path, numalab: Numalab) -> None:
