@@ -37,7 +37,7 @@ def passes(lab: Lab) -> list[tuple[int, int, int]]:
 
 
 def test_pages_move_with_their_contents_and_the_call_says_that_none_stayed(lab: Lab) -> None:
-    # K 1.33.
+    # K 1.33, 3.11.
     pid = lab.spawn()
     start = lab.mapped(pid, 10)
     for offset in range(10):
@@ -270,7 +270,7 @@ def test_a_failed_attempt_gives_its_frame_back(lab: Lab) -> None:
 
 
 def test_move_leaves_what_a_fork_shares_and_move_all_takes_it(lab: Lab) -> None:
-    # K 3.2, 3.3, 3.4.
+    # K 1.3, 3.2, 3.3, 3.4.
     owner = lab.spawn(uid=1000, capable=False)
     start = lab.mapped(owner, 2)
     child = lab.fork(owner)

@@ -216,7 +216,7 @@ class Hooks:
 
 
 def test_hooks_are_called_in_address_order_before_any_page_moves(make_lab: MakeLab) -> None:
-    # K 2.2.
+    # K 2.2, and from comes before to (K 2.3).
     hooks = Hooks()
     lab = make_lab(vm_operations=hooks.of("low", "high"))
     pid = lab.spawn()

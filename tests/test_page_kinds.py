@@ -78,7 +78,7 @@ def test_a_dirty_page_with_a_method_moves_and_stays_dirty(
 
 
 def test_a_page_with_buffers_takes_them_along(lab: Lab) -> None:
-    """K 1.53: buffer_migrate_page moves the buffers; the fallback releases them (K 1.55)."""
+    """K 1.47, 1.53: buffer_migrate_page moves the buffers; the fallback releases them (K 1.55)."""
     left = {}
     for kind in ("ext3", "ext3-journal"):
         create(lab, kind, 2, f"/{kind}")
@@ -377,7 +377,7 @@ def test_a_reference_more_than_cache_and_buffers_have_is_eagain(
 
 
 def test_each_page_of_a_call_has_the_status_of_its_kind(lab: Lab) -> None:
-    """K 1.57: the table of what move_pages(2) reports."""
+    """K 1.47, 1.57: the method of its mapping, or the fallback, says what becomes of a page."""
     pid = lab.spawn()
     expected = {
         "shmem": 1,

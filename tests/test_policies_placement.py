@@ -55,7 +55,7 @@ def test_k_5_2_vma_then_task_then_local(make_lab: Labs, profile: Profile) -> Non
     assert mbind(lab, pid, start + 2, 1, Mode.BIND, (3,)) == 0
     lab.fault(pid, start + 2)
     assert lab.where(pid, start, 3) == [0, 2, 3]
-    # Preferred without a node is local for this vma, whatever the task wants.
+    # Preferred without a node is local for this vma, whatever the task wants (K 5.3).
     local = lab.mmap(pid, 1)
     assert mbind(lab, pid, local, 1, Mode.PREFERRED) == 0
     lab.fault(pid, local, cpu=1)

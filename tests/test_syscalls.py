@@ -207,7 +207,7 @@ def test_every_page_gets_its_own_status(make_lab: MakeLab, profile: Profile) -> 
 
 @PROFILE
 def test_nothing_to_do_is_an_error_at_the_seed(make_lab: MakeLab, profile: Profile) -> None:
-    # K 4.15.
+    # K 4.15, 4.20.
     lab = make_lab(profile=profile)
     pid = lab.spawn()
     start = lab.mapped(pid, 1)

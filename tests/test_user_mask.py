@@ -58,6 +58,7 @@ ALL_ONES = b"\xff" * 8
 def test_k_4_1_the_kernel_reads_one_bit_less_than_it_is_told(
     maxnode: int, mask: bytes | None, meant: set[int], from_the_end: bool
 ) -> None:
+    """No bits, of a mask that is there or NULL, are the empty set (K 4.2)."""
     assert get_nodes(maxnode, mask, from_the_end=from_the_end) == frozenset(meant)
 
 
