@@ -58,15 +58,16 @@ def do_madvise(memory: Memory, task: Task, address: int, length: int, advice: in
 
 
 def _populate(memory: Memory, task: Task, start: int, end: int, access: Access) -> Steps[int]:
-    until = mapped_until(task.mm, start, end)
-    for vma in task.mm.overlapping(start, until):
-        first, last = max(start, vma.start), min(until, vma.end)
+    """Holes are told of, and what lies behind them is filled in all the same."""
+    hole = mapped_until(task.mm, start, end) < end
+    for vma in task.mm.overlapping(start, end):
+        first, last = max(start, vma.start), min(end, vma.end)
         if vma.vm_flags & (VmFlag.IO | VmFlag.PFNMAP):
             return -EINVAL
         error = yield from fault_in(memory, task, first, last, access)
         if error:
             return {-EACCES: -EINVAL, -EFAULT: -EFAULT}.get(error, -ENOMEM)
-    return -ENOMEM if until < end else 0
+    return -ENOMEM if hole else 0
 
 
 def _dontneed(memory: Memory, task: Task, start: int, end: int) -> Steps[int]:

@@ -60,6 +60,8 @@ class VmFlag(IntFlag):
     IO = 2
     PFNMAP = 4
     RESERVED = 8
+    #: Private memory that may be written to, or could once: it counts as committed.
+    ACCOUNT = 16
 
 
 #: The name of memory of the uncached allocator (uncached.py).
@@ -207,6 +209,7 @@ class Vma:
         #: struct file: each mmap opens what it maps anew, so only its own parts can be joined.
         self.opened = object()
         self.vm_flags = VmFlag.LOCKED if flags & MAP_LOCKED else VmFlag(0)
+        self.protect(prot)
         self.vm_mm: Mm | None = None
         self.vm_ops: VmOperations | None = None
         self.policy: Mempolicy | None = None
@@ -231,6 +234,12 @@ class Vma:
     def copies_file(self) -> bool:
         """A private mapping of a page cache: what is written to is copied first."""
         return self.file is not None and self.file is not self.mapping
+
+    def protect(self, prot: int) -> None:
+        """It has this protection from now on; what was accounted for once stays so."""
+        self.prot = prot
+        if prot & PROT_WRITE and not self.shared:
+            self.vm_flags |= VmFlag.ACCOUNT
 
     def objects(self) -> list[Mapping]:
         """Those whose pages it may map: each knows of it (anon_vma and i_mmap in the kernel)."""

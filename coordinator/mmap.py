@@ -222,6 +222,7 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
             for vma in mm.overlapping(start, reached)
             if vma.prot != prot
         ]
+        filling = _locked_to_fill(memory, mm, start, reached) if prot & PROT_WRITE else []
         vmas = [vma for first, last in parts for vma in mm.isolate_range(first, last)]
         yield from _quiet(memory, vmas)
         nid, pfn = _protect(memory, task, vmas, prot)
@@ -232,7 +233,20 @@ def do_mprotect(memory: Memory, task: Task, address: int, length: int, prot: int
             merge_vmas(memory, task, first, last)
     finally:
         up_write(memory, mm)
+    for first, last in filling:
+        yield from mm_populate(memory, task, first, last)
     return 0 if reached == end else -ENOMEM
+
+
+def _locked_to_fill(memory: Memory, mm: Mm, start: int, end: int) -> list[tuple[int, int]]:
+    """Private locked memory that becomes writable: to be copied now, so that no store faults."""
+    if not memory.profile.mprotect_fills_locked:
+        return []
+    return [
+        (max(vma.start, start), min(vma.end, end))
+        for vma in mm.overlapping(start, end)
+        if vma.vm_flags & VmFlag.LOCKED and not vma.shared and not vma.prot & PROT_WRITE
+    ]
 
 
 def mapped_until(mm: Mm, start: int, end: int) -> int:
@@ -253,7 +267,7 @@ def _protect(memory: Memory, task: Task, vmas: list[Vma], prot: int) -> tuple[Ni
         slot = vma.live()
         if prot & PROT_READ:
             slot = slot[(vma.bits[slot] & Pte.WRITE) != 0] if not prot & PROT_WRITE else slot[:0]
-        vma.prot = prot
+        vma.protect(prot)
         if prot & PROT_WRITE:
             _make_entries_read(memory, task, vma)
         else:

@@ -91,7 +91,7 @@ def _unmapped(memory: Memory, entry: RangeUnmapped) -> None:
 
 def _protected(memory: Memory, entry: RangeProtected) -> None:
     for vma in user_of(memory, entry.pid).mm.isolate_range(entry.start, entry.end):
-        vma.prot = entry.prot
+        vma.protect(entry.prot)
         if not entry.prot & PROT_WRITE:
             vma.bits[vma.marked(Pte.WRITE)] &= ~np.uint8(Pte.WRITE)
 

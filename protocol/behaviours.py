@@ -212,6 +212,11 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "a page that is locked is active no more, and inactive when it is unlocked (since 2.6.28)",
     ),
     Behaviour(
+        "mprotect_fills_locked",
+        "mlock(2)",
+        "private locked memory that becomes writable is written to at once, as far as it is absent",
+    ),
+    Behaviour(
         "populate_writes_shared",
         "mlock(2)",
         "locked memory that is shared is filled in by writing to it, which makes it dirty",

@@ -55,6 +55,7 @@ class Profile:
     protnone_is_enoent: bool
     shared_write_dirties_page: bool
     mlock_deactivates: bool
+    mprotect_fills_locked: bool
     populate_writes_shared: bool
     mapped_is_looked_up_fast: bool
     madvise_populates: bool
@@ -121,6 +122,7 @@ SEED = Profile(
     protnone_is_enoent=False,
     shared_write_dirties_page=False,
     mlock_deactivates=False,
+    mprotect_fills_locked=False,
     populate_writes_shared=True,
     mapped_is_looked_up_fast=False,
     madvise_populates=False,
@@ -186,6 +188,7 @@ MODERN = Profile(
     protnone_is_enoent=True,
     shared_write_dirties_page=True,
     mlock_deactivates=True,
+    mprotect_fills_locked=True,
     populate_writes_shared=False,
     mapped_is_looked_up_fast=True,
     madvise_populates=True,

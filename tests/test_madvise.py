@@ -127,6 +127,16 @@ def test_populate_write_makes_pages_and_populate_read_maps_the_zero_page(
     assert journal_agrees(lab)
 
 
+def test_populate_tells_of_a_hole_and_fills_in_what_lies_behind(make_lab: MakeLab) -> None:
+    lab = make_lab(profile=MODERN)
+    pid = lab.spawn()
+    start = lab.mmap(pid, 2, at=0x100)
+    lab.mmap(pid, 2, at=0x104)
+    assert madvise(lab, pid, start, 6, POPULATE_WRITE) == -errno.ENOMEM
+    assert lab.where(pid, start, 2) == lab.where(pid, 0x104, 2) == [0, 0]
+    assert lab.free() == [252, 256, 256, 256]
+
+
 def test_populate_without_frames_is_enomem(make_lab: MakeLab) -> None:
     lab = make_lab(nodes=1, frames=4, profile=MODERN)
     pid = lab.spawn()

@@ -10,7 +10,7 @@ import pytest
 from coordinator.mm import MAP_ANONYMOUS, MAP_LOCKED, MAP_PRIVATE, PROT_READ, VmFlag
 from coordinator.replay import differences, replay
 from protocol.profile import MODERN, SEED, Profile
-from protocol.syscalls import Mmap
+from protocol.syscalls import Mmap, Mprotect
 from protocol.task_calls import Mlock, Munlock
 from tests.calls import binding
 from tests.filing import create, map_file
@@ -183,3 +183,34 @@ def test_a_page_beyond_the_end_of_its_file_says_enomem(lab: Lab) -> None:
     pid = lab.spawn()
     create(lab, pages=2)
     assert mlock(lab, pid, map_file(lab, pid, 3), 3) == -errno.ENOMEM
+
+
+@PROFILE
+def test_locked_memory_that_becomes_writable_is_written_to_in_61(
+    make_lab: MakeLab, profile: Profile
+) -> None:
+    lab = make_lab(profile=profile)
+    pid = lab.spawn(cpu=2)
+    start = lab.mmap(pid, 3, prot=PROT_READ)
+    assert mlock(lab, pid, start, 2) == 0
+    assert lab.free() == [256] * 4, "it was filled in with the zero page"
+    assert lab.call(Mprotect(pid, start * PAGE, 3 * PAGE, RW)) == 0
+    assert lab.free()[2] == (254 if profile is MODERN else 256)
+    assert journal_agrees(lab)
+
+
+@PROFILE
+def test_what_was_writable_once_does_not_join_what_never_was(
+    make_lab: MakeLab, profile: Profile
+) -> None:
+    """The first is accounted for, as a store to it takes memory: VM_ACCOUNT stays."""
+    lab = make_lab(profile=profile)
+    pid = lab.spawn()
+    first = lab.mmap(pid, 2, at=0x100)
+    assert lab.call(Mprotect(pid, first * PAGE, 2 * PAGE, PROT_READ)) == 0
+    lab.mmap(pid, 2, at=0x102, prot=PROT_READ)
+    assert locked(lab, pid) == [(0x100, 0x102, False), (0x102, 0x104, False)]
+    assert lab.call(Mprotect(pid, 0x102 * PAGE, 2 * PAGE, RW)) == 0
+    assert lab.call(Mprotect(pid, 0x102 * PAGE, 2 * PAGE, PROT_READ)) == 0
+    assert locked(lab, pid) == [(0x100, 0x104, False)]
+    assert journal_agrees(lab)

@@ -27,8 +27,10 @@ from numalab.conformance.scenario import (
 )
 from numalab.machine import Machine
 from numalab.task import Task
+from numalab.work import FaultAccess
 from protocol.files import CreateFile, Unlink
 from protocol.policies import SetMempolicyHomeNode
+from protocol.syscalls import Fault, Translations
 
 Answer = dict[str, Any]
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_LOCKED = 1, 2, 0x10, 0x20, 0x2000
@@ -200,13 +202,29 @@ class Arm:
         """Page by page, so that those before one that cannot be written are."""
         words = np.arange(step["value"], step["value"] + step["pages"], dtype="<u8")
         for address, word in zip(self._pages(step).tolist(), words, strict=True):
+            await self._translate(self._by(step), address, FaultAccess.WRITE)
             await self._by(step).store(address, word.tobytes())
         return {"value": 0}
 
     async def read(self, step: Step) -> Answer:
         task = self._by(step)
-        data = [await task.load(address, 8) for address in self._pages(step).tolist()]
+        data = []
+        for address in self._pages(step).tolist():
+            await self._translate(task, address, FaultAccess.READ)
+            data.append(await task.load(address, 8))
         return {"value": 0, "words": [int.from_bytes(word, "little") for word in data]}
+
+    async def _translate(self, task: Task, address: int, access: FaultAccess) -> None:
+        """Of a word in two pages: a cpu has both before it stores any of it, the lower one first.
+
+        What this machine stores in several pages it stores page by page.
+        """
+        pages = range(address // PAGE, (address + 7) // PAGE + 1)
+        for page in pages if len(pages) > 1 else ():
+            asked = Fault(task.pid, task.cpu, access, np.array([page], np.uint64))
+            status = int((await self.machine.expect(asked, Translations)).status[0])
+            if status < 0:
+                raise OSError(-status, f"page {page:#x} of a word in two pages")
 
     # ---- policies --------------------------------------------------------------------------
 

@@ -57,6 +57,14 @@ LOCKS = (
         mlock(A, 4),
         munlock(A, 4),
     ),
+    scenario(
+        "locked memory becomes writable",
+        mmap("a", 4, prot="r"),
+        read(A, 1),
+        mlock(A, 3),
+        run_on(2),
+        mprotect(A, 4, "rw"),
+    ),
     scenario("munlock", mmap("a", 4, locked=True), munlock(A, 4)),
     scenario("munlock of a hole", mmap("a", 4), munlock(["a", 2], 4)),
     scenario("mlocked pages migrate", touched("a", 4), mlock(A, 4), migrate_pages([0], [2])),
@@ -157,6 +165,14 @@ ADVICE = (
         "POPULATE_WRITE of read-only memory", mmap("a", 4, prot="r"), madvise(A, 4, POPULATE_WRITE)
     ),
     scenario("POPULATE_READ over a hole", mmap("a", 4), madvise(["a", 2], 4, POPULATE_READ)),
+    scenario(
+        "POPULATE_WRITE beyond a hole",
+        touched("a", 6),
+        munmap(["a", 1], 2),
+        madvise(["a", 1], 5, POPULATE_WRITE),
+        madvise(["a", 1], 5, DONTNEED),
+        madvise(A, 6, POPULATE_WRITE),
+    ),
     scenario(
         "POPULATE_WRITE by policy",
         mmap("a", 6),

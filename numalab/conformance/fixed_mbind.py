@@ -148,6 +148,14 @@ OTHERS = (
         mbind(A, 4, LOCAL, [], MOVE_ALL, "u"),
     ),
     scenario(
+        "what was writable once does not join what never was",
+        mmap("a", 6),
+        mprotect(["a", 5], 1, "r"),
+        mmap("b", 3, at=["a", 6], prot="r"),
+        mprotect(["a", 5], 4, "rw"),
+        mprotect(["a", 4], 5, "r"),
+    ),
+    scenario(
         "LOCAL outranks the task",
         set_mempolicy(BIND, [1]),
         mmap("a", 6),

@@ -108,6 +108,23 @@ ACCESS = (
     scenario("write what is read-only", mmap("a", 4, prot="r"), write(A, 2)),
     scenario("read what is PROT_NONE", mmap("a", 4, prot=""), read(A, 2)),
     scenario("read a hole", mmap("a", 4), read(["a", 5], 1)),
+    scenario(
+        "words in two pages, one of them a hole",
+        touched("a", 6),
+        munmap(["a", 2], 1),
+        write(["a", 2, 4095], 1, 5),
+        write(["a", 1, 4095], 1, 5),
+        read(["a", 0, 4090], 2),
+        write(["a", 3, 4090], 2, 7),
+    ),
+    scenario(
+        "words in two pages, the upper one read-only",
+        mmap("a", 4, shared=True),
+        mprotect(["a", 2], 1, "r"),
+        write(["a", 1, 4095], 1, 5),
+        write(["a", 2, 4095], 1, 5),
+        read(["a", 2, 4090], 1),
+    ),
     scenario("write over the end", mmap("a", 4), write(["a", 2], 4)),
     scenario(
         "made read-only, then writable",

@@ -363,7 +363,7 @@ def ended(doer: Doer) -> bool:
     try:
         with open(f"/proc/{doer.pid}/task/{doer.tid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 
