@@ -14,7 +14,8 @@ from protocol.topology import Topology
 
 if TYPE_CHECKING:
     from coordinator.memory import Memory
-    from coordinator.mm import Mempolicy, Task
+    from coordinator.mm import Task
+from coordinator.mpol import Mempolicy
 
 EACCES, EBUSY, EINVAL, ENOSPC = 13, 16, 22, 28
 TOP = "/"

@@ -12,7 +12,8 @@ from coordinator.calls import PARKED, Ask, Steps, ask_all
 from coordinator.cpuset import mems_allowed
 from coordinator.mem_map import Nids, PageFlag, Pfns, Rows
 from coordinator.memory import Memory
-from coordinator.mm import NUMA_NO_NODE, Mapping, Mempolicy, Task, Vma
+from coordinator.mm import Mapping, Task, Vma
+from coordinator.mpol import NUMA_NO_NODE, Mempolicy
 from coordinator.placement import (
     INTERLEAVING,
     Index,

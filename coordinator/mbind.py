@@ -19,7 +19,8 @@ from coordinator.mempolicy import (
 )
 from coordinator.merge import merge_vmas
 from coordinator.migrate import migrate_pages
-from coordinator.mm import MPOL_MODE_FLAGS, TASK_SIZE, Mempolicy, Mm, Mode, Task, Vma, VmFlag
+from coordinator.mm import TASK_SIZE, Mm, Task, Vma, VmFlag
+from coordinator.mpol import MPOL_MODE_FLAGS, Mempolicy, Mode
 from coordinator.pagelist import Nodes, PageList, Settings
 from coordinator.placement import allowed_nodes, interleave_index, wanted_nodes
 from coordinator.policy import (

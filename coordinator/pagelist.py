@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from coordinator.life import EMPTY, FAILS, NEXT, InvalidTransition, State
 from coordinator.mem_map import Nids, Pfns, Rows
-from coordinator.mm import Mempolicy
+from coordinator.mpol import Mempolicy
 from protocol.status import StatusClass, status_class
 
 Nodes = npt.NDArray[np.int32]

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from coordinator.cpuset import mems_allowed
 from coordinator.mem_map import Rows
 from coordinator.memory import Memory
-from coordinator.mm import NUMA_NO_NODE, Mempolicy, Mode, Task, Vma
+from coordinator.mm import Task, Vma
+from coordinator.mpol import NUMA_NO_NODE, Mempolicy, Mode
 from coordinator.policy import policy_columns
 from coordinator.records import TaskPolicySet
 

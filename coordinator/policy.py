@@ -11,16 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.mem_map import Rows
-from coordinator.mm import (
+from coordinator.mm import Mapping, Task, Vma
+from coordinator.mpol import (
     MPOL_F_NUMA_BALANCING,
     MPOL_F_RELATIVE_NODES,
     MPOL_F_STATIC_NODES,
     MPOL_MODE_FLAGS,
-    Mapping,
     Mempolicy,
     Mode,
-    Task,
-    Vma,
 )
 from coordinator.rebind import relative_nodes
 from protocol.nodemask import NodeSet, format_nodes

@@ -12,7 +12,8 @@ from coordinator.fault import Access, handle_mm_fault
 from coordinator.lru import frames_of, mark_page_accessed, set_page_referenced
 from coordinator.mbind import mbind_range
 from coordinator.memory import Memory
-from coordinator.mm import MPOL_MODE_FLAGS, TASK_SIZE, Mempolicy, Mode, Pte, Task, Vma
+from coordinator.mm import TASK_SIZE, Pte, Task, Vma
+from coordinator.mpol import MPOL_MODE_FLAGS, Mempolicy, Mode
 from coordinator.placement import INTERLEAVING, allowed_nodes, next_interleave_node
 from coordinator.policy import mpol_new, policy_columns, sanitize_mpol_flags, vma_policy_at
 from coordinator.rebind import update_task_memory_state

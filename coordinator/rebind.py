@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from coordinator.cpuset import mems_allowed
 from coordinator.memory import Memory
-from coordinator.mm import MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, Mempolicy, Mm, Mode, Task
+from coordinator.mm import Mm, Task
+from coordinator.mpol import MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, Mempolicy, Mode
 from coordinator.records import PoliciesRebound
 from protocol.nodemask import NodeSet, node_remap
 

@@ -18,14 +18,7 @@ from coordinator.inode import Device, PageTag
 from coordinator.madvise import zap_page_range
 from coordinator.mem_map import NO_NODE, PageFlag
 from coordinator.memory import Memory
-from coordinator.mm import (
-    PROT_WRITE,
-    Mapping,
-    Mm,
-    Pte,
-    Task,
-    VmFlag,
-)
+from coordinator.mm import PROT_WRITE, Mapping, Mm, Pte, Task, VmFlag
 from coordinator.mmap import new_vma
 from coordinator.rebind import rebind_mm, rebind_task
 from coordinator.records import (

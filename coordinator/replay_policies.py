@@ -8,7 +8,7 @@ from typing import Any
 from coordinator.mbind import install_policy
 from coordinator.memory import Memory
 from coordinator.merge import adopt, join
-from coordinator.mm import Mempolicy, Mode
+from coordinator.mpol import Mempolicy, Mode
 from coordinator.records import (
     AnonVmaPrepared,
     InterleaveWeightSet,

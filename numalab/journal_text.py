@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from coordinator import records, saved
 from coordinator.inode import PageTag
-from coordinator.mm import PROT_EXEC, PROT_READ, PROT_WRITE, Mempolicy, Mode, Pte
+from coordinator.mm import PROT_EXEC, PROT_READ, PROT_WRITE, Pte
+from coordinator.mpol import Mempolicy, Mode
 from coordinator.policy import policy_text
 from protocol.nodemask import format_nodes
 from protocol.profile import MODERN

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from coordinator.mm import Mode
+from coordinator.mpol import Mode
 from protocol.messages import LoadBytes, LoadedBytes, Statuses, StoreBytes
 from protocol.profile import MODERN, PROFILES, SEED, Profile
 from protocol.schema import node_name

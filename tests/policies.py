@@ -8,11 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.mm import (
-    MPOL_F_NUMA_BALANCING,
-    MPOL_F_RELATIVE_NODES,
-    MPOL_F_STATIC_NODES,
-)
+from coordinator.mpol import MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES
 from coordinator.replay import differences, replay
 from protocol.policies import SetMempolicyHomeNode
 from protocol.profile import MODERN, SEED, Profile

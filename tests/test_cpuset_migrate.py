@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from coordinator.memory import Memory
-from coordinator.mm import Mode, Vma, VmOperations
+from coordinator.mm import Vma, VmOperations
+from coordinator.mpol import Mode
 from protocol.messages import CopyPages
 from protocol.profile import MODERN, SEED, Profile
 from protocol.syscalls import (

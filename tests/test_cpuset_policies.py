@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.mm import Mode
+from coordinator.mpol import Mode
 from protocol.messages import CopyPages
 from protocol.profile import MODERN, SEED, Profile
 from protocol.syscalls import CpusetWrite, PolicyTold

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from coordinator.mm import Mode, Pte
+from coordinator.mm import Pte
+from coordinator.mpol import Mode
 from numalab import constants
 from protocol.messages import CopyPages
 from protocol.profile import MODERN, SEED, Profile

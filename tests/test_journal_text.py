@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from coordinator import records as r
-from coordinator.mm import PROT_READ, Mode, Pte
+from coordinator.mm import PROT_READ, Pte
+from coordinator.mpol import Mode
 from coordinator.saved import CountersSaved, EntriesSaved
 from numalab.journal_text import describe, document, is_about, runs
 from protocol.codec import decode_entry

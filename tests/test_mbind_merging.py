@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from coordinator.mm import PROT_EXEC, PROT_READ, Mode
+from coordinator.mm import PROT_EXEC, PROT_READ
+from coordinator.mpol import Mode
 from protocol.profile import MODERN, Profile
 from protocol.syscalls import Mprotect
 from tests.lab import PAGE, READ, RW, Lab

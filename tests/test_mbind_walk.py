@@ -6,7 +6,8 @@ import errno
 
 import pytest
 
-from coordinator.mm import MAP_FIXED, MAP_PRIVATE, Mode, VmFlag
+from coordinator.mm import MAP_FIXED, MAP_PRIVATE, VmFlag
+from coordinator.mpol import Mode
 from protocol.messages import CopyPages, Done, NewPages
 from protocol.profile import MODERN, SEED, Profile
 from protocol.syscalls import Fault, Mmap, Translations

@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from coordinator.mm import PROT_READ, Mode
+from coordinator.mm import PROT_READ
+from coordinator.mpol import Mode
 from protocol.syscalls import AddressSpace, DescribeMm, Mbind, Mprotect
 from tests.filing import create, map_file
 from tests.lab import PAGE, READ

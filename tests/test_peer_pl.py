@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from coordinator.mm import Mode
+from coordinator.mpol import Mode
 from protocol.nodemask import format_nodes, parse_nodes
 from protocol.syscalls import DescribeHardware, GetMempolicy, Hardware, PolicyTold, SetMempolicy
 from protocol.user_mask import MAXNODE, nodes_of, user_mask

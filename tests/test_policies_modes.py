@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from coordinator.mm import Mode
+from coordinator.mpol import Mode
 from protocol.policies import (
     DescribeInterleaveWeights,
     InterleaveWeights,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator.cpuset import Cpuset
-from coordinator.mm import Mode
+from coordinator.mpol import Mode
 from protocol.profile import MODERN, SEED, Profile
 from protocol.topology import Topology, TopologyNode
 from tests.lab import PAGE, READ, Lab

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from coordinator.mm import MAP_FIXED, MAP_PRIVATE, Mempolicy, Mode
+from coordinator.mm import MAP_FIXED, MAP_PRIVATE
+from coordinator.mpol import Mempolicy, Mode
 from coordinator.policy import mpol_new
 from coordinator.replay import differences, replay
 from protocol.profile import MODERN, SEED

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from coordinator.mm import Mode
+from coordinator.mpol import Mode
 from protocol.messages import CopyPages, Done, NewPages, PutPages
 from protocol.profile import MODERN
 from protocol.syscalls import Exit, Fault, Mprotect, Munmap, Translations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.mm import MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, Mempolicy, Mode
+from coordinator.mpol import MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, Mempolicy, Mode
 from coordinator.rebind import rebind_policy
 from protocol.profile import MODERN, SEED, Profile
 

@@ -18,12 +18,12 @@ from coordinator.mm import (
     MAP_PRIVATE,
     Mapping,
     Mm,
-    Mode,
     Pte,
     Task,
     Vma,
     VmOperations,
 )
+from coordinator.mpol import Mode
 from coordinator.replay import differences, replay
 from coordinator.saved import EntriesSaved
 from coordinator.snapshot import ROWS_MAX, snapshot

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from coordinator.mm import Mode
+from coordinator.mpol import Mode
 from protocol.messages import CopyPages, IsolateLruPage, MigratePrep
 from protocol.profile import MODERN, PROFILES, SEED, Profile
 from protocol.syscalls import Fault, MovedPages, MovePages, Mprotect

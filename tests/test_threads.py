@@ -6,7 +6,8 @@ import errno
 
 import pytest
 
-from coordinator.mm import PROT_READ, Mode
+from coordinator.mm import PROT_READ
+from coordinator.mpol import Mode
 from coordinator.replay import differences, replay
 from protocol.messages import CopyPages, Done, PutPages, SetGeneration
 from protocol.profile import MODERN

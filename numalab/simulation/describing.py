@@ -7,7 +7,8 @@ import errno
 from coordinator.cpuset import CpusetFlag
 from coordinator.inode import Device, PageTag
 from coordinator.migrate import fail_migrate_page
-from coordinator.mm import NOT_MIGRATABLE, UNCACHED, Mapping, Mempolicy, Mm, VmFlag
+from coordinator.mm import NOT_MIGRATABLE, UNCACHED, Mapping, Mm, VmFlag
+from coordinator.mpol import Mempolicy
 from coordinator.policy import keeps_policy
 from nodes.flags import HELD, ISOLATED, MAPPED, PINNED
 from numalab.simulation.cluster import HOOKED, Cluster
