@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 import trio
 
@@ -63,16 +64,7 @@ async def serve(configuration: CoordinatorConfiguration) -> None:
 
 
 async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScope) -> None:
-    key = configuration.secret
-    topology = parse_topology(configuration.topology)
-    profile = PROFILES.get(configuration.profile)
-    if profile is None:
-        raise ConfigurationError(
-            f"There is no profile '{configuration.profile}': choose {' or '.join(PROFILES)}."
-        )
-    extensions = new_extensions(topology)
-    for path in configuration.load:
-        load_extension(path, extensions)
+    make = _maker(configuration)
     interference = configuration.interference(COORDINATOR)
     async with (
         Journal(configuration.journal) as journal,
@@ -83,22 +75,8 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
             interference=interference,
         ) as transport,
     ):
-        # Read in the thread of the journal, entry by entry.
-        coordinator = await journal.read(
-            lambda entries: Coordinator(
-                topology,
-                boot_id=time.time_ns(),
-                key=key,
-                journal=entries,
-                migration=configuration.migration,
-                profile=adjusted(profile, configuration.behaviours),
-                chunk_pages=configuration.chunk_pages,
-                lease=configuration.lease,
-                pace=configuration.pace,
-                addresses=configuration.addresses,
-                extensions=extensions,
-            )
-        )
+        # In the thread of the journal, entry by entry.
+        coordinator = await journal.read(make)
         exposition = Exposition(
             Role.COORDINATOR, configuration.nids, statistics=transport.statistics
         )
@@ -109,15 +87,13 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
         def on_note(note: Note) -> None:
             exposition.feed(note)
             if isinstance(note, ZoneReplaced):
-                sys.stderr.write(
+                _say(
                     f"node{note.node} came back with another zone: its pages are lost, and the "
-                    "coordinator starts again from its journal\n"
+                    "coordinator starts again from its journal"
                 )
-                sys.stderr.flush()
                 reign.cancel()
             if isinstance(note, ExtensionFailed):
-                sys.stderr.write(f"{note.method} failed at {note.where}: {note.error}\n")
-                sys.stderr.flush()
+                _say(f"{note.method} failed at {note.where}: {note.error}")
 
         driver = Driver(
             coordinator,
@@ -128,6 +104,37 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
             interference=interference,
         )
         await driver.run()
+
+
+def _maker(configuration: CoordinatorConfiguration) -> Callable[[Iterator[bytes]], Coordinator]:
+    """What makes a coordinator of a journal's entries.  Raises ConfigurationError."""
+    key, topology = configuration.secret, parse_topology(configuration.topology)
+    profile = PROFILES.get(configuration.profile)
+    if profile is None:
+        raise ConfigurationError(
+            f"There is no profile '{configuration.profile}': choose {' or '.join(PROFILES)}."
+        )
+    extensions = new_extensions(topology)
+    for path in configuration.load:
+        load_extension(path, extensions)
+    return lambda entries: Coordinator(
+        topology,
+        boot_id=time.time_ns(),
+        key=key,
+        journal=entries,
+        migration=configuration.migration,
+        profile=adjusted(profile, configuration.behaviours),
+        chunk_pages=configuration.chunk_pages,
+        lease=configuration.lease,
+        pace=configuration.pace,
+        addresses=configuration.addresses,
+        extensions=extensions,
+    )
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

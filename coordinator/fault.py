@@ -19,17 +19,7 @@ from coordinator.inode import PageTag
 from coordinator.mem_map import FILLING, NO_NODE, PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.merge import anon_vma_prepare
-from coordinator.mm import (
-    PROT_READ,
-    PROT_WRITE,
-    UNCACHED,
-    Mm,
-    Pages,
-    Pte,
-    Task,
-    Vma,
-    VmFlag,
-)
+from coordinator.mm import PROT_READ, PROT_WRITE, UNCACHED, Mm, Pages, Pte, Task, Vma, VmFlag
 from coordinator.poison import EHWPOISON, poisoned
 from coordinator.uncached import allocate_granules
 from protocol.notes import FaultServed

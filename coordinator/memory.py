@@ -15,16 +15,7 @@ from coordinator.cpuset import TOP, top_cpuset
 from coordinator.emulated import Emulated
 from coordinator.inode import Inode, PageTag
 from coordinator.mem_map import CACHE_MAX, NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
-from coordinator.mm import (
-    PROT_WRITE,
-    Mapping,
-    MigratePageMethod,
-    Mm,
-    Pte,
-    Task,
-    Vma,
-    VmOperations,
-)
+from coordinator.mm import PROT_WRITE, Mapping, MigratePageMethod, Mm, Pte, Task, Vma, VmOperations
 from coordinator.mmap_sem import MmapSem
 from coordinator.pagelist import LoadedNewPage, PageList
 from coordinator.records import (
@@ -87,9 +78,9 @@ class Memory:
         #: Nodes that do not answer (nothing is asked of them that somebody would wait for), and
         #: those that give out no frame (hotplug.py).
         self.lost = self.offline = frozenset[int]()
-        self.longest_entry = 0.0  #: Seconds for which some page was a migration entry, at most.
-        #: Something changed that a parked fault or call may be waiting for.
-        self.woken = False
+        #: Seconds for which some page was a migration entry, at most; and: something changed that a
+        #: parked fault or call may be waiting for.
+        self.longest_entry, self.woken = 0.0, False
         #: The UUID of each node's zone, as far as they are known; the coordinator's epoch.
         self.zones: dict[int, str] = {}
         self.epoch, self.poisoned = 0, False
@@ -98,9 +89,8 @@ class Memory:
     # ---- objects ---------------------------------------------------------------------------
 
     def new_pid(self) -> int:
-        pid = self.next_pid
         self.next_pid += 1
-        return pid
+        return self.next_pid - 1
 
     def new_transfer(self) -> int:
         transfer = self._next_transfer

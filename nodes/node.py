@@ -292,9 +292,8 @@ class Node:
     # ---- frames ----------------------------------------------------------------------------
 
     def on_describe(self, _: Question, message: Describe) -> NodeDescription:
-        zone = self._zone
-        free = zone.count()["free"]
-        uuid, recovered = zone.uuid.hex(), int(self.gate.is_open)
+        zone, recovered = self._zone, int(self.gate.is_open)
+        free, uuid = zone.count()["free"], zone.uuid.hex()
         return NodeDescription(zone.nid, zone.page_size, zone.frames, free, uuid, recovered)
 
     def on_recover_frames(self, question: Question, message: RecoverFrames) -> None:

@@ -11,13 +11,7 @@ import numpy as np
 
 from coordinator.address_space import KINDS
 from coordinator.cpuset_files import FILES
-from coordinator.mm import (
-    MAP_ANONYMOUS,
-    MAP_FIXED,
-    MAP_PRIVATE,
-    MAP_SHARED,
-    SPECIAL_MAPPINGS,
-)
+from coordinator.mm import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, SPECIAL_MAPPINGS
 from protocol.files import CreateFile, Unlink
 from protocol.schema import MESSAGES, ROWS, ArrayTag, Message
 from protocol.syscalls import CpusetWrite, Exit, Fault, Mmap, Munmap

@@ -16,14 +16,7 @@ import numpy.typing as npt
 
 from coordinator.coordinator import Coordinator
 from coordinator.mem_map import PageFlag
-from coordinator.mm import (
-    MAP_ANONYMOUS,
-    MAP_PRIVATE,
-    MAP_SHARED,
-    PROT_READ,
-    PROT_WRITE,
-    Vma,
-)
+from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, Vma
 from nodes.node import Node
 from nodes.zone import Zone
 from protocol.codec import Envelope, Kind, decode

@@ -13,16 +13,7 @@ from coordinator.frames import unused
 from coordinator.inode import Device, Inode
 from coordinator.mem_map import MemMap, PageFlag
 from coordinator.memory import Memory
-from coordinator.mm import (
-    MAP_ANONYMOUS,
-    MAP_PRIVATE,
-    Mapping,
-    Mm,
-    Pte,
-    Task,
-    Vma,
-    VmOperations,
-)
+from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, Mapping, Mm, Pte, Task, Vma, VmOperations
 from coordinator.mpol import Mode
 from coordinator.replay import differences, replay
 from coordinator.saved import EntriesSaved
@@ -221,9 +212,9 @@ def scattered(pages: int) -> Memory:
     vma = Vma(16, 16 + pages, 3, MAP_PRIVATE | MAP_ANONYMOUS, "", 16, mapping)
     task.mm.insert(vma)
     draw = np.random.default_rng(1)
-    vma.nid[:] = draw.integers(0, 2, pages)
-    vma.pfn[:] = draw.permutation(pages)
-    vma.bits[:] = Pte.PRESENT | Pte.ANON
+    nid, pfn = draw.integers(0, 2, pages), draw.permutation(pages)
+    bits = np.full(pages, Pte.PRESENT | Pte.ANON, np.uint8)
+    vma.enter(np.arange(pages), nid.astype(np.uint8), pfn.astype(np.uint32), bits)
     for nid, rows in memory.by_node(vma.nid):
         owner = np.full(rows.size, mapping.id, np.uint32)
         index = (rows + 16).astype(np.uint32)
@@ -266,14 +257,19 @@ LEFT_OUT = {
             ("alarms", "cpuset_mutex", "writeback", "page_lists", "records", "notes", "woken"),
             "of calls under way",
         ),
-        **dict.fromkeys(("now", "lost", "longest_entry"), "of this process"),
+        **dict.fromkeys(("now", "events", "lost", "longest_entry"), "of this process"),
+        "poisoned": "by entries and caches",
         "_next_transfer": "of this epoch",
     },
     Task: {"exiting": "of a call under way"},
     Mm: {"users": "counted", "mmap_sem": "of calls under way"},
-    Vma: {"vm_mm": "where it is", "vm_ops": "bound by name"},
+    Vma: {"vm_mm": "where it is", "vm_ops": "bound by name", "touched": "by entries"},
     Mapping: {"vmas": "counted", "migratepage": "bound by name"},
-    MemMap: {"mapcount": "counted", "used": "counted", "flags": "of calls under way"},
+    MemMap: {
+        **dict.fromkeys(("mapcount", "used"), "counted"),
+        "flags": "of calls under way",
+        "referenced": "a hint (coordinator/lru.py)",
+    },
     Inode: {"buffers": "by kind"},
 }
 #: What it has.
@@ -281,6 +277,7 @@ SAVED = {
     Memory: (
         *("mem_map", "counters", "numastat", "tasks", "cpusets", "interleave_weights"),
         *("mappings", "files", "next_mapping", "next_pid", "next_anon_vma"),
+        *("epoch", "zones", "offline"),
     ),
     Task: (
         *("pid", "ppid", "cred", "cpu", "comm", "mm", "client", "tgid", "policy", "cpuset"),

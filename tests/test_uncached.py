@@ -8,14 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.mm import (
-    MAP_LOCKED,
-    MAP_PRIVATE,
-    MAP_SHARED,
-    PROT_READ,
-    UNCACHED,
-    VmFlag,
-)
+from coordinator.mm import MAP_LOCKED, MAP_PRIVATE, MAP_SHARED, PROT_READ, UNCACHED, VmFlag
 from coordinator.replay import differences, replay
 from coordinator.uncached import GRANULE_PAGES as GRANULE
 from protocol.messages import (
