@@ -212,9 +212,9 @@ def scattered(pages: int) -> Memory:
     vma = Vma(16, 16 + pages, 3, MAP_PRIVATE | MAP_ANONYMOUS, "", 16, mapping)
     task.mm.insert(vma)
     draw = np.random.default_rng(1)
-    nid, pfn = draw.integers(0, 2, pages), draw.permutation(pages)
+    nids, pfn = draw.integers(0, 2, pages), draw.permutation(pages)
     bits = np.full(pages, Pte.PRESENT | Pte.ANON, np.uint8)
-    vma.enter(np.arange(pages), nid.astype(np.uint8), pfn.astype(np.uint32), bits)
+    vma.enter(np.arange(pages), nids.astype(np.uint8), pfn.astype(np.uint32), bits)
     for nid, rows in memory.by_node(vma.nid):
         owner = np.full(rows.size, mapping.id, np.uint32)
         index = (rows + 16).astype(np.uint32)
