@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable
+from pathlib import Path
 
 import pytest
 import trio
@@ -11,10 +12,10 @@ import trio
 import numalab
 
 
-def test_what_no_message_carries_is_einval_at_once() -> None:
+def test_what_no_message_carries_is_einval_at_once(run_directory: Path) -> None:
     async def scenario() -> None:
         with trio.fail_after(60):
-            async with numalab.local_cluster(nodes=2, memory="8M") as machine:
+            async with numalab.connect(run_directory) as machine:
                 task = await machine.spawn(cpu=0)
                 base = await task.mmap(4096)
                 wrong: list[Awaitable[object]] = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,10 +16,10 @@ PAGE = 4096
 RW = PROT_READ | PROT_WRITE
 
 
-def test_a_file_is_shared_copied_written_back_and_moved() -> None:
+def test_a_file_is_shared_copied_written_back_and_moved(run_directory: Path) -> None:
     async def scenario() -> None:
         with trio.fail_after(60):
-            async with numalab.local_cluster(nodes=2, memory="8M") as machine:
+            async with numalab.connect(run_directory) as machine:
                 file = await machine.create_file("/data/log", pages=4, kind="nfs")
                 task = await machine.spawn(cpu=0)
                 shared = await task.mmap(4 * PAGE, RW, MAP_SHARED, name=file.path)
@@ -39,13 +40,15 @@ def test_a_file_is_shared_copied_written_back_and_moved() -> None:
     trio.run(scenario)
 
 
-def test_writeback_that_is_held_keeps_a_migration_waiting_and_isolated_pages_are_busy() -> None:
+def test_writeback_that_is_held_keeps_a_migration_waiting_and_isolated_pages_are_busy(
+    run_directory: Path,
+) -> None:
     async def scenario() -> None:
         with trio.fail_after(60):
-            async with numalab.local_cluster(nodes=2, memory="8M") as machine:
-                file = await machine.create_file("/f", 2)
+            async with numalab.connect(run_directory) as machine:
+                file = await machine.create_file("/held", 2)
                 task = await machine.spawn(cpu=0)
-                base = await task.mmap(2 * PAGE, RW, MAP_SHARED, name="/f")
+                base = await task.mmap(2 * PAGE, RW, MAP_SHARED, name=file.path)
                 await task.store(base, b"x")
                 await file.hold_writeback()
                 async with trio.open_nursery() as nursery:
@@ -64,5 +67,6 @@ def test_writeback_that_is_held_keeps_a_migration_waiting_and_isolated_pages_are
                 await task.putback(base)
                 assert await task.migrate_pages(task.pid, "1", "0") == 0
                 assert await task.move_pages(task.pid, [base], None) == [0]
+                await file.unlink()
 
     trio.run(scenario)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import trio
@@ -14,10 +15,10 @@ from numalab.constants import MPOL_BIND, MPOL_INTERLEAVE, MPOL_MF_MOVE, MPOL_PRE
 PAGE = 4096
 
 
-def test_mbind_moves_real_pages_and_set_mempolicy_places_new_ones() -> None:
+def test_mbind_moves_real_pages_and_set_mempolicy_places_new_ones(run_directory: Path) -> None:
     async def scenario() -> None:
         with trio.fail_after(60):
-            async with numalab.local_cluster(nodes=3, memory="8M") as machine:
+            async with numalab.connect(run_directory) as machine:
                 task = await machine.spawn(cpu=0)
                 base = await task.mmap(8 * PAGE)
                 data = os.urandom(8 * PAGE)
@@ -38,10 +39,10 @@ def test_mbind_moves_real_pages_and_set_mempolicy_places_new_ones() -> None:
     trio.run(scenario)
 
 
-def test_the_raw_calls_take_what_the_kernel_takes_and_raise_nothing() -> None:
+def test_the_raw_calls_take_what_the_kernel_takes_and_raise_nothing(run_directory: Path) -> None:
     async def scenario() -> None:
         with trio.fail_after(60):
-            async with numalab.local_cluster(nodes=2, memory="8M") as machine:
+            async with numalab.connect(run_directory) as machine:
                 task = await machine.spawn(cpu=0)
                 base = await task.mmap(2 * PAGE)
                 await task.store(base, bytes(2 * PAGE))

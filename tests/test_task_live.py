@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
 
@@ -11,10 +13,10 @@ from numalab.constants import CAP_SETUID, CAP_SYS_NICE, MADV_DONTNEED, MPOL_MF_M
 PAGE = 4096
 
 
-def test_threads_share_memory_that_outlives_the_one_that_made_it() -> None:
+def test_threads_share_memory_that_outlives_the_one_that_made_it(run_directory: Path) -> None:
     async def scenario() -> None:
         with trio.fail_after(60):
-            async with numalab.local_cluster(nodes=2, memory="8M") as machine:
+            async with numalab.connect(run_directory) as machine:
                 task = await machine.spawn(cpu=0)
                 thread = await task.clone(cpu=1)
                 base = await task.mmap(4 * PAGE)
@@ -35,10 +37,10 @@ def test_threads_share_memory_that_outlives_the_one_that_made_it() -> None:
     trio.run(scenario)
 
 
-def test_a_task_that_drops_what_it_may_do_may_not_do_it() -> None:
+def test_a_task_that_drops_what_it_may_do_may_not_do_it(run_directory: Path) -> None:
     async def scenario() -> None:
         with trio.fail_after(60):
-            async with numalab.local_cluster(nodes=2, memory="8M") as machine:
+            async with numalab.connect(run_directory) as machine:
                 task, other = await machine.spawn(uid=0), await machine.spawn(uid=7)
                 base = await task.mmap(PAGE)
                 await task.store(base, b"x")

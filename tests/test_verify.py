@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,10 +58,12 @@ def test_a_store_of_a_child_to_a_private_page_is_its_own(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "private"])
-def test_what_only_the_child_wrote_is_no_damage_of_the_parent(shared: bool) -> None:
+def test_what_only_the_child_wrote_is_no_damage_of_the_parent(
+    run_directory: Path, shared: bool
+) -> None:
     async def scenario() -> None:
         with trio.fail_after(60):
-            async with numalab.local_cluster(2, "1M", metrics=False) as machine:
+            async with numalab.connect(run_directory) as machine:
                 await one_of_two(machine, shared)
 
     async def one_of_two(machine: Machine, shared: bool) -> None:
@@ -85,10 +88,10 @@ def test_what_only_the_child_wrote_is_no_damage_of_the_parent(shared: bool) -> N
     trio.run(scenario)
 
 
-def test_a_file_that_a_task_maps_twice_is_one_copy() -> None:
+def test_a_file_that_a_task_maps_twice_is_one_copy(run_directory: Path) -> None:
     async def scenario() -> None:
         with trio.fail_after(60):
-            async with numalab.local_cluster(2, "1M", metrics=False) as machine:
+            async with numalab.connect(run_directory) as machine:
                 file = await machine.create_file("/twice", 2)
                 task = await machine.spawn(cpu=0)
                 for _ in range(2):
@@ -97,5 +100,6 @@ def test_a_file_that_a_task_maps_twice_is_one_copy() -> None:
                     await task.load(base + PAGE, 1)
                 found = await verify_task(machine, task.pid, None)
                 assert found.verdict is Verdict.VALID, found.findings
+                await file.unlink()
 
     trio.run(scenario)
