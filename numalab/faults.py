@@ -99,7 +99,7 @@ def draw_schedule(
     now = draw.uniform(0.3, 1.5)
     while kinds and now < until:
         faults.append(_draw_fault(draw, draw.choice(list(kinds)), nodes, round(now, 3)))
-        now += draw.uniform(0.7, 3.0)
+        now += draw.uniform(1.0, 5.0)
     return tuple(faults)
 
 

@@ -35,8 +35,9 @@ WORD = 8
 #: Words of a page that are used; few, so that tasks meet.
 WORDS = (0, 1, 255, 511)
 PAGE_WORDS = PAGE // WORD
-LANES = 4
-BATCHES = (8, 48, 128)
+LANES = 6
+BATCHES = (2, 8, 48, 128)
+PATIENCE_SECONDS = 2.0
 SHARED = 0
 #: Spaces of a client: its own, and those of its children.
 SPACES = 1 << 20
@@ -167,23 +168,37 @@ class Worker:
 
     @asynccontextmanager
     async def _heeding(self) -> AsyncIterator[None]:
-        """An error is counted and the task goes on: a store of which some may have happened."""
+        """An error is counted and the task goes on: a store of which some may have happened.
+
+        So it does when there is no answer for a while, for other nodes may be there.
+        """
         try:
-            yield
+            with trio.move_on_after(PATIENCE_SECONDS) as limit:
+                yield
+            self._indefinite += limit.cancelled_caught
         except IndefiniteError:
             self._indefinite += 1
         except OSError as error:
-            number = error.errno or 0
-            name = "EHWPOISON" if number == EHWPOISON else errno.errorcode.get(number, str(number))
-            self._refused[name] += 1
+            self._refuse(error)
             await trio.sleep(0.01)
 
+    def _refuse(self, error: OSError) -> None:
+        number = error.errno or 0
+        name = "EHWPOISON" if number == EHWPOISON else errno.errorcode.get(number, str(number))
+        self._refused[name] += 1
+
     async def read(self) -> None:
-        """Every word once more, by the task."""
+        """Every word once more, by the task; however long that takes."""
         assert self._task is not None
         own = self._told.number * SPACES
-        await self._load(self._task, self._private, own, self._places)
-        await self._load(self._task, self._shared, SHARED, self._places)
+        for base, space in ((self._private, own), (self._shared, SHARED)):
+            start, addresses = time.monotonic_ns(), np.uint64(base) + self._places * np.uint64(WORD)
+            try:
+                words = await self._task.load_many(addresses, WORD)
+            except OSError as error:
+                self._refuse(error)
+            else:
+                self._log.loaded(space, self._places, np.frombuffer(words, np.uint64), start)
 
     # ---- forks and moves -------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ def test_the_example_in_the_documentation_is_a_schedule() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_what_is_drawn_can_be_written_down(seed: int) -> None:
     schedule = draw_schedule(random.Random(seed), ["node0", "node1", "node2"], 60.0)
-    assert len(schedule) > 10
+    assert len(schedule) > 8
     assert parse_schedule(format_schedule(schedule)) == schedule
 
 
