@@ -238,9 +238,10 @@ class Coordinator:
 
     def _recover_node(self, nid: int) -> Steps[Message]:
         started = self.memory.now
-        if nid in self.recovering:
+        is_new = nid in self.recovering
+        if is_new:
             recovery.free_unused(self.memory, nid)
-        lost = yield from recovery.recover_node(self.memory, nid)
+        lost = yield from recovery.recover_node(self.memory, nid, revoke=is_new)
         self.members.recovered(nid, self.memory.now, done=lost >= 0)
         if lost >= 0:
             self.memory.notes.append(NodeSettled(nid, lost, self.memory.now - started))

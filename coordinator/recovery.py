@@ -58,9 +58,11 @@ def free_unused(memory: Memory, nid: int) -> None:
     memory.put(nid, old)
 
 
-def recover_node(memory: Memory, nid: int) -> Steps[int]:
+def recover_node(memory: Memory, nid: int, *, revoke: bool) -> Steps[int]:
     """Tell a node which of its frames are in use; it serves when this is done.
 
+    revoke: every translation that was ever given is void: the coordinator is new, and cannot know
+    of which frames its predecessor had taken rights away and not told the node.
     Returns how many frames the node has lost, or -ENODEV: it has restarted meanwhile, and has to
     be told again.
     """
@@ -70,7 +72,9 @@ def recover_node(memory: Memory, nid: int) -> Steps[int]:
         pfn = (np.flatnonzero(frames.flags[first:end]) + first).astype(np.uint32)
         last = int(end == frames.frames)
         idle = ~frames.test(pfn, PageFlag.HELD)
-        asked = RecoverFrames(first, end, last, pfn, frames.generation[pfn], idle.astype(np.uint8))
+        asked = RecoverFrames(
+            first, end, last, int(revoke), pfn, frames.generation[pfn], idle.astype(np.uint8)
+        )
         reply = yield [Ask(node_name(nid), asked)]
         assert isinstance(reply, Reply)
         if reply.message is None:

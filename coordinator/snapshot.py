@@ -125,7 +125,10 @@ def _pages_cached(memory: Memory, mapping: Mapping, index: Rows) -> Message:
 
 
 def _tasks(memory: Memory) -> Iterator[Message]:
-    """A process begins with the task that its mm was made for, though that may be gone."""
+    """A process begins with the task that its mm was made for, though that may be gone.
+
+    All begin before anything else is said of one: a thread begins as its leader is.
+    """
     first: dict[Mm, int] = {}
     for task in memory.tasks.values():
         leader, client = task.mm.pid, task.client or ""
@@ -138,6 +141,7 @@ def _tasks(memory: Memory) -> Iterator[Message]:
         if leader not in memory.tasks and first[task.mm] == leader:
             yield TaskExited(leader)
             first[task.mm] = task.pid
+    for task in memory.tasks.values():
         yield from _of_task(task)
 
 

@@ -74,7 +74,12 @@ def recover_frames(zone: Zone, asked: RecoverFrames, *, free: bool) -> Recovered
     settled = np.flatnonzero(found & (asked.settle != 0))
     if settled.size:
         known = asked.generation[settled]
-        now[settled] = _settle(zone, asked.pfn[settled], flags[at[settled]], now[settled], known)
+        doing = flags[at[settled]]
+        # A migration that was cut short, or memory without page structs that may be on its way.
+        taken = (doing & (LOCKED | ISOLATED | UNCACHED) != 0) | bool(asked.revoke)
+        now[settled] = _settle(
+            zone, asked.pfn[settled], doing, now[settled], known + taken.astype(np.uint32)
+        )
     status = np.where(found, 0, -errno.ESTALE).astype(np.int32)
     return RecoveredFrames(status, now, int(np.count_nonzero(orphan)))
 
@@ -86,12 +91,11 @@ def _apart(one: U32, other: U32) -> U32:
 
 
 def _settle(zone: Zone, pfn: U32, flags: U16, now: U32, known: U32) -> U32:
-    """Mapped, unlocked, put back; gives the generations, the later of the two at least."""
+    """Mapped, unlocked, put back; gives the generations: ``known``, or a later one.
+
+    Whoever was given a translation was given one that the coordinator knew of.
+    """
     later = np.where((now - known).view(np.int32) >= 0, now, known)
-    # Its migration was cut short.  Rights that were taken away meanwhile counted on its end for a
-    # new generation; memory without page structs is on its way without being isolated.
-    cut = flags & (LOCKED | ISOLATED | UNCACHED) != 0
-    later[cut] += np.uint32(1)
     zone.set_generation(pfn, now, later)
     back = (flags & MAPPED == 0) | (flags & (LOCKED | ISOLATED) != 0)
     zone.putback_lru_pages(pfn[back], later[back])

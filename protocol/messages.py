@@ -236,13 +236,15 @@ class RecoverFrames(Message):
 
     The first questions to a node that has opened its zone or heard of a new coordinator; it serves
     nobody before the ``last`` of them.  ``settle`` 1: the coordinator knows of nothing under way,
-    so the frame is also mapped, unlocked and put back; if that was not true of it, it gets another
-    generation, as rights to it may have been taken away meanwhile.
+    so the frame is also mapped, unlocked and put back; if that was not true of it, or with
+    ``revoke``, it gets the generation after the one that is named: rights to it may have been taken
+    away, and the node not told.
     """
 
     first: Unsigned
     end: Unsigned
     last: Annotated[int, Meta(ge=0, le=1)]
+    revoke: Annotated[int, Meta(ge=0, le=1)]
     pfn: U32
     generation: U32
     settle: U8

@@ -52,9 +52,9 @@ def questions_to_a_dead_process_stay_open(patch: Patch) -> None:
 
 
 def a_restart_counts_as_a_loss(patch: Patch) -> None:
-    def recover(original: Any, memory: Memory, nid: int) -> Any:
+    def recover(original: Any, memory: Memory, nid: int, *, revoke: bool) -> Any:
         poison_zone(memory, nid)
-        return original(memory, nid)
+        return original(memory, nid, revoke=revoke)
 
     wrap(patch, recovery, "recover_node", recover)
 
@@ -138,6 +138,13 @@ def a_node_serves_before_it_is_recovered(patch: Patch) -> None:
 
 def what_a_dead_coordinator_asked_is_done(patch: Patch) -> None:
     patch.setattr(node_recovery, "_is_of_task", lambda message: True)
+
+
+def translations_outlive_the_coordinator(patch: Patch) -> None:
+    def recover(original: Any, memory: Memory, nid: int, *, revoke: bool) -> Any:
+        return original(memory, nid, revoke=False)
+
+    wrap(patch, recovery, "recover_node", recover)
 
 
 def a_cut_migration_leaves_the_generation(patch: Patch) -> None:
@@ -272,6 +279,11 @@ CLAIMS = (
         "What a dead coordinator had asked and was not done is forgotten.",
         shown.what_waits_for_a_dead_coordinator_is_dropped,
         what_a_dead_coordinator_asked_is_done,
+    ),
+    Claim(
+        "With a new coordinator, every translation that was given before is void.",
+        shown.rights_taken_and_not_told_stay_taken,
+        translations_outlive_the_coordinator,
     ),
     Claim(
         "A page whose migration was cut short has another generation.",

@@ -33,7 +33,7 @@ from protocol.schema import Message, node_name
 from protocol.syscalls import DescribeHardware, Fault, Hardware, Munmap
 from tests.calls import migration
 from tests.crashes import CrashLab
-from tests.lab import PAGE, WRITE, pages_from
+from tests.lab import PAGE, READ, WRITE, pages_from
 from tests.wire import Wire, copying, stamps, touched
 from tests.zones import u32
 
@@ -313,6 +313,21 @@ def what_waits_for_a_dead_coordinator_is_dropped() -> None:
     lab.let_go(RecoverFrames)
     lab.wait(5.0)
     assert lab.free() == [256] * 4
+
+
+def rights_taken_and_not_told_stay_taken() -> None:
+    """A copy-on-write is recorded, and whoever read the original has still to ask again."""
+    lab = CrashLab()
+    pid, start = written(lab)
+    lab.fork(pid)
+    reader = lab.fault(pid, start, access=READ)
+    lab.hold_back(PutbackLruPages)
+    lab.start(Fault(pid, 0, WRITE, pages_from(start, 1)))
+    lab.run()
+    lab.recover()
+    lab.drop_held()
+    lab.write(pid, start, 99)
+    assert lab.load(reader, 0)[0] != 0
 
 
 def rights_taken_from_a_page_on_its_way_stay_taken() -> None:

@@ -41,7 +41,7 @@ from protocol.syscalls import (
 )
 from tests.calls import migration
 from tests.crashes import CrashLab
-from tests.lab import PAGE, WRITE, pages_from
+from tests.lab import PAGE, READ, WRITE, pages_from
 
 SOURCE, TARGET = 0, 1
 PAGES = 6
@@ -98,11 +98,29 @@ def test_a_migration_that_was_under_way_is_finished_or_undone(
     lab.validate()
 
 
-def test_a_translation_from_before_is_good_if_nothing_happened_to_the_page(lab: CrashLab) -> None:
+def test_translations_from_before_are_void(lab: CrashLab) -> None:
+    """Rights to any page may have been taken away, and its node not have been told."""
     pid, start = written(lab)
     where = lab.fault(pid, start)
     lab.recover()
-    assert lab.load(where, 0) == (0, 50)
+    assert lab.load(where, 0)[0] != 0
+    assert contents(lab, pid, start) == list(range(PAGES))
+
+
+def test_what_others_read_before_a_copy_on_write_is_not_read_afterwards(lab: CrashLab) -> None:
+    """The copy was recorded, and the node of the original not told that readers have to ask."""
+    pid, start = written(lab, 1)
+    lab.fork(pid)
+    reader = lab.fault(pid, start, access=READ)
+    lab.hold_back(PutbackLruPages)
+    lab.start(Fault(pid, 0, WRITE, pages_from(start, 1)))
+    lab.run()
+    assert lab.held(PutbackLruPages)
+    lab.recover()
+    lab.drop_held()
+    lab.write(pid, start, 99)
+    assert lab.load(reader, 0)[0] != 0
+    lab.validate()
 
 
 @pytest.mark.parametrize("stops_at", [NewPages, CopyPages, LandPages])

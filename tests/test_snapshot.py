@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -241,6 +241,16 @@ def test_what_was_snapped_does_not_change_with_memory(lab: Lab) -> None:
     lab.fault(pid, start, 64, access=WRITE)
     lab.exit(pid)
     assert list(entries) == expected
+
+
+def test_a_thread_stays_where_it_was_when_its_leader_was_attached_elsewhere(lab: Lab) -> None:
+    pid = lab.spawn()
+    thread = lab.call(Clone(pid, 1, 0))
+    lab.memory.cpusets["/b"] = replace(lab.memory.cpusets["/"], path="/b")
+    leader = lab.memory.tasks[pid]
+    leader.cpuset, leader.cpus_allowed = "/b", frozenset({0})
+    told = replay(lab.topology, entries_of(lab.memory))
+    assert (told.tasks[pid].cpuset, told.tasks[thread].cpuset) == ("/b", "/")
 
 
 # ---- nothing is forgotten ------------------------------------------------------------------

@@ -63,7 +63,7 @@ class Wire:
         """Tell a node that what it has in use is in use, so that it serves."""
         pfn, _, generation, *_ = self.zones[nid].inventory()
         rows = np.full(pfn.size, settle, np.uint8)
-        answer = self.asked(nid, RecoverFrames(0, self.frames, 1, pfn, generation, rows))
+        answer = self.asked(nid, RecoverFrames(0, self.frames, 1, 0, pfn, generation, rows))
         assert isinstance(answer, RecoveredFrames)
         return answer
 

@@ -14,7 +14,7 @@ from coordinator.inode import Device
 from coordinator.madvise import Advice
 from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED
 from numalab.history import PROT_READ, PROT_WRITE, Operation, outcome_of
-from numalab.simulation.cluster import HOOKED, PAGE_SIZE
+from numalab.simulation.cluster import HOOKED, PAGE_SIZE, profile_of
 from numalab.simulation.draws import Region, TaskModel
 from numalab.simulation.load_cpusets import CpusetsLoad
 from protocol.files import CreateFile, SetDevice, Unlink
@@ -193,7 +193,7 @@ class KindsLoad:
             self._driver.ask(client, message, ended)
 
     def _set_policy(self, client: str, ended: Ended) -> None:
-        weighted = self._driver.cluster.memory.profile.weighted_interleave
+        weighted = profile_of(self._driver.plan).weighted_interleave
         if weighted and self._random.random() < 0.4:
             self._driver.ask(client, self._draws.weight(), ended)
         else:
