@@ -314,7 +314,7 @@ def test_columns_of_different_lengths_are_refused_and_plain_arrays_are_not_colum
     zero = np.zeros(0, np.uint64)
     narrow = np.zeros(0, np.uint32)
     page, node = np.zeros(3, np.uint64), np.zeros(3, np.int32)
-    sent = space(0, (), zero, zero, narrow, narrow, page, node, long)  # type: ignore[call-arg]
+    sent = space(0, (), zero, zero, narrow, narrow, narrow, zero, page, node, long)  # type: ignore[call-arg]
     decode(encode(envelope_of(0x67), sent), KEY)
 
 
