@@ -13,7 +13,7 @@ RANDOM_SCENARIOS ?= 500
 # Of `make stress`; SEED=N draws the same load and faults again.
 STRESS_SECONDS ?= 600
 
-.PHONY: help demo test sim soak stress bench conformance docs clean
+.PHONY: help demo test sim crashes soak stress bench conformance docs clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is to make
@@ -30,6 +30,10 @@ test: $(INSTALLED_TEST)  ## Style, types and tests
 
 sim: $(INSTALLED)  ## The same program on virtual time, with faults
 	$(BIN)/numalab sim
+
+crashes: $(INSTALLED)  ## 20,000 seeds in which processes die, and the matrix of faults
+	$(BIN)/numalab sim --crashes --seeds 0-19999
+	$(BIN)/numalab sim --matrix
 
 soak: $(INSTALLED_TEST)  ## Writers during a minute of migrations, and 10,000 there and back
 	NUMALAB_SOAK_SECONDS=60 NUMALAB_SOAK_MIGRATIONS=10000 \

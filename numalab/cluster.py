@@ -246,6 +246,11 @@ def _refuse_running(directory: Path) -> None:
             f"A machine runs in {directory} already ({', '.join(alive)}): use it, or take it down "
             "first with 'numalab down'."
         )
+    if (directory / DESCRIPTION).exists():
+        raise ConfigurationError(
+            f"The machine in {directory} has died: bring it back with all that it had by 'numalab "
+            "restart', or remove it by 'numalab down'."
+        )
 
 
 def _plan(settings: Settings, directory: Path, parent: int) -> _Plan:

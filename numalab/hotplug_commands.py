@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 
 from numalab.commands import Place
 from numalab.console import Answer, CommandFailed, Exit
-from numalab.machine import Machine
+from numalab.orders import IndefiniteError
 from protocol.hotplug import OfflinePages, OnlinePages
 
 #: Between two rounds, while pages cannot be moved.
@@ -21,14 +23,17 @@ async def offline(place: Place, nid: int, within: float) -> Answer:
     Interrupted, or after ``within`` seconds, the node is online again, as in the kernel.
     """
     async with place.connected() as machine:
-        left = -1
+        # How many frames are left; some, as long as no round has ended.
+        left: int | str = "some"
         try:
             with trio.move_on_after(within):
-                while True:
-                    left = await _round(machine, nid)
-                    if not left:
-                        break
-                    await trio.sleep(ROUND_SECONDS)
+                while left:
+                    with _about(nid):
+                        left = await machine.call(OfflinePages(nid))
+                    await trio.sleep(ROUND_SECONDS if left else 0)
+        except CommandFailed:
+            left = 0
+            raise
         finally:
             if left:
                 with trio.CancelScope(shield=True):
@@ -42,20 +47,27 @@ async def offline(place: Place, nid: int, within: float) -> Answer:
     return Answer(f"node {nid} is offline: it has no page any more\n", {"node": nid, "left": 0})
 
 
-async def _round(machine: Machine, nid: int) -> int:
-    left = await machine.call(OfflinePages(nid))
-    if left == -errno.EINVAL:
-        raise CommandFailed(f"There is no node {nid}: 'numalab hardware' lists them.")
-    if left == -errno.EBUSY:
-        raise CommandFailed(f"Node {nid} is the last one that is online: bring another one back.")
-    if left < 0:
-        raise CommandFailed(f"Node {nid} stays: {errno.errorcode[-left]}, migration is off.")
-    return left
+@contextmanager
+def _about(nid: int) -> Iterator[None]:
+    """Say what an errno of a call about node ``nid`` means."""
+    try:
+        yield
+    except IndefiniteError:
+        raise
+    except OSError as error:
+        said = {
+            errno.EINVAL: f"There is no node {nid}: 'numalab hardware' lists them.",
+            errno.EBUSY: f"Node {nid} is the last one that is online: bring another one back.",
+            errno.ENOSYS: f"Node {nid} stays: this machine was started with migration off.",
+        }
+        if error.errno not in said:
+            raise
+        raise CommandFailed(said[error.errno]) from None
 
 
 async def online(place: Place, nid: int) -> Answer:
     """Pages go to the node again."""
     async with place.connected() as machine:
-        if await machine.call(OnlinePages(nid)):
-            raise CommandFailed(f"There is no node {nid}: 'numalab hardware' lists them.")
+        with _about(nid):
+            await machine.call(OnlinePages(nid))
     return Answer(f"node {nid} is online\n", {"node": nid})

@@ -15,12 +15,14 @@ import trio
 import numalab
 from numalab import cluster, revival
 from numalab.checker import Verdict
+from numalab.console import Exit
 from numalab.locate import read_machine
 from numalab.machine import Machine
 from numalab.orders import IndefiniteError
 from numalab.task import Task
 from numalab.verify import check_frames
 from protocol.schema import COORDINATOR
+from tests.live import Numalab
 
 PAGE = 4096
 Pages = npt.NDArray[np.uint64]
@@ -144,3 +146,30 @@ def test_pages_of_a_lost_zone_are_a_sigbus_and_named(tmp_path: Path) -> None:
             assert (await machine.hardware()).epoch == 2
 
     trio.run(scenario)
+
+
+def test_the_commands_of_a_machine_that_died(tmp_path: Path, numalab: Numalab) -> None:
+    directory = tmp_path / "machine"
+    where = ("--run-directory", directory)
+    assert numalab("up", "--nodes", 2, "--memory", "1M", *where).code == Exit.DONE
+    try:
+        for process in cluster.running(directory).values():
+            process.signal(signal.SIGKILL)
+        trio.run(gone, directory)
+        said = numalab("up", "--nodes", 2, "--memory", "1M", *where)
+        assert said.code == Exit.FAILED and "has died: bring it back" in said.err
+        said = numalab("restart", "--json", *where)
+        assert sorted(said.document["started"]) == ["coordinator", "node0", "node1"]
+        assert numalab("restart", *where).out == "nobody has died\n"
+        assert numalab("restart", "node7", *where).code == Exit.FAILED
+        assert numalab("offline", 1, *where).out == "node 1 is offline: it has no page any more\n"
+        assert "the last one that is online" in numalab("offline", 0, *where).err
+        assert numalab("online", 1, *where).code == Exit.DONE
+        assert "There is no node 9" in numalab("offline", 9, *where).err
+    finally:
+        numalab("down", *where)
+
+
+async def gone(directory: Path) -> None:
+    while cluster.running(directory):
+        await trio.lowlevel.checkpoint()

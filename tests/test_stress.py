@@ -32,6 +32,7 @@ crash source before=COPYING nth=3 back=0.3
 pause node2 at=1.5 for=1
 pause client at=3 for=0.5
 crash client at=4
+crash coordinator at=3 back=0.5
 loss * -> * at=4.5 until=5.5 chance=0.05
 duplicate * -> * at=5 until=6 chance=0.2 seconds=0.2
 partition node0 -> node3 at=6 until=6.5
