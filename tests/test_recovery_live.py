@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 from time import monotonic
+from urllib.request import urlopen
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +123,58 @@ def test_who_dies_while_pages_move_costs_no_page(tmp_path: Path, victim: str) ->
             await verified(machine)
 
     trio.run(scenario)
+
+
+def test_a_node_that_was_stopped_over_a_failover_has_its_old_epoch_refused(tmp_path: Path) -> None:
+    """It is stopped while it sends pages, and wakes up under another coordinator."""
+    directory, pages = tmp_path / "machine", 20_000
+
+    async def scenario() -> None:
+        async with numalab.local_cluster(
+            nodes=2, memory="96M", run_directory=directory, lease=60.0
+        ) as machine:
+            task, _, places = await stamped(machine, pages)
+
+            async def move() -> None:
+                with pytest.raises(IndefiniteError):
+                    await task.migrate_pages(task.pid, [0], [1])
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(move)
+                while not (await machine.progress(task.pid)).settled:
+                    await trio.lowlevel.checkpoint()
+                source = cluster.running(directory)["node0"]
+                source.signal(signal.SIGSTOP)
+                await killed(directory, COORDINATOR)
+                cluster.restart(directory, COORDINATOR)
+                # The new one recovers the other node meanwhile, and waits for this one.
+                while not await recovered(directory, "node1"):
+                    await trio.lowlevel.checkpoint()
+                source.signal(signal.SIGCONT)
+            assert await intact(task, places)
+            refused = sum([await refusals(directory, name) for name in ("node0", "node1")])
+            assert refused > 0, "nobody refused anything of the old epoch"
+            await verified(machine)
+            assert await task.migrate_pages(task.pid, [0], [1]) == 0
+            assert await intact(task, places)
+
+    trio.run(scenario)
+
+
+async def metric(directory: Path, process: str, name: str) -> float:
+    """The sum of all series of a metric of a process."""
+    [url] = [row.metrics for row in read_machine(directory).processes if row.name == process]
+    page = await trio.to_thread.run_sync(lambda: urlopen(url, timeout=5).read().decode())
+    lines = [line for line in page.splitlines() if line.startswith(name)]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+async def recovered(directory: Path, process: str) -> bool:
+    return await metric(directory, process, "numalab_recoveries_total") > 1
+
+
+async def refusals(directory: Path, process: str) -> float:
+    return await metric(directory, process, "numalab_questions_refused_total")
 
 
 def test_pages_of_a_lost_zone_are_a_sigbus_and_named(tmp_path: Path) -> None:
