@@ -11,37 +11,31 @@ import pytest
 from coordinator.poison import EHWPOISON
 from protocol.messages import (
     CopyPages,
-    Done,
     IsolateLruPage,
     LandPages,
     MigratePrep,
     NewPages,
     PutbackLruPages,
     PutPages,
-    RecoverFrames,
     SetGeneration,
     UnlockPages,
 )
 from protocol.notes import (
     FramesPoisoned,
-    NodeRecovered,
     NodeSettled,
     StaleRefused,
     ZoneReplaced,
 )
 from protocol.schema import Message
 from protocol.syscalls import (
-    DescribeHardware,
     Fault,
     Fork,
-    Hardware,
     Mprotect,
     Munmap,
-    Translations,
 )
 from tests.calls import migration
 from tests.crashes import CrashLab
-from tests.lab import PAGE, READ, WRITE, pages_from
+from tests.lab import PAGE, WRITE, pages_from
 
 SOURCE, TARGET = 0, 1
 PAGES = 6
@@ -98,31 +92,6 @@ def test_a_migration_that_was_under_way_is_finished_or_undone(
     lab.validate()
 
 
-def test_translations_from_before_are_void(lab: CrashLab) -> None:
-    """Rights to any page may have been taken away, and its node not have been told."""
-    pid, start = written(lab)
-    where = lab.fault(pid, start)
-    lab.recover()
-    assert lab.load(where, 0)[0] != 0
-    assert contents(lab, pid, start) == list(range(PAGES))
-
-
-def test_what_others_read_before_a_copy_on_write_is_not_read_afterwards(lab: CrashLab) -> None:
-    """The copy was recorded, and the node of the original not told that readers have to ask."""
-    pid, start = written(lab, 1)
-    lab.fork(pid)
-    reader = lab.fault(pid, start, access=READ)
-    lab.hold_back(PutbackLruPages)
-    lab.start(Fault(pid, 0, WRITE, pages_from(start, 1)))
-    lab.run()
-    assert lab.held(PutbackLruPages)
-    lab.recover()
-    lab.drop_held()
-    lab.write(pid, start, 99)
-    assert lab.load(reader, 0)[0] != 0
-    lab.validate()
-
-
 @pytest.mark.parametrize("stops_at", [NewPages, CopyPages, LandPages])
 def test_a_right_that_was_taken_from_a_page_on_its_way_stays_taken(
     lab: CrashLab, stops_at: type[Message]
@@ -164,37 +133,6 @@ def test_rights_are_taken_away_though_the_node_had_not_heard_of_it(
     lab.drop_held()
     assert lab.store(where, 0, 99) != 0
     lab.validate()
-
-
-def test_calls_wait_until_every_node_has_settled(lab: CrashLab) -> None:
-    """A node that has not may still serve what was taken away by now."""
-    pid, start = written(lab)
-    lab.hold_back(RecoverFrames, "node2")
-    lab.failover()
-    lab.wait(3.0)
-    assert lab.ask(DescribeHardware(), Hardware).up.tolist() == [1, 1, 0, 1]
-    munmap = lab.start(Munmap(pid, start * PAGE, PAGE))
-    fault = lab.start(Fault(pid, 0, WRITE, pages_from(start, 1)))
-    lab.wait(3.0)
-    assert lab.answer_to(munmap) is None and lab.answer_to(fault) is None
-    lab.let_go(RecoverFrames)
-    lab.wait(3.0)
-    assert isinstance(lab.answer_to(munmap), Done)
-    assert isinstance(lab.answer_to(fault), Translations)
-
-
-def test_frames_that_nobody_was_told_of_are_freed(lab: CrashLab) -> None:
-    """Design 5: an orphan that an inventory frees was never acknowledged to anyone."""
-    pid = lab.spawn()
-    start = lab.mmap(pid, PAGES)
-    lab.hold_back(NewPages)
-    lab.start(Fault(pid, 0, WRITE, pages_from(start, PAGES)))
-    lab.run()
-    lab.let_pass(NewPages, answered=False)
-    assert lab.free()[0] == 256 - PAGES
-    lab.recover()
-    assert lab.free() == [256] * 4
-    assert sum(note.orphans for note in lab.noted(NodeRecovered)) == PAGES
 
 
 def test_frames_that_a_node_gave_before_it_died_are_freed_by_its_successor(lab: CrashLab) -> None:
@@ -273,23 +211,6 @@ def test_a_page_of_a_lost_cache_is_poisoned_for_all_who_map_it(lab: CrashLab) ->
     lab.recover()
     for task in (pid, child):
         assert lab.fault(task, start, 2).status.tolist() == [-EHWPOISON] * 2
-    lab.validate()
-
-
-def test_a_zone_that_is_lost_between_commit_and_service_costs_no_page(lab: CrashLab) -> None:
-    """Design 6: the old frame is whole, and nobody was told of the new one: entries -> old."""
-    pid, start = written(lab)
-    lab.hold_back(PutbackLruPages, "node1")
-    lab.start(migration(0, pid, (SOURCE,), (TARGET,)))
-    lab.run()
-    assert lab.held(PutbackLruPages)
-    lab.replace_zone(TARGET)
-    lab.wait(5.0)
-    assert lab.noted(ZoneReplaced)
-    lab.recover()
-    lab.drop_held()
-    assert lab.where(pid, start, PAGES) == [SOURCE] * PAGES
-    assert contents(lab, pid, start) == list(range(PAGES))
     lab.validate()
 
 
