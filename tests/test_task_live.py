@@ -23,7 +23,7 @@ def test_threads_share_memory_that_outlives_the_one_that_made_it(run_directory: 
                 await task.store(base, b"from the first")
                 await thread.store(base + PAGE, b"from the second")
                 assert await thread.move_pages(0, [base, base + PAGE], None) == [0, 1]
-                assert (await machine.tasks()).tgid.tolist() == [task.pid, task.pid]
+                assert (await machine.tasks()).tgid.tolist().count(task.pid) == 2
                 await task.exit()
                 assert await thread.load(base, 14) == b"from the first"
                 await thread.mlock(base, 4 * PAGE)
