@@ -352,6 +352,9 @@ def test_a_granule_of_which_a_page_is_locked_stays_as_a_whole(lab: Lab) -> None:
     pid = lab.spawn()
     flags = MAP_SHARED | MAP_LOCKED
     start = lab.call(Mmap(pid, 0, GRANULE // 2 * PAGE, RW, flags, UNCACHED, 0)) // PAGE
+    # Locking fills in no device memory: a first access does.
+    assert nodes(lab, pid, start) == [-1]
+    assert not lab.fault(pid, start, GRANULE // 2).status.any()
     assert lab.call(Munmap(pid, (start + 2) * PAGE, PAGE)) == 0
     lab.migrate(pid, 0, 1)
     assert nodes(lab, pid, start) in ([0], [1])
