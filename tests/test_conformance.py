@@ -93,6 +93,7 @@ def test_a_drawn_scenario_has_twenty_calls_and_places_that_exist() -> None:
 
 def test_five_hundred_draws_try_every_call_and_callers_without_privilege() -> None:
     drawn = [draw_scenario(seed).steps for seed in range(500)]
+    assert min(map(len, drawn)) >= 20
     calls = Counter(op for steps in drawn for op in {step["op"] for step in steps})
     assert set(calls) == set(WEIGHTS) and min(calls.values()) >= 50, calls
     strangers = 0
