@@ -17,7 +17,7 @@ from nodes.holds import Holds
 from nodes.isolations import Isolations
 from nodes.lists import count_lru, page_active
 from nodes.recovery import Gate, recover_frames
-from nodes.zone import Zone
+from nodes.zone import U8, Zone
 from protocol.bulk import BATCH_BYTES, BATCH_PAGES, CREDIT, Batch, Sending, land_pages
 from protocol.codec import WireError
 from protocol.core import Deadline, Effect, Event, Frames, Received, Report
@@ -112,8 +112,7 @@ class Node:
         self._isolations = Isolations(zone)
         # Until the coordinator has recovered the zone, what others ask waits (design 7).
         self.gate = Gate()
-        self._counted: dict[str, int] = {}
-        self._reports: list[Effect] = []
+        self._counted, self._reports = dict[str, int](), list[Effect]()
 
     def handle(self, event: Event, *, now: float) -> Sequence[Effect]:
         """Take one event at ``now`` (seconds); return what is to be done.  Takes no Command."""
@@ -221,7 +220,7 @@ class Node:
         for transfer in self._transfers.copy():
             self._lock_parked(transfer)
             if transfer.message.target == self._nid:
-                self._copy_here(transfer.sending)
+                self._copy_here(transfer)
             else:
                 self._send(transfer, now)
             if transfer.sending.done:
@@ -245,22 +244,24 @@ class Node:
         sending.release(rows[status == 0])
         sending.refuse(rows[refused], status[refused])
 
-    def _copy_here(self, sending: Sending) -> None:
+    def _copy_here(self, transfer: _Transfer) -> None:
         """From frames of this node to others of it."""
-        while batches := sending.next_batches():
+        while batches := transfer.sending.next_batches():
             for batch in batches:
-                data = self._zone.gather(batch.pfn)
-                active = self._zone.active(batch.pfn)
+                data, active = self._zone.gather(batch.pfn), self._active(transfer, batch)
                 target = (batch.target_pfn, batch.target_generation)
-                landed = self._zone.land(*target, active, data)
-                sending.landed(batch, landed)
+                transfer.sending.landed(batch, self._zone.land(*target, active, data))
+
+    def _active(self, transfer: _Transfer, batch: Batch) -> U8:
+        """PageActive goes with a page (K 1.50); a copy of it goes where new pages go."""
+        return self._zone.active(batch.pfn) * np.uint8(transfer.message.lock)
 
     def _send(self, transfer: _Transfer, now: float) -> None:
         message = transfer.message
         for batch in transfer.sending.next_batches(CREDIT - len(self._flights)):
             # A page that is not locked may change while it is under way: send a copy of it.
             data = self._zone.gather(batch.pfn, copy=not message.lock)
-            active = self._zone.active(batch.pfn)
+            active = self._active(transfer, batch)
             target = (batch.target_pfn, batch.target_generation)
             ticket = self._session.ask(
                 node_name(message.target),
@@ -385,8 +386,7 @@ class Node:
             self._report(AccessRefused(kind, refused))
 
     def _count(self) -> None:
-        counted = self._zone.count()
-        if counted != self._counted:
+        if (counted := self._zone.count()) != self._counted:
             self._counted = counted
             self._report(ZoneCounted(**counted))
 

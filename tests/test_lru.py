@@ -51,6 +51,21 @@ def test_the_second_access_that_is_noted_makes_a_page_active(make_lab: MakeLab) 
     lab.validate()
 
 
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_copy_of_an_active_page_goes_where_new_pages_go(make_lab: MakeLab, node: int) -> None:
+    """As the original keeps its list, the copy of a copy-on-write has its own."""
+    lab = make_lab(profile=MODERN)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 1)
+    populate(lab, pid, start, 1)
+    populate(lab, pid, start, 1)
+    child = lab.fork(pid)
+    assert active(lab, pid, start) == 1
+    lab.fault(child, start, cpu=node)
+    assert lab.where(child, start) == [node]
+    assert (active(lab, pid, start), active(lab, child, start)) == (1, 0)
+
+
 def test_a_frame_that_is_given_to_another_page_has_no_note(make_lab: MakeLab) -> None:
     lab = make_lab(nodes=1, frames=1, profile=MODERN)
     pid = lab.spawn()
