@@ -338,6 +338,9 @@ def copy_mm(memory: Memory, parent: Task, child: Task) -> tuple[Nids, Pfns]:
         child.mm.insert(copy)
         if vma.shared or (vma.copies_file and not vma.marked(Pte.ANON).size):
             continue
+        if vma.file is None and not vma.anon_vma:
+            # The zero page alone is mapped: a fault finds it.
+            continue
         slot = vma.live()
         writable = slot[(vma.bits[slot] & Pte.WRITE) != 0]
         nids.append(vma.nid[writable])

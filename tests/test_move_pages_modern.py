@@ -14,7 +14,7 @@ from coordinator.pagelist import PageList
 from protocol.messages import IsolateLruPage
 from protocol.notes import MigrationEnded
 from protocol.profile import MODERN
-from protocol.syscalls import MovedPages, MovePages
+from protocol.syscalls import MovedPages, MovePages, Mprotect
 from tests.calls import PREFILL, migration, moving
 from tests.lab import PAGE, READ, Lab
 
@@ -119,6 +119,18 @@ def test_k_4_17_a_page_twice_in_a_batch_is_busy_and_later_moves_again(modern: La
     assert move(modern, pid, [first, first, second], [1, 1, 1]) == (0, [1, -errno.EBUSY, 1])
     assert move(modern, pid, [first, first, first], [2, 3, 3]) == (0, [2, 3, -errno.EBUSY])
     assert modern.where(pid, start, 2) == [3, 1]
+
+
+def test_a_child_does_not_inherit_the_zero_page(modern: Lab) -> None:
+    """copy_page_range() copies nothing of a vma without anonymous pages: a fault fills it in."""
+    pid = modern.spawn()
+    start = modern.mmap(pid, 2)
+    modern.fault(pid, start, 1, access=READ)
+    child = modern.fork(pid)
+    for task in (pid, child):
+        assert modern.call(Mprotect(task, start * PAGE, 2 * PAGE, 0)) == 0
+    assert modern.where(pid, start, 2) == [-errno.ENOENT, -errno.EFAULT]
+    assert modern.where(child, start, 2) == [-errno.EFAULT, -errno.EFAULT]
 
 
 def test_k_4_17_the_zero_page_and_what_was_never_touched(modern: Lab) -> None:
