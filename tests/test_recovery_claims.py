@@ -21,8 +21,10 @@ def test_the_promise_is_kept(claim: Claim) -> None:
 def test_a_bug_that_breaks_it_is_seen(claim: Claim) -> None:
     with pytest.MonkeyPatch.context() as patch:
         claim.bug(patch)
-        with pytest.raises((Exception, pytest.fail.Exception)):
+        with pytest.raises((Exception, pytest.fail.Exception)) as seen:
             claim.scenario()
+    # A bug that is wrong itself would be seen in any scenario.
+    assert not isinstance(seen.value, AttributeError | NameError | TypeError)
 
 
 def test_the_page_in_the_documentation_has_every_promise() -> None:
