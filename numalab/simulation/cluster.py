@@ -36,6 +36,9 @@ LEASE_SECONDS = 30.0
 #: How long a process that died stays away at most.
 BACK_SECONDS = 2.0
 
+#: After so many seconds of load the crash in mid-migration takes the next migration that comes.
+ANY_STEP_AFTER = 5.0
+
 #: How often the acts of load_kinds.py are drawn at most.
 KINDS_OF_MEMORY = (
     ("mapfile", 4),
@@ -173,7 +176,7 @@ def with_crashes(plan: Plan) -> Plan:
         plan,
         mix=tuple(mix.items()),
         crashes=crashes,
-        step=draw_step(draw),
+        step=draw_step(draw, ANY_STEP_AFTER),
         heartbeat=plan.heartbeat or draw.choice((0.3, 1.0)),
         # What a call alone must do is not determined when somebody dies meanwhile.
         quiet=0,
@@ -222,6 +225,8 @@ class Cluster:
     def arm(self) -> None:
         """The load begins: from now on processes die."""
         self.world.intercept = self.step
+        if self.step is not None and self.step.fault.any_after is not None:
+            self.world.call(self.step.fault.any_after, self.step.take_any)
         if self.plan.crashes:
             self.world.harm.suffer((*self.plan.rules, *self.plan.crashes))
 

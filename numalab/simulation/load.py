@@ -21,6 +21,7 @@ from numalab.history import PROT_READ, PROT_WRITE, History, Operation, Outcome, 
 from numalab.orders import Ask, Hold, Load, Order, Store, StoreMany
 from numalab.simulation.cluster import FAULTS_END, PAGE_SIZE, Cluster
 from numalab.simulation.draws import WORDS, Draws, Region, TaskModel
+from numalab.simulation.encore import Encore
 from numalab.simulation.load_kinds import KindsLoad
 from numalab.simulation.load_quiet import QuietLoad
 from protocol.messages import HoldPages, Statuses
@@ -118,13 +119,25 @@ class Driver:
         due = self.plan.operations * self.quiet_left // (self.plan.quiet + 1)
         if self.left == 0 or (self.quiet_left and self.left <= due):
             self._resting.append(client)
-            if len(self._resting) == self._lanes and self.quiet_left:
-                self.alone.begin()
+            if len(self._resting) == self._lanes:
+                self._all_rest()
             return
         self.left -= 1
         # Often it does not think at all, so that orders meet.
         think = self.random.uniform(0, self.random.choice((0.005, self._think)))
         self.world.call(think, lambda: self._act(client))
+
+    def _all_rest(self) -> None:
+        """A quiet call; or, at the end, what makes sure that the fault at a step has happened."""
+        if self.quiet_left:
+            self.alone.begin()
+        elif self.cluster.step is not None and self.cluster.step.must_happen:
+            self.pending += 1
+            Encore(self, self.cluster.step, self.end_encore).begin()
+
+    def end_encore(self) -> None:
+        """Nothing more comes of itself."""
+        self.pending -= 1
 
     def _act(self, client: str) -> None:
         names, weights = zip(*self.plan.mix, strict=True)
@@ -206,7 +219,12 @@ class Driver:
     def _map(self, client: str, ended: Ended) -> None:
         task = self.draws.task()
         pages = self.random.randint(1, self.plan.region_pages)
-        shared = self.random.random() < 0.3
+        self.map_region(client, task, pages, self.random.random() < 0.3, ended)
+
+    def map_region(
+        self, client: str, task: TaskModel, pages: int, shared: bool, ended: Ended
+    ) -> None:
+        """Map new anonymous memory; the task has one more region then."""
         flags = MAP_ANONYMOUS | (MAP_SHARED if shared else MAP_PRIVATE)
         prot, length = PROT_READ | PROT_WRITE, pages * PAGE_SIZE
 
@@ -249,6 +267,10 @@ class Driver:
 
     def _spawn(self, client: str, ended: Ended) -> None:
         uid, capable = self.random.choice((0, 1000, 1001)), self.random.random() < 0.6
+        self.spawn_task(client, uid, capable, ended)
+
+    def spawn_task(self, client: str, uid: int, capable: bool, ended: Ended) -> None:
+        """Begin a task; it is among the tasks of the load then."""
 
         def spawned(result: object) -> None:
             outcome = outcome_of(result)
@@ -275,10 +297,18 @@ class Driver:
         self.ask(client, Fork(task.pid, -1, int(self.plan.leased)), end)
 
     def _exit(self, client: str, ended: Ended) -> None:
-        task = self.draws.task()
+        self._exit_task(client, self.draws.task(), ended)
+
+    def _exit_task(self, client: str, task: TaskModel, ended: Ended) -> None:
         del self.draws.tasks[task.pid]
         end = self.tell(Operation("exit", task.pid), ended)
         self.ask(client, Exit(task.pid), end)
+
+    def exit_all(self, client: str) -> None:
+        """Every task ends, and what it holds is let go."""
+        for task in list(self.draws.tasks.values()):
+            self._exit_task(client, task, lambda _: None)
+        self.release_all(client)
 
     # ---- migration -------------------------------------------------------------------------
 

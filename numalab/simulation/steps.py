@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -61,18 +61,24 @@ _COMMON = (
 
 @dataclass(frozen=True, slots=True)
 class StepFault:
-    """``what`` happens the ``nth`` time that a migration is ``before`` or after its ``state``."""
+    """``what`` happens the ``nth`` time that a migration is ``before`` or after its ``state``.
+
+    any_after: seconds of load after which the next question of any migration will do, whatever
+    the state; None: never.
+    """
 
     state: State
     before: bool
     what: What
     nth: int = 1
+    any_after: float | None = None
 
     def describe(self) -> str:
         """One sentence."""
         when = "before" if self.before else "after"
         which = "" if self.nth == 1 else f", the {self.nth}. time"
-        return f"{self.what} {when} {self.state.name}{which}"
+        late = "" if self.any_after is None else f"; after {self.any_after:g} s at any state"
+        return f"{self.what} {when} {self.state.name}{which}{late}"
 
 
 def all_steps() -> Iterator[StepFault]:
@@ -83,11 +89,11 @@ def all_steps() -> Iterator[StepFault]:
                 yield StepFault(state, before, what)
 
 
-def draw_step(draw: random.Random) -> StepFault:
+def draw_step(draw: random.Random, any_after: float) -> StepFault:
     """The crash of a process at some step of some migration, that many migrations come to."""
     what = draw.choice((What.SOURCE, What.TARGET, What.COORDINATOR))
     state = draw.choice((*_COMMON, *_COMMON, *State))
-    return StepFault(state, draw.random() < 0.5, what, draw.choice((1, 1, 2, 3)))
+    return StepFault(state, draw.random() < 0.5, what, draw.choice((1, 1, 2, 3)), any_after)
 
 
 class StepWatch:
@@ -97,10 +103,22 @@ class StepWatch:
         self.world, self.fault = world, fault
         self.hits = 0
         self._seen = 0
-        self._asks = REACHED_FROM.get(fault.state, fault.state)
+        #: The states whose question will do.
+        self._asks: tuple[State, ...] = (REACHED_FROM.get(fault.state, fault.state),)
         #: (node, xid) of the question whose answer is waited for, and (source, target) of its page.
         self._awaited: tuple[str, int] | None = None
         self._pair = (0, 0)
+
+    @property
+    def must_happen(self) -> bool:
+        """It has not happened yet, though it has to in the end."""
+        return not self.hits and self.fault.any_after is not None
+
+    def take_any(self) -> None:
+        """From now on the first question of any migration will do."""
+        if not self.hits and self._awaited is None:
+            self._asks = tuple(QUESTIONS)
+            self.fault = replace(self.fault, nth=self._seen + 1)
 
     def __call__(self, arrival: Arrival) -> bool:
         """Whether this arrival has been dealt with."""
@@ -129,20 +147,25 @@ class StepWatch:
         if not isinstance(coordinator, Coordinator):
             return False
         lists = coordinator.memory.page_lists
-        if self._asks == State.LISTED:
-            return isinstance(message, MigratePrep) and self._choose(lists, node, State.LISTED)
-        question, of_target = QUESTIONS[self._asks]
-        return isinstance(message, question) and self._choose(lists, node, self._asks, of_target)
+        for state in self._asks:
+            if state == State.LISTED:
+                met = isinstance(message, MigratePrep)
+            else:
+                met = isinstance(message, QUESTIONS[state][0])
+            if met and self._choose(lists, node, state):
+                if len(self._asks) > 1:
+                    self.fault = replace(self.fault, state=state)
+                return True
+        return False
 
-    def _choose(
-        self, lists: list[PageList], node: str, state: State, of_target: bool = False
-    ) -> bool:
+    def _choose(self, lists: list[PageList], node: str, state: State) -> bool:
         """Some page of a migration is in the state and waits for this node; remember its pair."""
         nid = int(node.removeprefix("node"))
         if state == State.LISTED:
             # What is prepared has no list yet.
             self._pair = (nid, (nid + 1) % 2)
             return True
+        _, of_target = QUESTIONS[state]
         for pages in lists:
             for row in np.flatnonzero(pages.state == state):
                 source, target = int(pages.source[row]), int(pages.target[row])
