@@ -14,6 +14,7 @@ from coordinator.pagelist import PageList, Settings
 from coordinator.records import NodeOnline
 from protocol import hotplug as m
 from protocol.messages import Done
+from protocol.notes import NodeTakenOffline
 from protocol.schema import Message
 from protocol.session import Question
 
@@ -68,4 +69,5 @@ def set_online(memory: Memory, nid: int, *, online: bool) -> None:
     if online == (nid in memory.offline):
         memory.offline = memory.offline - {nid} if online else memory.offline | {nid}
         memory.records.append(NodeOnline(nid, int(online)))
+        memory.notes.append(NodeTakenOffline(nid, not online))
         memory.woken = True

@@ -19,6 +19,7 @@ from numalab import (
     cli_policy,
     cli_programs,
     cli_stress,
+    cli_watch,
 )
 
 _EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part (some pages stayed),
@@ -54,6 +55,7 @@ for _command in (
     *cli_cpuset.COMMANDS,
     *cli_programs.COMMANDS,
     *cli_stress.COMMANDS,
+    *cli_watch.COMMANDS,
 ):
     cli.add_command(_command)
 

@@ -255,6 +255,14 @@ class NodeLost(Note):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeTakenOffline(Note):
+    """A node is used no more (memory hot-remove), or, not ``offline``, is used again."""
+
+    node: int
+    offline: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSettled(Note):
     """The coordinator and a node agree on its frames again.  frames: that it lost."""
 
