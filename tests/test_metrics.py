@@ -60,6 +60,7 @@ NOTES: dict[type[Note], Note] = {
         notes.NodeUp(2),
         notes.NodeLost(2),
         notes.NodeSettled(2, 3, 0.1),
+        notes.NodeTakenOffline(2, True),
         notes.CoordinatorRecovered(2, 0.5),
         notes.EpochBegan(2),
         notes.FramesPoisoned(1, 7),
