@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from numalab import options
-from numalab.options import json_option, remote
+from numalab.options import json_option, local, remote
 
 if TYPE_CHECKING:
     from numalab.commands import Place
@@ -41,4 +42,49 @@ def top(place: Place, interval: float, once: bool, as_json: bool) -> int:
     return console.execute(command, as_json=as_json)
 
 
-COMMANDS = (top,)
+@click.command()
+@local
+@click.option(
+    "--stress",
+    type=click.Path(path_type=Path),
+    metavar="DIRECTORY",
+    help="Of these results of 'numalab stress' instead of a machine.",
+)
+@click.option(
+    "--csv",
+    "tables",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIRECTORY",
+    help="Write tables there.",
+)
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a trace there, for ui.perfetto.dev.",
+)
+@json_option
+def export(
+    run_directory: Path,
+    stress: Path | None,
+    tables: Path | None,
+    trace: Path | None,
+    as_json: bool,
+) -> int:
+    """What has happened, as CSV and as a trace; for a seed see 'numalab sim --trace'.
+
+    Of a machine: its journal, which has no times, and its last 1024 trace lines.
+    """
+    from numalab import console
+    from numalab import export as exporting
+
+    if tables is None and trace is None:
+        raise click.UsageError("nothing is to be written: give --csv, --trace or both")
+    if stress is not None:
+        return console.conclude(
+            lambda: exporting.export_stress(stress, tables, trace), as_json=as_json
+        )
+    return options.run(exporting.export_machine, as_json, run_directory, tables, trace)
+
+
+COMMANDS = (top, export)

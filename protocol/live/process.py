@@ -20,6 +20,7 @@ import trio
 
 from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError, JournalError
+from protocol.live.clock import HostClock
 from protocol.live.exposition import Exposition
 from protocol.live.interference import Interference
 
@@ -95,7 +96,7 @@ def run_process(
         # A parent that died before the request to be told of its death is not told of any more.
         orphaned = configuration.parent != 0 and os.getppid() != configuration.parent
         if not orphaned:
-            trio.run(_until_signalled, serve, bereaved, configuration)
+            trio.run(_until_signalled, serve, bereaved, configuration, clock=HostClock())
     except* (ConfigurationError, JournalError) as group:
         for sentence in _sentences(group):
             sys.stderr.write(f"{sentence}\n")
