@@ -87,7 +87,7 @@ def _flows(view: View, width: int, room: int) -> Iterator[Text]:
     """The largest flows, as many as there is room for."""
     a_line = max(1, (width - 6) // FLOW_WIDTH)
     if not view.flows:
-        yield Text("FLOWS none")
+        yield Text("FLOWS none" if any(row.loads is not None for row in view.nodes) else "FLOWS -")
         return
     for start in range(0, min(len(view.flows), a_line * room), a_line):
         cells = "".join(f"{_flow(flow):<{FLOW_WIDTH}}" for flow in view.flows[start:][:a_line])
@@ -99,13 +99,16 @@ def _flow(flow: Flow) -> str:
 
 
 def _migrations(view: View, width: int) -> Iterator[Text]:
-    words = ["MIGRATIONS"]
+    words = ["MIGRATED"]
     if view.moved is not None and view.retried is not None:
-        words.append(f"{short(view.moved)} pages/s moved, {short(view.retried)}/s retried,")
+        words.append(f"{short(view.moved)} pages/s, {short(view.retried)}/s retried,")
     if view.calls is not None:
         words.append(f"{view.calls} calls under way,")
-    told = ", ".join(f"{name} {count}" for name, count in sorted(view.failed.items()))
-    words.append(f"failed: {told or 'none'}")
+    if view.failed is not None:
+        told = ", ".join(f"{name} {count}" for name, count in sorted(view.failed.items()))
+        words.append(f"failed: {told or 'none'}")
+    if len(words) == 1:
+        words.append("-")
     yield from _wrapped(" ".join(words), width, "red" if view.failed else "")
     for row in view.migrations[:3]:
         yield Text(_migration(row))
@@ -122,7 +125,8 @@ def _migration(row: MigrationRow) -> str:
 
 
 def _wait(view: View) -> Iterator[Text]:
-    yield Text(f"WAITED {_waited(view.wait)}")
+    # What was counted in the interval is known or not as that of the migrations is.
+    yield Text(f"WAITED {'-' if view.failed is None else _waited(view.wait)}")
 
 
 def _waited(wait: Wait | None) -> str:

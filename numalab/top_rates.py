@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from protocol.live.scrape import MetricsPage
 from protocol.schema import COORDINATOR, node_name
@@ -100,7 +100,7 @@ class Wait:
 class View:
     """One frame.  epoch: 0 while the coordinator is away.  moved, retried: pages a second.
 
-    failed: pages of the interval by errno.  notes: sentences.
+    failed: pages of the interval by errno.  notes: sentences.  None: not known now.
     """
 
     seconds: float
@@ -112,7 +112,7 @@ class View:
     moved: float | None = None
     retried: float | None = None
     calls: int | None = None
-    failed: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] | None = None
     wait: Wait | None = None
     notes: Sequence[str] = ()
 
@@ -135,7 +135,7 @@ def view_of(before: Sample | None, after: Sample) -> View:
         grown.rate(COORDINATOR, "numalab_pgmigrate_success_total"),
         grown.rate(COORDINATOR, "numalab_pgmigrate_retry_total"),
         calls,
-        {name: int(count) for name, count in failed.items() if count},
+        {name: int(count) for name, count in failed.items() if count} if failed else None,
         wait_of(grown.by_label(COORDINATOR, "numalab_fault_wait_seconds_bucket", "le")),
         _notes(after),
     )

@@ -182,3 +182,14 @@ def test_a_script_that_closes_nothing_ends_and_leaves_nothing() -> None:
     assert said.returncode == 0, said.stderr
     where, moved, data = said.stdout.split()
     assert (moved, data) == ("0", "b'hello'") and not Path(where).exists()
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation_prints_what_it_says() -> None:
+    page = (blocking_source.ROOT / "docs/terminal.md").read_text()
+    example, _, rest = page.partition("```python\n")[2].partition("```")
+    printed = rest.partition("```\n")[2].partition("```")[0]
+    said = subprocess.run(
+        [sys.executable, "-c", example], capture_output=True, text=True, timeout=60
+    )
+    assert said.stdout == printed, said.stderr

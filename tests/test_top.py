@@ -128,7 +128,7 @@ def test_two_samples_give_rates() -> None:
     assert (first.loads, first.stores, first.hits) == (50.0, None, 250.0)
     (flow,) = view.flows
     assert (flow.source, flow.target, flow.pages, flow.bytes) == (0, 1, 1000.0, 4096_000.0)
-    assert (view.moved, view.retried, dict(view.failed)) == (1000.0, 100.0, {"EAGAIN": 12})
+    assert (view.moved, view.retried, view.failed) == (1000.0, 100.0, {"EAGAIN": 12})
     (migration,) = view.migrations
     assert (migration.rate, migration.eta) == (1500.0, 4.0)
     assert view.wait is not None and view.wait.faults == 100 and view.wait.most == 0.01
@@ -166,6 +166,11 @@ def test_without_metrics_pages_it_says_so_in_a_sentence() -> None:
     assert [row.state for row in view.nodes] == ["up", "up", "away"]
     assert view.nodes[0].hits == 250.0 and view.nodes[0].loads is None
     assert "No metrics pages are known" in view.notes[0]
+    # What is not known is not said to be none.
+    lines = picture(view, 80, 24).plain.splitlines()
+    assert [line for line in lines if line.startswith(("FLOWS", "MIGRATED", "WAITED"))] == [
+        *("FLOWS -", "MIGRATED -", "WAITED -")
+    ]
 
 
 def test_one_sample_alone_has_no_rates() -> None:

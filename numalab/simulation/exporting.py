@@ -46,7 +46,7 @@ def export_seed(seed: int, tables: Path | None, trace: Path | None, *, crashes: 
         "notes.csv": (NOTE_COLUMNS, _note_rows(world)),
         "messages.csv": (MESSAGE_COLUMNS, _message_rows(world)),
         "migrations.csv": (MIGRATION_COLUMNS, _migration_rows(world)),
-        "faults.csv": (FAULT_COLUMNS, iter(world.incidents)),
+        "faults.csv": (FAULT_COLUMNS, _fault_rows(world)),
     }
     answer = write(files, world_events(world), tables, trace)
     text = f"seed {seed}: {ended}\n{answer.text}"
@@ -66,6 +66,11 @@ def _migration_rows(world: World) -> Iterator[Sequence[Any]]:
         if isinstance(note, MigrationEnded):
             start = f"{seconds - note.seconds:.6f}"
             yield start, f"{note.seconds:.6f}", note.moved, note.failed, note.reason
+
+
+def _fault_rows(world: World) -> Iterator[Sequence[Any]]:
+    for seconds, name, what in world.incidents:
+        yield f"{seconds:.6f}", name, what
 
 
 def _message_rows(world: World) -> Iterator[Sequence[Any]]:
