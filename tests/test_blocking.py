@@ -185,6 +185,28 @@ def test_a_script_that_closes_nothing_ends_and_leaves_nothing() -> None:
 
 
 @pytest.mark.slow
+def test_an_interrupt_while_a_machine_starts_leaves_nothing(tmp_path: Path) -> None:
+    place = tmp_path / "machine"
+
+    def interrupt() -> None:
+        limit = time.monotonic() + 20
+        while not list(place.glob("*.pid")) and time.monotonic() < limit:
+            time.sleep(0.001)
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        blocking.local_cluster(nodes=2, memory="8M", run_directory=place)
+    interrupter.join()
+    assert not place.exists()
+    with blocking.local_cluster(nodes=1, memory="8M", run_directory=place) as here:
+        assert here.nids == (0,)
+
+
+@pytest.mark.slow
 def test_the_example_of_the_documentation_prints_what_it_says() -> None:
     page = (blocking_source.ROOT / "docs/terminal.md").read_text()
     example, _, rest = page.partition("```python\n")[2].partition("```")
