@@ -22,6 +22,7 @@ from protocol.live.process import (
     give_back_freed_memory,
     run_process,
     serve_metrics,
+    tell_health,
 )
 from protocol.live.transport import open_transport
 from protocol.notes import ExtensionFailed, Note, ZoneReplaced
@@ -103,7 +104,9 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
             on_note=on_note,
             interference=interference,
         )
-        await driver.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell_health, configuration.health, lambda: coordinator.serves)
+            nursery.start_soon(driver.run)
 
 
 def _maker(configuration: CoordinatorConfiguration) -> Callable[[Iterator[bytes]], Coordinator]:

@@ -125,6 +125,11 @@ class Coordinator:
         """Calls under way, parked faults included."""
         return self._calls
 
+    @property
+    def serves(self) -> bool:
+        """Calls are served, and every node that is not offline answers."""
+        return not self.recovering and self.members.all_up()
+
     def next_deadline(self) -> float | None:
         """When the session or the members need attention."""
         if self._ended:

@@ -48,6 +48,10 @@ class Members:
     def up(self, nid: int) -> bool:
         return self._nodes[node_name(nid)].up
 
+    def all_up(self) -> bool:
+        """Every node answers and has settled, but for those that are offline."""
+        return all(node.up for node in self._nodes.values() if node.nid not in self.memory.offline)
+
     def nodes_up(self) -> int:
         return sum(node.up for node in self._nodes.values())
 
