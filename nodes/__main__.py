@@ -28,6 +28,7 @@ from protocol.live.process import (
     tell_health,
 )
 from protocol.live.transport import open_transport
+from protocol.notes import Note, PeersTold
 from protocol.schema import node_name
 
 #: A predecessor that was killed a moment ago may still be giving its memory back.
@@ -162,7 +163,13 @@ async def serve(configuration: NodeConfiguration) -> None:
             if interference is not None:
                 interference.on_note = exposition.feed
             serve_metrics(exposition, configuration.metrics)
-            driver = Driver(node, transport, on_note=exposition.feed)
+
+            def on_note(note: Note) -> None:
+                exposition.feed(note)
+                if isinstance(note, PeersTold):
+                    transport.meet(note)
+
+            driver = Driver(node, transport, on_note=on_note)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(tell_health, configuration.health, lambda: node.gate.is_open)
                 nursery.start_soon(driver.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,66 +18,41 @@ if TYPE_CHECKING:
     from numalab.serve import Settings
 
 _PATH = click.Path(path_type=Path)
+_DIRECTORY: dict[str, Any] = {"type": _PATH, "metavar": "DIRECTORY"}
+
+
+def _option(name: str, default: Any, help: str, **more: Any) -> Callable[[Command], Command]:
+    return click.option(name, default=default, show_default=default != "", help=help, **more)
+
+
+#: Those of every process.
+_OPTIONS = (
+    _option("--nodes", 4, "How many nodes the machine has.", type=click.IntRange(1, NODES_MAX)),
+    _option("--memory", "64M", "Memory of each node.", type=options.memory, metavar="SIZE"),
+    click.option("--topology", metavar="NAME|FILE", help="See 'numalab topology'."),
+    _option("--state", "/state", "Of this process alone; it has to outlive it.", **_DIRECTORY),
+    _option("--machine", "/machine", "Of all processes and clients of the machine.", **_DIRECTORY),
+    _option("--bind", "tcp://*:7000", "Where questions are taken.", metavar="ADDRESS"),
+    _option(
+        "--node-address",
+        "tcp://node{nid}:7000",
+        "Where a node is, with {nid} for its number.",
+        metavar="ADDRESS",
+    ),
+    _option(
+        "--metrics",
+        "0.0.0.0:9100",
+        "Where the metrics page is served; empty: nowhere.",
+        metavar="HOST:PORT",
+    ),
+    _option("--health", "", "Touched while the process serves.", metavar="FILE"),
+    _option("--faults", "", "Faults to suffer (docs/faults.md).", metavar="FILE"),
+)
 
 
 def _shared(command: Command) -> Command:
-    """Options of every process: gives ``settings``."""
+    """Options of every process: gives ``settings``, which makes them."""
 
-    @click.option(
-        "--nodes",
-        type=click.IntRange(1, NODES_MAX),
-        default=4,
-        show_default=True,
-        help="How many nodes the machine has.",
-    )
-    @click.option(
-        "--memory",
-        type=options.memory,
-        metavar="SIZE",
-        default="64M",
-        show_default=True,
-        help="Memory of each node.",
-    )
-    @click.option("--topology", metavar="NAME|FILE", help="See 'numalab topology'.")
-    @click.option(
-        "--state",
-        type=_PATH,
-        metavar="DIRECTORY",
-        default="/state",
-        show_default=True,
-        help="Of this process alone; it has to outlive it.",
-    )
-    @click.option(
-        "--machine",
-        type=_PATH,
-        metavar="DIRECTORY",
-        default="/machine",
-        show_default=True,
-        help="Of all processes and clients of the machine.",
-    )
-    @click.option(
-        "--bind",
-        metavar="ADDRESS",
-        default="tcp://*:7000",
-        show_default=True,
-        help="Where questions are taken.",
-    )
-    @click.option(
-        "--node-address",
-        metavar="ADDRESS",
-        default="tcp://node{nid}:7000",
-        show_default=True,
-        help="Where a node is, with {nid} for its number.",
-    )
-    @click.option(
-        "--metrics",
-        metavar="HOST:PORT",
-        default="0.0.0.0:9100",
-        show_default=True,
-        help="Where the metrics page is served; empty: nowhere.",
-    )
-    @click.option("--health", metavar="FILE", default="", help="Touched while the process serves.")
-    @click.option("--faults", metavar="FILE", default="", help="Faults to suffer (docs/faults.md).")
     @functools.wraps(command)
     def with_settings(
         nodes: int, memory: str, topology: str | None, node_address: str, **rest: Any
@@ -91,7 +67,10 @@ def _shared(command: Command) -> Command:
 
         return command(settings=make, **rest)
 
-    return with_settings
+    made: Command = with_settings
+    for option in reversed(_OPTIONS):
+        made = option(made)
+    return made
 
 
 @click.group()
@@ -101,19 +80,36 @@ def serve() -> None:
 
 @serve.command()
 @_shared
-@click.option("--nid", metavar="N", help="Which node.  [default: as the host's name ends]")
-def node(settings: Any, nid: str | None) -> int:
+@click.option(
+    "--nid",
+    metavar="N|host|lease",
+    default="host",
+    show_default=True,
+    help="Which node: as the host's name ends, or as the coordinator says.",
+)
+@click.option(
+    "--advertise",
+    metavar="ADDRESS",
+    help="With --nid lease: where others reach this node.  [default: tcp://HOSTNAME:7000]",
+)
+@click.option(
+    "--coordinator",
+    metavar="ADDRESS",
+    default="tcp://coordinator:7000",
+    show_default=True,
+    help="With --nid lease: whom to ask.",
+)
+def node(settings: Any, nid: str, advertise: str | None, coordinator: str) -> int:
     """Be a node, which owns page frames."""
-    from numalab.console import Answer, conclude
-    from numalab.serve import known_nid, nid_of_host, run_node
+    import socket
 
-    if nid is not None and not nid.isdecimal():
-        raise click.BadParameter(f"'{nid}' is no node: write its number", param_hint="--nid")
+    from numalab.console import Answer, conclude
+    from numalab.serve import find_nid, run_node
 
     def become() -> Answer:
-        wanted = settings(advertise="")
-        topology = wanted.topology
-        run_node(wanted, nid_of_host(topology) if nid is None else known_nid(topology, int(nid)))
+        where = advertise or f"tcp://{socket.gethostname()}:7000"
+        wanted = settings(advertise=where, coordinator_address=coordinator)
+        run_node(wanted, find_nid(wanted, nid))
         return Answer("")
 
     return conclude(become)
@@ -127,6 +123,9 @@ def node(settings: Any, nid: str | None) -> int:
     default="tcp://coordinator:7000",
     show_default=True,
     help="Where clients find the coordinator.",
+)
+@click.option(
+    "--leased", is_flag=True, help="Nodes are whoever comes with --nid lease, up to --nodes."
 )
 @click.option("--migration", type=click.Choice(["on", "off"]), default="on", show_default=True)
 @click.option("--profile", type=click.Choice(["seed", "modern"]), default="seed", show_default=True)
@@ -146,13 +145,19 @@ def node(settings: Any, nid: str | None) -> int:
     help="How long the tasks of a silent client live.",
 )
 def coordinator(
-    settings: Any, advertise: str, migration: str, profile: str, chunk: int, lease: float
+    settings: Any,
+    advertise: str,
+    leased: bool,
+    migration: str,
+    profile: str,
+    chunk: int,
+    lease: float,
 ) -> int:
     """Be the coordinator, which knows the address spaces."""
     from numalab.console import Answer, conclude
     from numalab.serve import run_coordinator
 
-    more = {"migration": migration == "on", "profile": profile}
+    more = {"migration": migration == "on", "profile": profile, "leased": leased}
     more |= {"chunk_pages": chunk, "lease": lease}
 
     def become() -> Answer:

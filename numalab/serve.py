@@ -8,6 +8,7 @@ coordinator, as in the run directory of a local machine.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -18,17 +19,24 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import trio
 
 from numalab import processes
-from numalab.locate import DESCRIPTION, MachineFile
+from numalab.locate import DESCRIPTION, MachineFile, MachineUnreachable
+from numalab.machine import connect
+from numalab.orders import IndefiniteError
 from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError
+from protocol.hotplug import LeaseNode, NodeLeased
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology
 from protocol.topology_text import format_topology
 
 KEY = "key"
 ZONE = "zone"
+IDENTITY = "identity"
+#: How long one attempt waits for the coordinator.
+LEASE_SECONDS = 10.0
 JOURNAL = "journal"
 #: Stands for the number in the address of a node.
 NID = "{nid}"
@@ -43,7 +51,7 @@ class Settings:
     state, machine: directories.  bind: ``tcp://host:port``, where questions are taken.  node: the
     address of a node, with ``{nid}`` for its number.  advertise: where others reach this process.
     metrics: ``host:port`` or empty.  health, faults: paths or empty.  coordinator: further fields
-    of the coordinator's configuration.
+    of the coordinator's configuration.  coordinator_address: where nodes lease their number.
     """
 
     topology: Topology
@@ -56,6 +64,7 @@ class Settings:
     health: str = ""
     faults: str = ""
     coordinator: tuple[tuple[str, Any], ...] = ()
+    coordinator_address: str = "tcp://coordinator:7000"
 
 
 def machine_key(machine: Path) -> str:
@@ -105,6 +114,17 @@ def nid_of_host(topology: Topology, host: str | None = None) -> int:
     return known_nid(topology, int(match[1]))
 
 
+def find_nid(settings: Settings, nid: str) -> int:
+    """What --nid says: a number, ``host`` or ``lease``.  Raises ConfigurationError."""
+    if nid == "host":
+        return nid_of_host(settings.topology)
+    if nid == "lease":
+        return trio.run(lease_node, settings)
+    if not nid.isdecimal():
+        raise ConfigurationError(f"'{nid}' is no node: write its number, host or lease.")
+    return known_nid(settings.topology, int(nid))
+
+
 def known_nid(topology: Topology, nid: int) -> int:
     """A node of the machine.  Raises ConfigurationError."""
     if nid not in topology.nids:
@@ -127,16 +147,69 @@ def node_configuration(settings: Settings, nid: int) -> dict[str, Any]:
 
 
 def coordinator_configuration(settings: Settings) -> dict[str, Any]:
-    """That of ``python -m coordinator``."""
+    """That of ``python -m coordinator``; one that leases nodes hears from them where they are."""
+    leased = dict(settings.coordinator).get("leased", False)
     return (
         _common(settings, COORDINATOR)
         | {
             "topology": format_topology(settings.topology),
             "journal": str(settings.state / JOURNAL),
-            "addresses": _addresses(settings),
+            "addresses": {} if leased else _addresses(settings),
+            "peers": {} if leased else _addresses(settings),
         }
         | dict(settings.coordinator)
     )
+
+
+async def lease_node(settings: Settings) -> int:
+    """Ask the coordinator which node this process is; waits until there is one.
+
+    It is the same as before if the state directory has been here before.
+    Raises ConfigurationError.
+    """
+    # The socket of the lease must not be the one that the node will take questions at.
+    message = LeaseNode(_identity(settings.state), settings.advertise)
+    key = bytes.fromhex(machine_key(settings.machine))
+    while True:
+        try:
+            async with connect(settings.coordinator_address, key=key, within=LEASE_SECONDS) as it:
+                told = await it.expect(message, NodeLeased)
+        except (MachineUnreachable, IndefiniteError):
+            sys.stderr.write(f"no coordinator answers at {settings.coordinator_address} yet\n")
+            continue
+        except OSError as error:
+            raise ConfigurationError(_why_no_lease(settings, error)) from None
+        return told.nid
+
+
+def _why_no_lease(settings: Settings, error: OSError) -> str:
+    match error.errno:
+        case errno.EPERM:
+            return (
+                "The coordinator leases no nodes: start it with --leased, or say which node this "
+                "is with --nid."
+            )
+        case errno.ENOSPC:
+            return (
+                f"All {len(settings.topology.nids)} nodes of the machine are taken: start the "
+                "coordinator with more --nodes, or take one away by 'numalab offline'."
+            )
+    return f"The coordinator refuses the lease of a node ({error.strerror})."
+
+
+def _identity(state: Path) -> str:
+    """Of this process and its zone, made when it is first asked for.  Raises ConfigurationError."""
+    path = state / IDENTITY
+    try:
+        if not path.exists():
+            processes.write_private(path, secrets.token_hex(16).encode())
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigurationError(
+            f"{path} can be neither read nor written ({why}): mount a directory that this user "
+            "may write."
+        ) from None
 
 
 def run_node(settings: Settings, nid: int) -> None:

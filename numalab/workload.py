@@ -27,6 +27,8 @@ from numalab.orders import IndefiniteError
 from numalab.task import Task
 from numalab.writer import WORD, WORDS_AT_ONCE, Counting
 
+#: From errno.h; the module errno does not have it everywhere.
+EHWPOISON = 133
 WRITERS = 2
 #: A writer rests so long (seconds) after each of its turns: the machine is to be seen, not worn.
 REST_SECONDS = 0.002
@@ -55,17 +57,20 @@ class Schedule:
 
 @dataclass(slots=True)
 class Account:
-    """What was done so far.  moved: pages.  findings: what is wrong."""
+    """What was done so far.  lives: tasks.  findings: what is wrong."""
 
     rounds: int = 0
-    moved: int = 0
     stores: int = 0
     lives: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
 class _Over(Exception):
-    """The task is gone: its lease ran out while nobody could renew it."""
+    """There is no task to work on: why."""
+
+
+class _Lost(_Over):
+    """Pages are lost, and were not by a fault of the machine's: a node has lost its zone."""
 
 
 async def work(
@@ -107,11 +112,11 @@ class _Life:
         parts = [rows[at : at + WORDS_AT_ONCE] for at in range(0, rows.size, WORDS_AT_ONCE)]
         order = np.random.default_rng(number).permutation(len(parts)).tolist()
         for part in itertools.cycle(order):
-            await _or_unknown(partial(counting.count, parts[part]))
-            await trio.sleep(REST_SECONDS)
+            trouble = await _or_trouble(partial(counting.count, parts[part]))
+            await trio.sleep(AGAIN_SECONDS if trouble else REST_SECONDS)
 
-    async def move(self, number: int) -> tuple[str, int, int]:
-        """The ``number``-th round: what it is, pages moved, pages that stayed."""
+    async def move(self, number: int) -> tuple[str, int]:
+        """The ``number``-th round: what it is, and how many pages stayed."""
         nids = self.machine.nids
         to = number % (len(nids) + 1)
         pinned = self.pages[:PINNED_PAGES].tolist() if number % PINNED_EVERY == 0 else []
@@ -124,10 +129,10 @@ class _Life:
                     await self.task.move_pages(0, self.pages, where.tolist(), MPOL_MF_MOVE)
                 )
                 stayed = int(np.count_nonzero(status != where))
-                return "spread over all nodes", self.pages.size - stayed, stayed
+                return "spread over all nodes", stayed
             rest = [nid for nid in nids if nid != nids[to]]
             stayed = await self.task.migrate_pages(0, rest, [nids[to]])
-            return f"all to node {nids[to]}", self.pages.size - stayed, stayed
+            return f"all to node {nids[to]}", stayed
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(AGAIN_SECONDS):
                 if pinned:
@@ -169,6 +174,8 @@ async def _live(
             nursery.cancel_scope.cancel()
     except* _Over as group:
         over = _Over(str(group.exceptions[0]))
+        if isinstance(group.exceptions[0], _Lost):
+            account.findings.append(unknown(f"{over}.", life.task.pid))
     account.stores += sum(counting.report().stores for counting in life.writers)
     if over is not None:
         raise over
@@ -176,6 +183,8 @@ async def _live(
 
 
 async def _begin(machine: Machine, schedule: Schedule) -> _Life:
+    if not machine.nids:
+        raise _Over("The machine has no node yet")
     size = max(schedule.memory // machine.page_size, WORDS_AT_ONCE)
     task = await machine.spawn(comm="workload")
     address = await task.mmap(size * machine.page_size)
@@ -195,28 +204,24 @@ async def _rounds(
 ) -> None:
     while not _done(schedule, account):
         started = time.perf_counter()
-        moved = await _or_unknown(partial(life.move, account.rounds))
-        seconds = time.perf_counter() - started
+        moved = await _or_trouble(partial(life.move, account.rounds))
         account.rounds += 1
-        if moved is None:
-            say(f"round {account.rounds}: nobody knows what became of it, after {seconds:.2f} s")
-        else:
-            what, pages, stayed = moved
-            account.moved += pages
-            say(f"round {account.rounds}: {what}: {stayed} pages stayed, {seconds:.2f} s")
+        told = moved if isinstance(moved, str) else f"{moved[0]}: {moved[1]} pages stayed"
+        say(f"round {account.rounds}: {told}, {time.perf_counter() - started:.2f} s")
         if schedule.health is not None:
             schedule.health.touch()
         await trio.sleep(schedule.interval)
 
 
-async def _or_unknown(act: Callable[[], Awaitable[_T]]) -> _T | None:
-    """What ``act`` gives; None if that is not known, as somebody has died meanwhile."""
+async def _or_trouble(act: Callable[[], Awaitable[_T]]) -> _T | str:
+    """What ``act`` gives; or what is in its way, if it may well be done another time."""
     try:
         return await act()
     except IndefiniteError:
-        await trio.sleep(AGAIN_SECONDS)
-        return None
+        return "nobody knows what became of it"
     except OSError as error:
         if error.errno == errno.ESRCH:
             raise _Over("The task is gone, as its lease ran out") from None
-        raise
+        if error.errno == EHWPOISON:
+            raise _Lost("A page is gone with the zone of its node") from None
+        return error.strerror or str(error)
