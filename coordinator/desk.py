@@ -23,13 +23,14 @@ ESRCH = 3
 
 @dataclass(slots=True)
 class Desk:
-    """What the handlers work with."""
+    """What the handlers work with.  news: a node listens where none did, which all shall hear."""
 
     memory: Memory
     kernel: Kernel
     members: Members
     addresses: dict[str, str]
     epoch: int
+    news: bool = False
 
 
 Handler = Callable[[Desk, Question], Message | Steps[Message]]

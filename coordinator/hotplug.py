@@ -6,12 +6,12 @@ import numpy as np
 
 from coordinator.calls import Steps
 from coordinator.desk import Desk, done, handles
+from coordinator.hotplug_records import NodeOnline
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
 from coordinator.mempolicy import migrate_prep, new_node_page
 from coordinator.migrate import migrate_pages
 from coordinator.pagelist import PageList, Settings
-from coordinator.records import NodeOnline
 from protocol import hotplug as m
 from protocol.messages import Done
 from protocol.notes import NodeTakenOffline

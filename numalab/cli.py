@@ -18,6 +18,7 @@ from numalab import (
     cli_memory,
     cli_policy,
     cli_programs,
+    cli_serve,
     cli_stress,
     cli_watch,
 )
@@ -54,6 +55,7 @@ for _command in (
     *cli_policy.COMMANDS,
     *cli_cpuset.COMMANDS,
     *cli_programs.COMMANDS,
+    *cli_serve.COMMANDS,
     *cli_stress.COMMANDS,
     *cli_watch.COMMANDS,
 ):

@@ -241,6 +241,14 @@ class SyscallEnded(Note):
 
 
 @dataclass(frozen=True, slots=True)
+class PeersTold(Note):
+    """Where these nodes take questions, which may be news to the transport."""
+
+    names: tuple[str, ...]
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeUp(Note):
     """A node described itself and was accepted."""
 
