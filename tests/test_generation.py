@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.test_zone import make, touch
+from tests.zones import make, touch
 
 
 def test_a_put_is_of_the_incarnation_though_rights_were_taken_away_meanwhile() -> None:
