@@ -154,6 +154,7 @@ async def serve(configuration: NodeConfiguration) -> None:
             bind=configuration.bind,
             peers=configuration.peers,
             interference=interference,
+            keys=configuration.keys(name),
         ) as transport:
             exposition = Exposition(Role.NODE, configuration.nids, statistics=transport.statistics)
             if interference is not None:

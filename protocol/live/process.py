@@ -22,6 +22,7 @@ from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError, JournalError
 from protocol.live.exposition import Exposition
 from protocol.live.interference import Interference
+from protocol.live.keys import Keys, open_keys
 
 _PR_SET_PDEATHSIG = 1
 #: mallopt(3): from how many bytes on malloc maps memory anew for each request, and from how many
@@ -39,7 +40,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     that this one asks, by name.  key: 32 hexadecimal digits.  nids: the nodes of the machine.
     metrics: ``host:port`` of the metrics page, or empty.  parent: pid of the process that this one
     must not outlive, 0 if it may.  faults: path of a file of faults (protocol/live/interference.py)
-    that the process shall suffer, or empty.
+    that the process shall suffer, or empty.  secret_key, public_keys: paths of this process's
+    secret key and of the directory of public ones (protocol/live/keys.py), or both empty: then
+    nothing is encrypted, and nobody has to prove who it is.
     """
 
     bind: str
@@ -49,10 +52,20 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     metrics: str = ""
     parent: int = 0
     faults: str = ""
+    secret_key: str = ""
+    public_keys: str = ""
 
     def interference(self, name: str) -> Interference | None:
         """The faults of the process ``name``, None: none.  Raises ConfigurationError."""
         return Interference(name, self.faults) if self.faults else None
+
+    def keys(self, name: str) -> Keys | None:
+        """The keys of the process ``name``, None: no CURVE.  Raises ConfigurationError."""
+        if bool(self.secret_key) != bool(self.public_keys):
+            raise ConfigurationError(
+                "The configuration has one of secret_key and public_keys: give both, or none."
+            )
+        return open_keys(name, self.secret_key, self.public_keys) if self.secret_key else None
 
     @property
     def secret(self) -> bytes:
