@@ -292,3 +292,22 @@ async def test_down_leaves_no_key_behind(tmp_path: Path) -> None:
         await one.spawn()
         assert len(list(directory.rglob("*.key_secret"))) == 3
     assert not directory.exists()
+
+
+def test_the_console_program_starts_a_secure_machine(numalab: Numalab, tmp_path: Path) -> None:
+    directory = tmp_path / "machine"
+    place = ("--run-directory", directory)
+    try:
+        said = numalab("up", "--secure", "--nodes", 1, "--memory", "4M", *place)
+        assert said.code == Exit.DONE, said.err
+        assert read_machine(directory).secret_key == str(directory / "keys/client.key_secret")
+        with stranger(read_machine(directory).coordinator) as bare:
+            bare.send(b"")
+            url = next(r.metrics for r in read_machine(directory).processes if r.name == "node0")
+            coordinator = next(r.metrics for r in read_machine(directory).processes if not r.zone)
+            wait_for_refusal(coordinator, "no_key")
+            assert refused(url, "no_key") == 0
+        assert numalab("hardware", *place).code == Exit.DONE
+    finally:
+        numalab("down", *place)
+    assert not directory.exists()
