@@ -99,4 +99,4 @@ CALL = _fixed(
 )
 END = _fixed("reason", "exit", "lease")
 LOSS = _fixed("reason", "full", "unknown", "closed")
-REFUSAL = _fixed("reason", "no_key", "unknown_key", "handshake", "wrong_name", "too_many")
+REFUSAL = _fixed("reason", "no_key", "unknown_key", "wrong_name", "too_many")

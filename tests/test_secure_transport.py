@@ -210,7 +210,7 @@ async def test_nobody_stands_in_for_a_process(site: Site) -> None:
         impostor.keys("node1")
         async with impostor.opened("node0") as false:
             async with site.opened("node1", node0=false.bound_address) as one:
-                await count(false, "handshake")
+                await count(false, "no_key")
                 assert not one.send("node0", (b"secret",))
 
 
@@ -324,7 +324,7 @@ async def test_connections_that_come_to_nothing_are_counted_and_harm_nobody(site
                 with socket.create_connection(place) as connection:
                     connection.sendall(b"GET / HTTP/1.0\r\n\r\n" * 10)
                 socket.create_connection(place).close()
-            await count(zero, "handshake", 5)
+            await count(zero, "no_key", 5)
             async with site.opened("node1", node0=zero.bound_address) as one:
                 await deliver(one, "node0", tuple(hello(KEY, "node1", "node0")))
                 await zero.receive()

@@ -33,8 +33,6 @@ _VERSION = b"1.0"
 #: 300, not 400: libzmq never tries again after that, and the key may be on the list any moment.
 _WELCOME, _NOT_NOW = b"200", b"300"
 _EVENT = struct.Struct("=HI")
-#: libzmq's word for a peer that speaks without CURVE.
-_MECHANISM_MISMATCH = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
 _FAILURES = int(
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -51,10 +49,11 @@ SILENT_SECONDS = 60.0
 class Guard:
     """The keys of one process at work on its sockets; without keys it only counts the clients.
 
-    refused: by reason.  ``no_key``: connections without CURVE; ``unknown_key``: connections, and
-    messages of a key that is on the list no more; ``handshake``: connections that failed in
-    another way; ``wrong_name``: messages in another's name; ``too_many``: messages of clients
-    beyond CLIENTS_MAX, and connections for which no file descriptor was left.
+    refused: by reason.  ``no_key``: connections that ended before they had shown a key, for whose
+    end libzmq gives one reason or another as it happens; ``unknown_key``: connections, and
+    messages of a key that is on the list no more; ``wrong_name``: messages in another's name;
+    ``too_many``: messages of clients beyond CLIENTS_MAX, and connections for which no file
+    descriptor was left.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Keys | None) -> None:
@@ -174,12 +173,8 @@ class Guard:
     async def _listen(self, monitor: Line) -> None:
         """Connections that failed without a question to us."""
         async for frames in monitor.messages():
-            event, value = _EVENT.unpack(frames[0])
-            if event == _ACCEPT_FAILED:
-                self.refused["too_many"] += 1
-            else:
-                missing = value == _MECHANISM_MISMATCH
-                self.refused["no_key" if missing else "handshake"] += 1
+            event, _ = _EVENT.unpack(frames[0])
+            self.refused["too_many" if event == _ACCEPT_FAILED else "no_key"] += 1
 
     def close(self) -> None:
         """Nobody is let in any more.  Before the door is closed."""
