@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+import zmq
 
 import numalab as numalab_api
 from numalab import cluster
@@ -150,10 +151,21 @@ def test_the_key_of_a_node_is_good_for_no_other_name(
     pair, key = secret_of(run_directory, "node0"), bytes.fromhex(machine.key)
     for row in machine.processes:
         for identity in (b"node1", b"node0", b"coordinator"):
-            before = refused(row.metrics, "wrong_name")
+            before, lie = refused(row.metrics, "wrong_name"), hello(key, "node2", row.name)
             with stranger(row.address, identity, public_of(machine, row.name), pair) as bare:
-                bare.send_multipart(hello(key, "node2", row.name))
-                wait_for_refusal(row.metrics, "wrong_name", before)
+
+                def counted_now(
+                    bare: zmq.Socket[bytes] = bare,
+                    lie: Sequence[bytes] = lie,
+                    url: str = row.metrics,
+                    before: float = before,
+                ) -> bool:
+                    # The real one takes its name back, and what is on the way then is lost.
+                    with suppress(zmq.Again):
+                        bare.send_multipart(lie, zmq.DONTWAIT)
+                    return refused(url, "wrong_name") > before
+
+                wait_for(counted_now, f"{row.name} believes that node0 is {identity!r}")
                 assert not bare.poll(0)
     assert_works(numalab)
 
@@ -303,10 +315,8 @@ def test_the_console_program_starts_a_secure_machine(numalab: Numalab, tmp_path:
         assert read_machine(directory).secret_key == str(directory / "keys/client.key_secret")
         with stranger(read_machine(directory).coordinator) as bare:
             bare.send(b"")
-            url = next(r.metrics for r in read_machine(directory).processes if r.name == "node0")
-            coordinator = next(r.metrics for r in read_machine(directory).processes if not r.zone)
-            wait_for_refusal(coordinator, "no_key")
-            assert refused(url, "no_key") == 0
+            metrics = next(row.metrics for row in read_machine(directory).processes if not row.zone)
+            wait_for_refusal(metrics, "no_key")
         assert numalab("hardware", *place).code == Exit.DONE
     finally:
         numalab("down", *place)
