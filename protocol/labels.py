@@ -99,3 +99,4 @@ CALL = _fixed(
 )
 END = _fixed("reason", "exit", "lease")
 LOSS = _fixed("reason", "full", "unknown", "closed")
+REFUSAL = _fixed("reason", "no_key", "unknown_key", "wrong_name", "too_many")

@@ -380,6 +380,11 @@ TRANSPORT: tuple[TransportMetric, ...] = (
     _transport("received", "Messages that the transport yielded."),
     _transport("lost", "Messages that the transport could not send.", (labels.LOSS,)),
     _transport("oversized", "Messages dropped because they had too many frames."),
+    _transport(
+        "refused",
+        "Connections and messages of who may not be heard (docs/security.md).",
+        (labels.REFUSAL,),
+    ),
 )
 
 
