@@ -6,7 +6,16 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator import cpuset_calls, files, handlers, hotplug, reads, recovery, task_handlers
+from coordinator import (
+    cpuset_calls,
+    files,
+    handlers,
+    hotplug,
+    job_calls,
+    reads,
+    recovery,
+    task_handlers,
+)
 from coordinator.address_space import end_page_writeback, next_writeback
 from coordinator.calls import PARKED, Ask, Parked, Reply, Steps, ask_all
 from coordinator.desk import HANDLERS, Desk, Handler
@@ -40,7 +49,7 @@ from protocol.topology import Topology
 
 ENOSYS = 38
 #: They enter their functions in HANDLERS when they are imported.
-HANDLER_MODULES = (cpuset_calls, files, handlers, hotplug, reads, task_handlers)
+HANDLER_MODULES = (cpuset_calls, files, handlers, hotplug, job_calls, reads, task_handlers)
 #: What a coordinator answers before it has recovered: it asks no node, and changes nothing.
 _BEFORE_RECOVERY = (Attach, DescribeHardware, Renew)
 
@@ -173,6 +182,8 @@ class Coordinator:
                 self._asked(item)
             else:
                 self._answered(item)
+        while self.desk.started:
+            self._start(self.desk.started.pop(0), None, "")
         self._attend(now)
         self._recover()
         if not self._ended:
