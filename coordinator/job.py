@@ -14,12 +14,15 @@ from coordinator.pagelist import PageList
 from protocol.jobs import JobState, Wish
 from protocol.notes import JobsCounted
 
-#: Seconds of work that a slice shall be, so that a pause does not wait long.
-SLICE_SECONDS = 0.05
+#: Seconds that a slice shall take, so that a pause does not wait long; and the least that it has.
+SLICE_SECONDS = 0.08
+FEW_PAGES, FEW_BYTES = 2048, 8 << 20
 #: Pages of the first slice, of which nobody knows yet how long it takes.
 FIRST_SLICE = 256
+#: What a slice moves of a job with a rate limit, in seconds of its rate; of one that is late.
+LIMITED_SECONDS, LATE_SECONDS = 0.05, 0.5
 #: What a job that was held up may make up for, in seconds of its rate.
-CREDIT_SECONDS = 0.5
+CREDIT_SECONDS = 1.0
 #: Slices that the rate of late is taken from.
 RECENT = 64
 #: Jobs that have ended and are still told of.
@@ -50,19 +53,36 @@ class RateLimit:
 
 
 class SliceSize:
-    """How many pages the next slice has: as many as moved in SLICE_SECONDS before."""
+    """How many pages the next slice has: as many as moved in SLICE_SECONDS before, or fewer.
+
+    A slice takes some time however small it is, and more of it while this host is busy with other
+    things.  So few pages are never too many, and a job that cannot keep its rate with slices of
+    LIMITED_SECONDS gets larger ones.
+    """
 
     def __init__(self, most: int, rate_limit: int, page_size: int) -> None:
-        if rate_limit:
-            most = min(most, int(rate_limit * SLICE_SECONDS) // page_size)
-        self._most = max(most, 1)
-        self.pages = min(FIRST_SLICE, self._most)
+        self._most = most
+        self._few = min(FEW_PAGES, max(FEW_BYTES // page_size, 1), most)
+        self._per_second = rate_limit / page_size
+        self._least = self._limit = max(int(self._per_second * LIMITED_SECONDS), 1)
+        self._size = min(FIRST_SLICE, most)
+
+    @property
+    def pages(self) -> int:
+        return min(self._size, self._limit) if self._per_second else self._size
 
     def took(self, pages: int, seconds: float) -> None:
         """A slice of ``pages`` is over; the next is half as large to twice as large."""
         wanted = 2 * pages if seconds <= 0 else int(pages * SLICE_SECONDS / seconds)
-        fitting = min(max(wanted, self.pages // 2), 2 * self.pages)
-        self.pages = min(max(fitting, 1), self._most)
+        fitting = min(max(wanted, self._size // 2), 2 * self._size)
+        self._size = min(max(fitting, self._few), self._most)
+        if not self._per_second:
+            return
+        paid = pages / self._per_second
+        if seconds > 0.8 * paid:
+            self._limit = min(2 * self._limit, max(int(self._per_second * LATE_SECONDS), 1))
+        elif seconds < 0.3 * paid:
+            self._limit = max(self._limit // 2, self._least)
 
 
 class Speed:
