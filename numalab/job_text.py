@@ -10,7 +10,7 @@ from numalab.rate import format_bytes, short_rate
 from protocol.jobs import Fate, JobState, Wish
 from protocol.nodemask import format_nodes
 
-_HEAD = " JOB  PID STATE     NODES      PAGES DONE     RATE    LIMIT    ETA RETRIES STAYED"
+_HEAD = " JOB  PID STATE     NODES      PAGES DONE     RATE    LIMIT   ETA RETRIES STAYED"
 _ASKED = {Wish.PAUSE: "pausing", Wish.CANCEL: "ending"}
 ENDED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.LOST)
 
@@ -46,12 +46,19 @@ def _line(row: JobRow) -> str:
     done = f"{100 * row.settled // row.total}%" if row.total else "-"
     rate = short_rate(row.rate) if row.rate else "-"
     limit = short_rate(row.rate_limit) if row.rate_limit else "-"
-    running = row.state not in ENDED and row.eta is not None
-    eta = f"{row.eta:.1f}s" if running else "-"
+    eta = "-" if row.eta is None or row.state in ENDED else _time(row.eta)
     return (
         f"{number:>4} {row.pid:4} {state_of(row):9} {nodes:7} {row.total:8} {done:>4} {rate:>8} "
-        f"{limit:>8} {eta:>6} {row.retries:7} {_stayed(row):>6}"
+        f"{limit:>8} {eta:>5} {row.retries:7} {_stayed(row):>6}"
     )
+
+
+def _time(seconds: float) -> str:
+    """Five columns."""
+    for unit, size in (("s", 1), ("m", 60), ("h", 3600)):
+        if seconds / size < 99.95:
+            return f"{seconds / size:.1f}{unit}"
+    return f"{seconds / 86400:.0f}d"
 
 
 def _stayed(row: JobRow) -> str:

@@ -47,7 +47,7 @@ def format_bytes(size: float) -> str:
 
 
 def short_rate(rate: float) -> str:
-    """``1.28MB/s``: three digits, 9 columns at most."""
+    """``1.28MB/s``: three digits, 8 columns at most."""
     for unit in ("B", "KB", "MB", "GB"):
         if rate < 999.5:
             return f"{rate:.3g}{unit}/s"
