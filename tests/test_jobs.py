@@ -389,3 +389,18 @@ def test_a_job_dies_with_its_coordinator_and_is_known_to_be_lost(make_lab: MakeL
     assert task is not None and int(np.count_nonzero(task.nid == 1)) == on_node(lab, pid, start, 1)
     assert again.call(starting(again.spawn(), 0, 1)) == job + 1, "no number is given twice"
     lab.call(SetJob(job, Wish.CANCEL))
+
+
+def test_a_node_that_restarts_in_the_middle_of_a_slice_costs_no_page(make_lab: MakeLab) -> None:
+    lab, pid, start = big(make_lab, 3000)
+    for page in (0, 1500, 2999):
+        lab.write(pid, start + page, 70 + page)
+    lab.hold_back(CopyPages)
+    job = lab.call(starting(pid, 0, 1))
+    lab.run()
+    lab.restart(0)
+    lab.let_go(CopyPages)
+    lab.wait(30.0)
+    assert state(lab, job) == JobState.DONE
+    assert on_node(lab, pid, start, 1) == row(lab, job)["moved"] == 3000 - row(lab, job)["result"]
+    assert [lab.read(pid, start + page) for page in (0, 1500, 2999)] == [70, 1570, 3069]

@@ -19,12 +19,14 @@ from typing import Any
 import pytest
 import trio
 
-from numalab import Machine, Task, cluster, connect
+from numalab import IndefiniteError, Machine, Task, cluster, connect
 from numalab.console import Exit
 from numalab.jobs import JobRow
 from protocol.jobs import JobState
+from protocol.schema import COORDINATOR
 from protocol.topology import Topology
 from tests.live import Numalab, Said
+from tests.test_recovery_live import killed
 
 PAGE = 64
 PAGES = 200_000
@@ -313,3 +315,32 @@ def test_whoever_is_not_there_cannot_be_planned_for(cli: Cli) -> None:
         said = cli("migratepages", 77, 0, 1, option)
         assert (said.code, said.out) == (Exit.FAILED, "")
         assert said.err.startswith("There is no task 77 in this machine: ")
+
+
+def test_a_job_dies_with_its_coordinator_and_the_next_one_says_so(
+    cli: Cli, pid: int, machine_of_small_pages: Path
+) -> None:
+    source, target = way(cli, pid)
+
+    async def scenario(machine: Machine) -> int:
+        job = await machine.jobs.start(pid, [source], [target], rate_limit=RATE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_is_left_alone, machine, job)
+            await trio.sleep(0.5)
+            await killed(machine_of_small_pages, COORDINATOR)
+            cluster.restart(machine_of_small_pages, COORDINATOR)
+        return job
+
+    lost = job_of(cli, in_machine(machine_of_small_pages, scenario))
+    assert (lost["state"], lost["eta"]) == ("lost", 0.0)
+    assert sum(pages_of(cli, pid)) == PAGES
+    assert "verdict: valid" in cli("verify", pid).out
+    assert cli("migratepages", pid, source, target).code == Exit.DONE
+    assert way(cli, pid) == (target, source)
+
+
+async def _is_left_alone(machine: Machine, job: int) -> None:
+    with pytest.raises(IndefiniteError):
+        await machine.jobs.wait(job)
+    with pytest.raises(IndefiniteError, match="the coordinator died with job"):
+        await machine.jobs.wait(job)
