@@ -231,8 +231,9 @@ def test_a_cancelled_job_leaves_what_moved_and_nothing_is_lost(
     assert in_machine(machine_of_small_pages, ends) == (b"first", b"last!")
 
 
-def test_interrupting_a_job_in_the_foreground_cancels_it(
-    cli: Cli, pid: int, machine_of_small_pages: Path
+@pytest.mark.parametrize("interrupted", [True, False], ids=["SIGINT", "numalab cancel"])
+def test_a_job_in_the_foreground_is_cancelled_by_ctrl_c_and_from_elsewhere(
+    cli: Cli, pid: int, machine_of_small_pages: Path, interrupted: bool
 ) -> None:
     source, target = way(cli, pid)
     before = [row["job"] for row in cli("jobs", "--json").document["jobs"]]
@@ -245,11 +246,22 @@ def test_interrupting_a_job_in_the_foreground_cancels_it(
         while job not in [row["job"] for row in cli("jobs", "--json").document["jobs"]]:
             assert time.monotonic() < end and process.poll() is None
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        if interrupted:
+            process.send_signal(signal.SIGINT)
+        else:
+            assert cli("cancel", job).code == Exit.DONE
         assert process.stderr is not None
-        assert process.stderr.read() == b"Interrupted.\n"
-    assert process.returncode == Exit.INTERRUPTED
-    assert job_of(cli, job)["state"] == "cancelled"
+        said = process.stderr.read().decode()
+    row = job_of(cli, job)
+    assert row["state"] == "cancelled"
+    if interrupted:
+        assert (process.returncode, said) == (Exit.INTERRUPTED, "Interrupted.\n")
+    else:
+        moved = f"{row['moved']} of {PAGES} pages had moved, and stay moved"
+        assert (process.returncode, said) == (
+            Exit.PARTLY,
+            f"Job {job} was cancelled: {moved}.\n",
+        )
     assert cli("migratepages", pid, target, source) == Said(Exit.DONE, "", "")
 
 
