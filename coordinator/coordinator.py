@@ -182,8 +182,6 @@ class Coordinator:
                 self._asked(item)
             else:
                 self._answered(item)
-        while self.desk.started:
-            self._start(self.desk.started.pop(0), None, "")
         self._attend(now)
         self._recover()
         if not self._ended:
@@ -308,8 +306,13 @@ class Coordinator:
             self.memory.notes.append(SyscallEnded(call.name, value, seconds))
 
     def _wake(self) -> None:
-        """Something changed: whoever is parked looks again, in the order of parking."""
-        while self.memory.woken:
+        """Something changed: whoever is parked looks again, in the order of parking.
+
+        A question that was parked may have begun a call of its own by that.
+        """
+        while self.memory.woken or self.desk.started:
+            while self.desk.started:
+                self._start(self.desk.started.pop(0), None, "")
             self.memory.woken = False
             parked, self._parked = self._parked, []
             for call in parked:

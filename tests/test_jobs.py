@@ -28,7 +28,7 @@ from protocol.messages import CopyPages, Done
 from protocol.notes import JobEnded, MigrationEnded
 from protocol.profile import MODERN
 from protocol.schema import Message
-from protocol.syscalls import Munmap
+from protocol.syscalls import DescribeHardware, Hardware, Munmap
 from protocol.user_mask import MAXNODE, user_mask
 from tests.calls import migration
 from tests.lab import PAGE, Lab, as_nodes
@@ -309,3 +309,16 @@ def test_a_node_that_restarts_in_the_middle_of_a_slice_costs_no_page(make_lab: M
     assert state(lab, job) == JobState.DONE
     assert on_node(lab, pid, start, 1) == row(lab, job)["moved"] == 3000 - row(lab, job)["result"]
     assert [lab.read(pid, start + page) for page in (0, 1500, 2999)] == [70, 1570, 3069]
+
+
+def test_a_job_that_was_asked_for_during_recovery_begins_after_it(lab: Lab) -> None:
+    pid = lab.spawn()
+    start = lab.mapped(pid, 10)
+    lab.coordinator.recovering = {0}
+    asked = lab.start(starting(pid, 0, 1))
+    assert lab.answer_to(asked) is None
+    lab.coordinator.recovering.clear()
+    lab.memory.woken = True
+    assert lab.ask(DescribeHardware(), Hardware).epoch == 1
+    assert lab.answer_to(asked) is not None
+    assert on_node(lab, pid, start, 1) == 10
