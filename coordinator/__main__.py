@@ -22,11 +22,12 @@ from protocol.live.process import (
     give_back_freed_memory,
     run_process,
     serve_metrics,
+    tell_health,
 )
 from protocol.live.transport import open_transport
-from protocol.notes import ExtensionFailed, Note, ZoneReplaced
+from protocol.notes import ExtensionFailed, Note, PeersTold, ZoneReplaced
 from protocol.profile import PROFILES, adjusted
-from protocol.schema import COORDINATOR
+from protocol.schema import COORDINATOR, node_name
 from protocol.topology_text import parse_topology
 
 
@@ -39,6 +40,7 @@ class CoordinatorConfiguration(
     profile: whose behaviour (``protocol/profile.py``), but for ``behaviours``.  chunk_pages: pages
     that are copied together.  lease: seconds a silent client's tasks live.  pace: seconds that a
     second of emulated time lasts.  load: paths of users' Python files (coordinator/extensions.py).
+    leased: nodes are whoever leases one (coordinator/leases.py).
     """
 
     topology: str
@@ -51,6 +53,7 @@ class CoordinatorConfiguration(
     lease: float = 10.0
     pace: float = 0.0
     load: tuple[str, ...] = ()
+    leased: bool = False
 
 
 async def serve(configuration: CoordinatorConfiguration) -> None:
@@ -77,6 +80,8 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
     ):
         # In the thread of the journal, entry by entry.
         coordinator = await journal.read(make)
+        for lease in coordinator.leases:
+            transport.connect(node_name(lease.nid), lease.address)
         exposition = Exposition(
             Role.COORDINATOR, configuration.nids, statistics=transport.statistics
         )
@@ -86,6 +91,8 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
 
         def on_note(note: Note) -> None:
             exposition.feed(note)
+            if isinstance(note, PeersTold):
+                transport.meet(note)
             if isinstance(note, ZoneReplaced):
                 _say(
                     f"node{note.node} came back with another zone: its pages are lost, and the "
@@ -103,7 +110,9 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
             on_note=on_note,
             interference=interference,
         )
-        await driver.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell_health, configuration.health, lambda: coordinator.serves)
+            nursery.start_soon(driver.run)
 
 
 def _maker(configuration: CoordinatorConfiguration) -> Callable[[Iterator[bytes]], Coordinator]:
@@ -129,6 +138,7 @@ def _maker(configuration: CoordinatorConfiguration) -> Callable[[Iterator[bytes]
         pace=configuration.pace,
         addresses=configuration.addresses,
         extensions=extensions,
+        leased=configuration.leased,
     )
 
 

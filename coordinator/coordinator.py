@@ -12,6 +12,7 @@ from coordinator import (
     handlers,
     hotplug,
     job_calls,
+    leases,
     reads,
     recovery,
     task_handlers,
@@ -20,6 +21,7 @@ from coordinator.address_space import end_page_writeback, next_writeback
 from coordinator.calls import PARKED, Ask, Parked, Reply, Steps, ask_all
 from coordinator.desk import HANDLERS, Desk, Handler
 from coordinator.extensions import Extensions
+from coordinator.hotplug_records import NodeLet
 from coordinator.invariants import check_memory
 from coordinator.members import Members
 from coordinator.memory import Memory
@@ -32,6 +34,7 @@ from coordinator.syscalls import Kernel
 from coordinator.vm_operations import register, register_extensions
 from protocol.codec import WireError, encode_entry
 from protocol.core import Deadline, Effect, Event, Received, Record, Report
+from protocol.hotplug import LeaseNode
 from protocol.messages import Done, DropHolds
 from protocol.notes import (
     CoordinatorRecovered,
@@ -49,9 +52,9 @@ from protocol.topology import Topology
 
 ENOSYS = 38
 #: They enter their functions in HANDLERS when they are imported.
-HANDLER_MODULES = (cpuset_calls, files, handlers, hotplug, job_calls, reads, task_handlers)
-#: What a coordinator answers before it has recovered: it asks no node, and changes nothing.
-_BEFORE_RECOVERY = (Attach, DescribeHardware, Renew)
+HANDLER_MODULES = (cpuset_calls, files, handlers, hotplug, job_calls, leases, reads, task_handlers)
+#: What a coordinator answers before it has recovered: it asks no node, and changes no page.
+_BEFORE_RECOVERY = (Attach, DescribeHardware, LeaseNode, Renew)
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +77,8 @@ class Coordinator:
     together.  lease: seconds after which a silent client's tasks exit.  heartbeat: seconds between
     two questions to each node whether it is there; None asks once.  pace: seconds that a second of
     emulated time lasts (emulated.py).  extensions: what users' files registered.  journal: what an
-    earlier one has recorded; this one is of the next epoch then, ``epoch`` at least.
+    earlier one has recorded; this one is of the next epoch then, ``epoch`` at least.  leased: nodes
+    are whoever leases one (leases.py).
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Coordinator:
         addresses: Mapping[str, str] | None = None,
         vm_operations: Mapping[str, VmOperations] | None = None,
         extensions: Extensions | None = None,
+        leased: bool = False,
         **session_options: Any,
     ) -> None:
         self.memory = Memory(topology, profile)
@@ -106,6 +111,10 @@ class Coordinator:
         self.recovering = recovery.to_settle(self.memory)
         epoch = max(epoch, self.memory.epoch + 1)
         recovery.begin_epoch(self.memory, epoch)
+        addresses = dict(addresses or {})
+        if leased:
+            leases.begin(self.memory)
+            addresses = {node_name(one.nid): one.address for one in self.leases}
         self.session = Session(
             COORDINATOR,
             boot_id=boot_id,
@@ -116,7 +125,7 @@ class Coordinator:
         )
         self.members = Members(self.memory, lease=lease, heartbeat=heartbeat)
         kernel = Kernel(profile, migration, chunk_pages)
-        self.desk = Desk(self.memory, kernel, self.members, dict(addresses or {}), epoch)
+        self.desk = Desk(self.memory, kernel, self.members, addresses, epoch)
         self._tickets: dict[int, tuple[Call, Ask]] = {}
         self._parked: list[Call] = []
         self._calls = 0
@@ -133,6 +142,16 @@ class Coordinator:
     def calls(self) -> int:
         """Calls under way, parked faults included."""
         return self._calls
+
+    @property
+    def leases(self) -> list[NodeLet]:
+        """Who has leased which node."""
+        return list((self.memory.leases or {}).values())
+
+    @property
+    def serves(self) -> bool:
+        """Calls are served, and every node that is not offline answers."""
+        return not self.recovering and self.members.all_up()
 
     def next_deadline(self) -> float | None:
         """When the session or the members need attention."""
@@ -184,6 +203,10 @@ class Coordinator:
                 self._answered(item)
         self._attend(now)
         self._recover()
+        if self.desk.news:
+            self.desk.news = False
+            for nid in filter(self.members.up, self.memory.nids):
+                self._start(leases.tell_peers(self.desk, nid), None, "")
         if not self._ended:
             self._ring(now)
             self._wake()
@@ -254,6 +277,8 @@ class Coordinator:
         self.members.recovered(nid, self.memory.now, done=lost >= 0)
         if lost >= 0:
             self.memory.notes.append(NodeSettled(nid, lost, self.memory.now - started))
+            if self.memory.leases is not None:
+                yield from leases.tell_peers(self.desk, nid)
             self._settled(nid)
         return Done(min(lost, 0))
 
@@ -336,7 +361,8 @@ class Coordinator:
 
 
 def _drop_holds(memory: Memory, client: str) -> Steps[Message]:
-    yield from ask_all([Ask(node_name(nid), DropHolds(client)) for nid in memory.nids])
+    there = [nid for nid in memory.nids if nid not in leases.absent(memory)]
+    yield from ask_all([Ask(node_name(nid), DropHolds(client)) for nid in there])
     return Done(0)
 
 

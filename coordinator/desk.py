@@ -23,13 +23,14 @@ ESRCH = 3
 
 @dataclass(slots=True)
 class Desk:
-    """What the handlers work with."""
+    """What the handlers work with.  news: a node listens where none did, which all shall hear."""
 
     memory: Memory
     kernel: Kernel
     members: Members
     addresses: dict[str, str]
     epoch: int
+    news: bool = False
     #: Calls that a handler has begun and nobody's question waits for: the Core takes them up.
     started: list[Steps[Message]] = field(default_factory=list)
 

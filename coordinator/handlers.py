@@ -44,7 +44,8 @@ def on_attach(desk: Desk, question: Question, asked: m.Attach) -> Message:
 
 @handles(m.Renew)
 def on_renew(desk: Desk, question: Question, asked: m.Renew) -> Message:
-    return Done(0)
+    """A number that is another one when nodes have come, so that the client attaches anew."""
+    return Done(len(desk.addresses))
 
 
 @handles(m.Spawn)

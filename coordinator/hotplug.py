@@ -6,14 +6,15 @@ import numpy as np
 
 from coordinator.calls import Steps
 from coordinator.desk import Desk, done, handles
+from coordinator.hotplug_records import NodeOnline
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
 from coordinator.mempolicy import migrate_prep, new_node_page
 from coordinator.migrate import migrate_pages
 from coordinator.pagelist import PageList, Settings
-from coordinator.records import NodeOnline
 from protocol import hotplug as m
 from protocol.messages import Done
+from protocol.notes import NodeTakenOffline
 from protocol.schema import Message
 from protocol.session import Question
 
@@ -68,4 +69,5 @@ def set_online(memory: Memory, nid: int, *, online: bool) -> None:
     if online == (nid in memory.offline):
         memory.offline = memory.offline - {nid} if online else memory.offline | {nid}
         memory.records.append(NodeOnline(nid, int(online)))
+        memory.notes.append(NodeTakenOffline(nid, not online))
         memory.woken = True

@@ -48,6 +48,18 @@ class Members:
     def up(self, nid: int) -> bool:
         return self._nodes[node_name(nid)].up
 
+    def awaits(self, nid: int, now: float) -> None:
+        """A process has leased the node: it will answer soon."""
+        node = self._nodes[node_name(nid)]
+        if not node.up:
+            node.due = now
+            self.memory.lost |= {nid}
+
+    def all_up(self) -> bool:
+        """Every node answers and has settled, but for those that are offline; and there is one."""
+        online = [node for node in self._nodes.values() if node.nid not in self.memory.offline]
+        return bool(online) and all(node.up for node in online)
+
     def nodes_up(self) -> int:
         return sum(node.up for node in self._nodes.values())
 
@@ -64,6 +76,9 @@ class Members:
         for name, node in self._nodes.items():
             if node.due is not None and node.due <= now:
                 node.due = None
+                if self.memory.leases is not None and node.nid not in self.memory.leases:
+                    # Nobody is there who could be asked.
+                    continue
                 yield name, Describe(), patience
 
     def asked(self, name: str, ticket: int) -> None:

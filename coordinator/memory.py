@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from coordinator.cpuset import TOP, top_cpuset
 from coordinator.emulated import Emulated
+from coordinator.hotplug_records import NodeLet
 from coordinator.inode import Inode, PageTag
 from coordinator.job import Jobs
 from coordinator.mem_map import CACHE_MAX, NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
@@ -80,6 +81,8 @@ class Memory:
         #: Nodes that do not answer (nothing is asked of them that somebody would wait for), and
         #: those that give out no frame (hotplug.py).
         self.lost = self.offline = frozenset[int]()
+        #: Who has leased which node (leases.py); None: nodes are not leased.
+        self.leases: dict[int, NodeLet] | None = None
         #: Seconds for which some page was a migration entry, at most; and: something changed that a
         #: parked fault or call may be waiting for.
         self.longest_entry, self.woken = 0.0, False

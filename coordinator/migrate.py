@@ -123,7 +123,8 @@ class Migration:
         self.memory.notes.append(
             MigrationEnded(moved, failed + retry, self.settings.reason, seconds)
         )
-        done = Migrated(moved, failed + retry, self.settings.reason, self.settings.caller)
+        whose = self.settings.reason, self.settings.caller
+        done = Migrated(moved, failed + retry, *whose, started)
         self.memory.count_migration(done)
         yield from self._take_emulated_time(started)
         return -ENOMEM if self.work.nomem_row is not None else failed + retry

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from coordinator.calls import Steps
 from coordinator.desk import ESRCH, Desk, handles
+from coordinator.leases import absent
 from coordinator.life import FINAL
 from coordinator.mem_map import Rows
 from coordinator.memory import Memory
@@ -63,17 +64,20 @@ def on_list_tasks(desk: Desk, question: Question, asked: m.ListTasks) -> Message
 
 @handles(m.DescribeHardware)
 def on_describe_hardware(desk: Desk, question: Question, asked: m.DescribeHardware) -> Message:
+    """Without the nodes that nobody has leased: they are possible, and not there."""
     memory, topology = desk.memory, desk.memory.topology
-    nids = np.array(memory.nids)
-    used = np.array([memory.mem_map[nid].used for nid in memory.nids], np.uint64)
-    frames = np.array([node.frames for node in topology.nodes], np.uint64)
-    up = np.array([desk.members.up(nid) for nid in memory.nids], np.uint8)
+    nodes = [node for node in topology.nodes if node.nid not in absent(memory)]
+    nids = np.array([node.nid for node in nodes], np.intp)
+    used = np.array([memory.mem_map[node.nid].used for node in nodes], np.uint64)
+    frames = np.array([node.frames for node in nodes], np.uint64)
+    up = np.array([desk.members.up(node.nid) for node in nodes], np.uint8)
+    rows = np.searchsorted(memory.nids, nids)
     stat = memory.numastat
     return m.Hardware(
         topology.page_size,
         desk.epoch,
         int(desk.kernel.migration),
-        tuple(node.cpus for node in topology.nodes),
+        tuple(node.cpus for node in nodes),
         nids.astype(np.int32),
         up,
         frames,
@@ -84,7 +88,7 @@ def on_describe_hardware(desk: Desk, question: Question, asked: m.DescribeHardwa
         stat.interleave_hit[nids],
         stat.local_node[nids],
         stat.other_node[nids],
-        np.array(topology.distances, np.uint32).ravel(),
+        np.array(topology.distances, np.uint32)[np.ix_(rows, rows)].ravel(),
     )
 
 

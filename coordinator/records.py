@@ -358,14 +358,6 @@ class MovesReverted(Message):
     target_pfn: U32
 
 
-@message(0xB0, "journal")
-class NodeOnline(Message):
-    """Whether frames of this node are given out (1) or not (0)."""
-
-    nid: Unsigned
-    online: Unsigned
-
-
 @message(0xA2, "journal")
 class AllocationsCounted(Message):
     """numastat: pages of ``node`` were given where ``preferred`` was wanted (K 6.6)."""

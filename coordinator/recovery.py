@@ -39,6 +39,7 @@ def begin_epoch(memory: Memory, epoch: int) -> None:
     memory.epoch = epoch
     memory.records.append(EpochBegan(epoch))
     memory.notes.append(notes.EpochBegan(epoch))
+    memory.notes += [notes.NodeTakenOffline(nid, True) for nid in sorted(memory.offline)]
 
 
 def know_zone(memory: Memory, nid: int, uuid: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from coordinator.hotplug_records import NodeLet, NodeOnline
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
 from coordinator.poison import poison
 from coordinator.records import (
     EpochBegan,
     MovesReverted,
-    NodeOnline,
     PagesPoisoned,
     ZoneKnown,
 )
@@ -45,6 +45,10 @@ def _node_online(memory: Memory, entry: NodeOnline) -> None:
     memory.offline = memory.offline - mine if entry.online else memory.offline | mine
 
 
+def _node_let(memory: Memory, entry: NodeLet) -> None:
+    memory.leases = {**(memory.leases or {}), entry.nid: entry}
+
+
 #: What ``replay.py`` applies of each of these entries.
 RECOVERY_ENTRIES: dict[type[Message], Callable[[Memory, Any], None]] = {
     EpochBegan: _epoch_began,
@@ -52,4 +56,5 @@ RECOVERY_ENTRIES: dict[type[Message], Callable[[Memory, Any], None]] = {
     PagesPoisoned: _pages_poisoned,
     MovesReverted: _moves_reverted,
     NodeOnline: _node_online,
+    NodeLet: _node_let,
 }

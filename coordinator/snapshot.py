@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from coordinator.hotplug_records import NodeOnline
 from coordinator.inode import Inode, PageTag
 from coordinator.mem_map import NO_NODE, POISONED, Rows
 from coordinator.memory import Memory
@@ -24,7 +25,6 @@ from coordinator.records import (
     CredentialsSet,
     EpochBegan,
     InterleaveWeightSet,
-    NodeOnline,
     TaskAttached,
     TaskCloned,
     TaskExited,
@@ -59,6 +59,7 @@ def snapshot(memory: Memory) -> list[Message]:
         EpochBegan(memory.epoch),
         *(ZoneKnown(nid, uuid) for nid, uuid in memory.zones.items()),
         *(NodeOnline(nid, 0) for nid in sorted(memory.offline)),
+        *(lease for _, lease in sorted((memory.leases or {}).items())),
         _counters(memory),
         *_cpusets(memory),
         *_objects(memory),

@@ -87,12 +87,16 @@ class Trace:
 
 
 class Migrated(NamedTuple):
-    """One call of migrate_pages() that has ended, as a trace line tells it (K 6.12)."""
+    """One call of migrate_pages() that has ended, as a trace line tells it (K 6.12).
+
+    started: when, in seconds of the coordinator's clock.
+    """
 
     succeeded: int
     failed: int
     reason: str
     caller: int
+    started: float
 
 
 class Counters:
@@ -131,14 +135,14 @@ def trace_lines(memory: Memory, done: Migrated) -> tuple[str, ...]:
     """
     task = memory.tasks.get(done.caller)
     comm, cpu = ("numalab", memory.topology.cpus[0]) if task is None else (task.comm, task.cpu)
-    head = f"{comm[:16] or '<...>':>16}-{done.caller:<7} [{cpu:03}] ..... {memory.now:12.6f}: "
+    head = f"{comm[:16] or '<...>':>16}-{done.caller:<7} [{cpu:03}] ....."
     values = {"nr_succeeded": done.succeeded, "nr_failed": done.failed}
     names = memory.profile.migrate_trace_counts
     counts = " ".join(f"{name}={values.get(name, 0)}" for name in names)
     how = f"mode=MIGRATE_SYNC reason={done.reason}"
-    ended = f"{head}mm_migrate_pages: {counts} {how}"
+    ended = f"{head} {memory.now:12.6f}: mm_migrate_pages: {counts} {how}"
     if memory.profile.migrate_start_is_traced:
-        return (f"{head}mm_migrate_pages_start: {how}", ended)
+        return (f"{head} {done.started:12.6f}: mm_migrate_pages_start: {how}", ended)
     return (ended,)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import trio
+
 from nodes.node import Node
 from nodes.zone import Zone
 from protocol.core import ConfigurationError
@@ -23,8 +25,10 @@ from protocol.live.process import (
     keep_freed_memory,
     run_process,
     serve_metrics,
+    tell_health,
 )
 from protocol.live.transport import open_transport
+from protocol.notes import Note, PeersTold
 from protocol.schema import node_name
 
 #: A predecessor that was killed a moment ago may still be giving its memory back.
@@ -159,7 +163,16 @@ async def serve(configuration: NodeConfiguration) -> None:
             if interference is not None:
                 interference.on_note = exposition.feed
             serve_metrics(exposition, configuration.metrics)
-            await Driver(node, transport, on_note=exposition.feed).run()
+
+            def on_note(note: Note) -> None:
+                exposition.feed(note)
+                if isinstance(note, PeersTold):
+                    transport.meet(note)
+
+            driver = Driver(node, transport, on_note=on_note)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(tell_health, configuration.health, lambda: node.gate.is_open)
+                nursery.start_soon(driver.run)
 
 
 def remove_zone(configuration: NodeConfiguration) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,12 @@ from nodes.holds import Holds
 from nodes.isolations import Isolations
 from nodes.lists import count_lru, page_active
 from nodes.recovery import Gate, recover_frames
+from nodes.transfer import Transfer
 from nodes.zone import U8, Zone
 from protocol.bulk import BATCH_BYTES, BATCH_PAGES, CREDIT, Batch, Sending, land_pages
 from protocol.codec import WireError
 from protocol.core import Deadline, Effect, Event, Frames, Received, Report
+from protocol.hotplug import PeersAre
 from protocol.messages import (
     CopyPages,
     CountZone,
@@ -57,6 +58,7 @@ from protocol.notes import (
     Note,
     PagesLanded,
     PagesSent,
+    PeersTold,
     ZoneCounted,
 )
 from protocol.observe import CountLru, LruCount, PageActive, SetPageActive
@@ -67,15 +69,6 @@ from protocol.session import Answer, Question, Session
 LOAD_BYTES_MAX = 8 << 20
 #: So long (seconds) a batch may be on its way; then its pages are -EAGAIN.
 LAND_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Transfer:
-    """A CopyPages question that is not answered yet."""
-
-    question: Question
-    message: CopyPages
-    sending: Sending
 
 
 class Node:
@@ -106,8 +99,8 @@ class Node:
             self.name, boot_id=boot_id, key=key, epoch=max(epoch, zone.epoch), **session
         )
         # First come, first sent; at most CREDIT batches are in flight for all of them together.
-        self._transfers: list[_Transfer] = []
-        self._flights: dict[int, tuple[_Transfer, Batch]] = {}
+        self._transfers: list[Transfer] = []
+        self._flights: dict[int, tuple[Transfer, Batch]] = {}
         self._holds = Holds(zone)
         self._isolations = Isolations(zone)
         # Until the coordinator has recovered the zone, what others ask waits (design 7).
@@ -207,7 +200,7 @@ class Node:
             message.target_generation,
             batch_pages=max(1, min(BATCH_PAGES, BATCH_BYTES // self._zone.page_size)),
         )
-        self._transfers.append(_Transfer(question, message, sending))
+        self._transfers.append(Transfer(question, message, sending))
 
     def on_unlock_pages(self, _: Question, message: UnlockPages) -> Statuses:
         for transfer in self._transfers.copy():
@@ -226,7 +219,7 @@ class Node:
             if transfer.sending.done:
                 self._finish(transfer)
 
-    def _lock_parked(self, transfer: _Transfer) -> None:
+    def _lock_parked(self, transfer: Transfer) -> None:
         """Pages go once they are locked; with ``force``, one that another user holds waits."""
         sending, message = transfer.sending, transfer.message
         rows = sending.parked
@@ -244,7 +237,7 @@ class Node:
         sending.release(rows[status == 0])
         sending.refuse(rows[refused], status[refused])
 
-    def _copy_here(self, transfer: _Transfer) -> None:
+    def _copy_here(self, transfer: Transfer) -> None:
         """From frames of this node to others of it."""
         while batches := transfer.sending.next_batches():
             for batch in batches:
@@ -252,11 +245,11 @@ class Node:
                 target = (batch.target_pfn, batch.target_generation)
                 transfer.sending.landed(batch, self._zone.land(*target, active, data))
 
-    def _active(self, transfer: _Transfer, batch: Batch) -> U8:
+    def _active(self, transfer: Transfer, batch: Batch) -> U8:
         """PageActive goes with a page (K 1.50); a copy of it goes where new pages go."""
         return self._zone.active(batch.pfn) * np.uint8(transfer.message.lock)
 
-    def _send(self, transfer: _Transfer, now: float) -> None:
+    def _send(self, transfer: Transfer, now: float) -> None:
         message = transfer.message
         for batch in transfer.sending.next_batches(CREDIT - len(self._flights)):
             # A page that is not locked may change while it is under way: send a copy of it.
@@ -271,7 +264,7 @@ class Node:
             )
             self._flights[ticket] = (transfer, batch)
 
-    def _cancel(self, transfer: _Transfer) -> None:
+    def _cancel(self, transfer: Transfer) -> None:
         for ticket, (owner, _) in list(self._flights.items()):
             if owner is transfer:
                 self._session.cancel(ticket)
@@ -279,7 +272,7 @@ class Node:
         transfer.sending.cancel()
         self._finish(transfer)
 
-    def _finish(self, transfer: _Transfer) -> None:
+    def _finish(self, transfer: Transfer) -> None:
         self._transfers.remove(transfer)
         self._session.answer(transfer.question, Statuses(transfer.sending.status))
 
@@ -371,6 +364,10 @@ class Node:
     def on_drop_holds(self, _: Question, message: DropHolds) -> Done:
         self._isolations.drop(message.client)
         self._holds.drop(message.client)
+        return Done(0)
+
+    def on_peers_are(self, _: Question, message: PeersAre) -> Done:
+        self._report(PeersTold(message.names, message.addresses))
         return Done(0)
 
     # ---- notes -----------------------------------------------------------------------------

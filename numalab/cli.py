@@ -19,7 +19,9 @@ from numalab import (
     cli_memory,
     cli_policy,
     cli_programs,
+    cli_serve,
     cli_stress,
+    cli_watch,
 )
 
 _EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part (some pages stayed),
@@ -55,7 +57,9 @@ for _command in (
     *cli_policy.COMMANDS,
     *cli_cpuset.COMMANDS,
     *cli_programs.COMMANDS,
+    *cli_serve.COMMANDS,
     *cli_stress.COMMANDS,
+    *cli_watch.COMMANDS,
 ):
     cli.add_command(_command)
 

@@ -124,7 +124,7 @@ def _settings(
     from protocol.schema import COORDINATOR
 
     return Settings(
-        _topology(nodes, memory, topology),
+        topology_of(nodes, memory, topology),
         migration=migration == "on",
         profile=profile,
         behaviours=dict(behaviours),
@@ -136,7 +136,7 @@ def _settings(
     )
 
 
-def _topology(nodes: int, memory: str, named: str | None) -> Topology:
+def topology_of(nodes: int, memory: str, named: str | None) -> Topology:
     from numalab.topology_import import find_topology
     from protocol.topology import Topology
 

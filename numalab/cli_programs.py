@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -74,6 +75,19 @@ def _seeds(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, 
     help="Of --seed: what became of the page there.",
 )
 @click.option("--diagram", is_flag=True, help="Of --seed: its last messages.")
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Of --seed: all of it, for ui.perfetto.dev.",
+)
+@click.option(
+    "--csv",
+    "tables",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIRECTORY",
+    help="Of --seed: notes, messages, migrations and faults as tables.",
+)
 @click.option("--crashes", is_flag=True, help="Processes die as well, and come back.")
 @click.option(
     "--matrix",
@@ -93,6 +107,8 @@ def sim(
     seed: int | None,
     story: int | None,
     diagram: bool,
+    trace: Path | None,
+    tables: Path | None,
     crashes: bool,
     matrix: bool,
     processes: int,
@@ -104,10 +120,17 @@ def sim(
 
     if seed is None and (story is not None or diagram):
         raise click.UsageError("--story and --diagram are about one seed: name it with --seed")
+    told = [name for name, given in (("--trace", trace), ("--csv", tables)) if given is not None]
+    if told and (seed is None or matrix or story is not None or diagram):
+        raise click.UsageError(f"{told[0]} is about one seed, and goes with --seed and --crashes")
     if matrix and (story is not None or diagram or crashes):
         raise click.UsageError("--matrix goes with --seed alone: each of its cells has one fault")
 
     def simulate() -> console.Answer:
+        if seed is not None and told:
+            from numalab.simulation.exporting import export_seed
+
+            return export_seed(seed, tables, trace, crashes=crashes)
         if matrix:
             return campaign.matrix(seed or 0, processes=processes, quiet=as_json)
         if seed is not None and (story is not None or diagram):

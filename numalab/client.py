@@ -33,7 +33,7 @@ from numalab.work import FaultAccess
 from protocol.codec import WireError
 from protocol.core import Command, Deadline, Effect, Event, Received, Report
 from protocol.messages import Done
-from protocol.notes import FrameDropped, OperationEnded
+from protocol.notes import FrameDropped, OperationEnded, PeersTold
 from protocol.schema import COORDINATOR, ROWS, Message, node_name
 from protocol.session import Answer, Session
 from protocol.syscalls import (
@@ -117,6 +117,7 @@ class Client:
         self._lease: float | None = None
         self._renew_at: float | None = None
         self._renewing: int | None = None
+        self._nodes = 0
         self._renews_with: type[Message] = Renew
         self._reports: list[Report] = []
 
@@ -299,6 +300,7 @@ class Client:
         if isinstance(answer.message, Attached):
             self._lease = answer.message.lease
             self._page_size = answer.message.page_size
+            self._nodes = len(answer.message.names)
             self._renew_at = now + self._lease / LEASE_PARTS
         self._end(order.ticket, answer.message)
 
@@ -367,8 +369,11 @@ class Client:
         self._renewing = None
         if isinstance(answer.message, Attached):
             self._lease = answer.message.lease
-        lost = isinstance(answer.message, Done) and answer.message.value < 0
-        if answer.message is None or (lost and self._renews_with is Renew):
+            self._nodes = len(answer.message.names)
+            self._reports.append(Report(PeersTold(answer.message.names, answer.message.addresses)))
+        # Less than none: the lease is not known; another number: nodes have come.
+        differs = isinstance(answer.message, Done) and answer.message.value != self._nodes
+        if answer.message is None or (differs and self._renews_with is Renew):
             self._renew(Attach(), now)
         else:
             self._renew_at = now + self._lease / LEASE_PARTS

@@ -48,10 +48,15 @@ class Place:
     run_directory: Path
     address: str | None = None
 
+    @property
+    def where(self) -> str | Path:
+        """As ``connect`` takes it."""
+        return self.address or self.run_directory
+
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Machine]:
         """The machine there.  Raises MachineUnreachable."""
-        async with connect(self.address or self.run_directory) as machine:
+        async with connect(self.where) as machine:
             yield machine
 
     def environment(self) -> dict[str, str]:

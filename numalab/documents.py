@@ -1,4 +1,4 @@
-"""The parts of the documentation that are generated from the program's tables.
+"""What is generated from the program: parts of the documentation, and ``numalab.blocking``.
 
 ``python -m numalab.documents`` writes them anew; run it at the top of the checkout.
 """
@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from coordinator.life import FINAL, PLACES, TRANSITIONS, Transition
+from numalab import blocking_source
 from protocol.behaviours import BEHAVIOURS
 from protocol.codec import TABLES
 from protocol.metric import BUCKETS, Metric
@@ -216,3 +217,4 @@ PAGES = {
 if __name__ == "__main__":
     for path, page in PAGES.items():
         Path(path).write_text(page())
+    blocking_source.write()

@@ -34,15 +34,17 @@ from numalab.files import File, create_file
 from numalab.jobs import Jobs
 from numalab.locate import MachineUnreachable, locate
 from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
+from numalab.outcome import Outcome
 from numalab.present import read_address_space
 from numalab.task import Task
 from numalab.weights import Weights
+from protocol.hotplug import NodeLeased
 from protocol.live.driver import Driver
 from protocol.live.interference import Interference
 from protocol.live.transport import Transport, open_transport
 from protocol.messages import CountZone, Done, FrameInventory, Inventory, ZoneCount
 from protocol.nodemask import parse_nodes
-from protocol.notes import Note, OperationEnded
+from protocol.notes import Note, OperationEnded, PeersTold
 from protocol.observe import (
     AskPace,
     EmulatedTime,
@@ -81,19 +83,9 @@ RESEND = 0.25
 RESEND_MAX = 2.0
 
 #: Answers whose value is -errno if the question failed.
-_WITH_ERRNO = (Done, Description, AddressSpace, MovedPages, PolicyTold, CpusetWritten)
+_WITH_ERRNO = (Done, Description, AddressSpace, MovedPages, PolicyTold, CpusetWritten, NodeLeased)
 
 _M = TypeVar("_M", bound=Message)
-
-
-class _Outcome:
-    """Where the end of an order is awaited."""
-
-    __slots__ = ("ended", "result")
-
-    def __init__(self) -> None:
-        self.ended = trio.Event()
-        self.result: object = None
 
 
 class Machine:
@@ -116,7 +108,7 @@ class Machine:
         self._driver = Driver(client, transport, on_note=self._heed)
         self._transport = transport
         self._tickets = itertools.count(1)
-        self._outcomes: dict[int, _Outcome] = {}
+        self._outcomes: dict[int, Outcome] = {}
         self._leased: dict[int, None] = {}
         self._held: dict[tuple[int, int], tuple[bool, bool]] = {}
 
@@ -272,7 +264,7 @@ class Machine:
     async def carry_out(self, order: Callable[[int], Order]) -> object:
         """Carry out the order that ``order`` makes of a ticket; gives its result or raises it."""
         ticket = next(self._tickets)
-        outcome = self._outcomes[ticket] = _Outcome()
+        outcome = self._outcomes[ticket] = Outcome()
         try:
             self._driver.submit(order(ticket))
             await outcome.ended.wait()
@@ -323,14 +315,19 @@ class Machine:
             if outcome is not None:
                 outcome.result = note.result
                 outcome.ended.set()
+        elif isinstance(note, PeersTold):
+            self._know(note)
+
+    def _know(self, told: PeersTold) -> None:
+        """Where the nodes are."""
+        self._transport.meet(told)
+        self.nids = tuple(sorted(int(name.removeprefix("node")) for name in told.names))
 
     async def _attach(self, within: float, pace: float | None) -> None:
         attached = await self.expect(Attach(), Attached, within=within)
         self._meter.keep_pace(await self.expect(AskPace(), Pace, within=within), pace)
-        for name, address in zip(attached.names, attached.addresses, strict=True):
-            self._transport.connect(name, address)
         self.page_size = attached.page_size
-        self.nids = tuple(sorted(int(name.removeprefix("node")) for name in attached.names))
+        self._know(PeersTold(attached.names, attached.addresses))
 
     async def _leave(self) -> None:
         """Exit what was leased, now rather than when the lease has run out."""

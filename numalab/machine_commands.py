@@ -5,6 +5,7 @@ Each gives an ``Answer``, or raises what ``console.explain`` makes a sentence of
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -23,7 +24,10 @@ from numalab.demo import Options, Screen
 from numalab.demo import demo as play
 from numalab.locate import MachineFile, MachineUnreachable, read_machine
 from numalab.machine import connect
+from numalab.stress_command import CODES
+from numalab.workload import Schedule, work
 from protocol.nodemask import format_nodes
+from protocol.topology import parse_size
 
 #: How long the coordinator may take to answer ``status``.
 STATUS_SECONDS = 2.0
@@ -143,6 +147,38 @@ async def demo(options: Options, heed: Heed, *, quiet: bool) -> Answer:
     result = await play(options, Screen(tell, heed))
     code = Exit.DONE if result == Verdict.VALID else Exit.FAILED
     return Answer("", {"verdict": result.name.lower(), "lines": said}, code)
+
+
+async def workload(
+    place: Place,
+    *,
+    quiet: bool,
+    memory: str,
+    interval: float,
+    rounds: int | None,
+    health: Path | None,
+) -> Answer:
+    """Work until SIGTERM or SIGINT, or until the rounds are over; says what it does as it goes."""
+    schedule = Schedule(parse_size(memory), interval, rounds, health)
+    stop = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def heed() -> None:
+                await anext(signals)
+                stop.set()
+
+            nursery.start_soon(heed)
+            tell = (lambda _: None) if quiet else (lambda line: say(f"{line}\n"))
+            result, account = await work(place.where, schedule, stop, tell)
+            nursery.cancel_scope.cancel()
+    said = [finding.sentence for finding in account.findings]
+    text = "".join(f"{sentence}\n" for sentence in said) + (
+        f"{account.rounds} migrations, {account.stores} stores\nverdict: {result.name.lower()}\n"
+    )
+    document = {"verdict": result.name.lower(), "findings": said, "rounds": account.rounds}
+    document |= {"stores": account.stores, "tasks": account.lives}
+    return Answer(text, document, CODES[result])
 
 
 async def bench(pages: int, rounds: int, *, memory: bool) -> Answer:

@@ -70,7 +70,7 @@ def journal(run_directory: Path, last: int | None, pid: int | None, *, as_json: 
     read_machine(run_directory)
     documents: list[dict[str, Any]] = []
     with copied(run_directory / rundirectory.JOURNAL) as rows:
-        entries = ((seq, _decoded(seq, raw)) for seq, raw in rows)
+        entries = ((seq, decoded(seq, raw)) for seq, raw in rows)
         told = (row for row in entries if pid is None or is_about(row[1], pid))
         for seq, entry in told if last is None else deque(told, maxlen=last):
             if as_json:
@@ -80,7 +80,8 @@ def journal(run_directory: Path, last: int | None, pid: int | None, *, as_json: 
     return Answer("", {"entries": documents})
 
 
-def _decoded(seq: int, raw: bytes) -> Message:
+def decoded(seq: int, raw: bytes) -> Message:
+    """An entry of a journal.  Raises CommandFailed."""
     try:
         return decode_entry(raw)
     except WireError as error:

@@ -26,6 +26,7 @@ from numalab.locate import read_machine
 from numalab.machine import Machine, connect
 from numalab.rundirectory import JOURNAL
 from numalab.stress_clients import Fleet
+from numalab.stress_events import FAULT_EVENTS, TRACE, KeptTrace
 from numalab.stress_harm import Clients, Harm, write_faults
 from numalab.stress_verdict import (
     Counted,
@@ -181,6 +182,7 @@ class _Run:
         self.findings: list[Finding] = []
         self.counted = Counted()
         self._seconds = 0.0
+        self._trace = KeptTrace(options.directory / TRACE)
 
     async def to_the_end(self) -> None:
         """Load and faults, then none, then the checks of a machine at rest."""
@@ -194,6 +196,7 @@ class _Run:
             cpus = [cpu for row in (await machine.hardware()).cpus for cpu in row]
             for number in range(options.clients):
                 await fleet.start(cpus[number % len(cpus)])
+            self._trace.machine = machine
             await self._suffer(machine, fleet)
             healed = await self._await_healed(machine)
             self.findings += fleet.findings
@@ -222,6 +225,7 @@ class _Run:
         await fleet.read()
         self._count(fleet)
         self.counted.vmstat = await machine.vmstat()
+        await self._trace.take()
         lost = any(isinstance(fault, Crash) and not fault.keep_zone for fault in self._schedule)
         self.findings += check_refusals(Counter(self.counted.progress.refused), zones_lost=lost)
 
@@ -230,10 +234,12 @@ class _Run:
         write_faults(options.directory, self._schedule, options.seed)
         counts = Counts(options.directory / "counts")
         clients = Clients(fleet.kill_one, fleet.pause_one, fleet.pages)
-        harm = Harm(self._place, self._schedule, counts, machine, clients)
+        events = options.directory / FAULT_EVENTS
+        harm = Harm(self._place, self._schedule, counts, machine, clients, events)
         started = time.monotonic()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(harm.run)
+            nursery.start_soon(self._trace.keep)
             with trio.move_on_after(options.seconds):
                 while True:
                     await trio.sleep(1)
@@ -242,6 +248,7 @@ class _Run:
             write_faults(options.directory, (), options.seed)
             fleet.resume()
             harm.end()
+            self._trace.end()
         self._seconds = time.monotonic() - started
         self.counted.restarts = harm.restarts
         self.findings += harm.findings

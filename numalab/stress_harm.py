@@ -26,6 +26,7 @@ from numalab.locate import read_machine
 from numalab.machine import Machine
 from numalab.orders import IndefiniteError
 from numalab.processes import Process
+from numalab.stress_events import Happenings
 from protocol.core import ConfigurationError
 from protocol.live.interference import Counts, FaultFile
 
@@ -78,6 +79,7 @@ class Harm:
         counts: Counts,
         machine: Machine,
         clients: Clients,
+        events: Path,
     ) -> None:
         self._directory, self._schedule, self._counts = directory, schedule, counts
         self._machine, self._clients = machine, clients
@@ -87,6 +89,8 @@ class Harm:
         self.restarts: Counter[str] = Counter()
         self.findings: list[Finding] = []
         self._over = trio.Event()
+        self._happenings = Happenings(events)
+        self._happenings.add("begin", time.monotonic_ns())
         self._names = {row.name for row in read_machine(directory).processes}
 
     async def run(self) -> None:
@@ -191,6 +195,9 @@ class Harm:
                 else self._clients.kill()
             )
             self._counts.hits[number] += struck and not by_step
+            if struck:
+                kind = "pause" if isinstance(fault, Pause) else "crash"
+                self._happenings.add(kind, time.monotonic_ns(), process=name)
             return
         process = cluster.running(self._directory).get(name)
         if isinstance(fault, Pause):
@@ -204,13 +211,16 @@ class Harm:
             if process is not None:
                 process.signal(signal.SIGKILL)
                 await processes.ended(process)
+            self._happenings.add("crash", time.monotonic_ns(), process=name)
             await self._come_back(name, fault.after, keep_zone=fault.keep_zone)
 
     async def _pause(self, name: str, process: Process, seconds: float) -> None:
         self._stopped.add(name)
+        start = time.monotonic_ns()
         process.signal(signal.SIGSTOP)
         await trio.sleep(seconds)
         process.signal(signal.SIGCONT)
+        self._happenings.add("pause", start, time.monotonic_ns(), process=name)
         self._stopped.discard(name)
 
     async def _come_back(self, name: str, after: float, *, keep_zone: bool = True) -> None:
@@ -232,6 +242,7 @@ class Harm:
         with suppress(ConfigurationError):
             cluster.restart(self._directory, name)
             self.restarts[name] += 1
+            self._happenings.add("restart", time.monotonic_ns(), process=name)
 
     # ---- resources -------------------------------------------------------------------------
 
@@ -253,6 +264,7 @@ class Harm:
         task = await self._machine.attach(pid)
         await task.pin(*addresses)
         self._counts.hits[number] += 1
+        self._happenings.add("pinned", time.monotonic_ns(), process=fault.name)
         await self._is_over_within(fault.seconds)
         await self._let_go(lambda: task.unpin(*addresses))
 
@@ -274,6 +286,7 @@ class Harm:
             if error.errno != errno.ENOMEM:
                 raise
             self._counts.hits[number] += 1
+            self._happenings.add("full", time.monotonic_ns(), process=fault.name)
             await self._is_over_within(fault.seconds)
         finally:
             await self._let_go(task.exit)

@@ -27,6 +27,7 @@ from numalab.constants import MAP_SHARED, MPOL_BIND, MPOL_DEFAULT, MPOL_MF_MOVE,
 from numalab.machine import Machine, connect
 from numalab.orders import IndefiniteError
 from numalab.parent import die_with_parent
+from numalab.stress_events import Happenings
 from numalab.stress_log import Log
 from numalab.task import Task
 
@@ -92,6 +93,7 @@ class Worker:
         self._machine = machine
         self._draw = random.Random(f"{assignment.seed} {assignment.number}")
         self._log = Log(Path(assignment.log))
+        self._happenings = Happenings(Path(assignment.log).with_suffix(".events"))
         self._values = 0
         self._spaces = assignment.number * SPACES
         places = [page * PAGE_WORDS + word for page in range(assignment.pages) for word in WORDS]
@@ -216,6 +218,7 @@ class Worker:
             self._spaces += 1
             space = self._spaces
             self._log.forked(own, space, start)
+            self._happenings.add("fork", start, time.monotonic_ns(), child=child.pid)
             self._forks += 1
             for _ in range(self._draw.randint(1, 12)):
                 await self._access(child, self._private, space)
@@ -230,7 +233,10 @@ class Worker:
             kinds.append(self._change_cpuset)
         while not self.stop.is_set():
             kind = self._draw.choice(kinds)
-            if not await self._calmly(partial(kind, task)):
+            start, name = time.monotonic_ns(), kind.__name__.strip("_")
+            done = await self._calmly(partial(kind, task))
+            self._happenings.add(name, start, time.monotonic_ns(), done=done)
+            if not done:
                 await trio.sleep(0.02)
             self._moves += 1
         await self._calmly(partial(self._change_cpuset, task, everywhere=True))

@@ -54,7 +54,7 @@ class Report(msgspec.Struct, frozen=True):
     wrong: tuple[str, ...]
 
 
-class _Counting:
+class Counting:
     """The counters: what was stored, and what is known to have been stored."""
 
     def __init__(self, task: Task, addresses: Words) -> None:
@@ -90,6 +90,11 @@ class _Counting:
         self._stores += rows.size
         self._longest = max(self._longest, loaded - started, time.perf_counter() - loaded)
 
+    async def check_all(self) -> None:
+        """Read every word; what is wrong is in the report then."""
+        found = np.frombuffer(await self._task.load_many(self._addresses, WORD), np.uint64)
+        self._check(np.arange(self._addresses.size), found)
+
     def _check(self, rows: npt.NDArray[np.intp], found: Words) -> None:
         known = (found == self._acknowledged[rows]) | (found == self._attempted[rows])
         for row in np.flatnonzero(~known).tolist():
@@ -113,7 +118,7 @@ async def write(assignment: Assignment, ready: trio.Event, stop: trio.Event) -> 
     """Count until ``stop`` is set; ``ready`` is set when the counting begins."""
     async with connect(assignment.machine) as machine:
         task = await machine.attach(assignment.pid, assignment.cpu)
-        counting = _Counting(task, np.array(assignment.addresses, np.uint64))
+        counting = Counting(task, np.array(assignment.addresses, np.uint64))
         await counting.begin()
         ready.set()
         rows = np.arange(len(assignment.addresses))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.schema import Message, Node, message
+from protocol.schema import Message, Node, Text, Unsigned, Word, message
 
 
 @message(0x21, "client>coordinator", answer="Done")
@@ -21,3 +21,34 @@ class OnlinePages(Message):
     """online_pages(): frames of the node are given out again; 0 or -EINVAL."""
 
     nid: Node
+
+
+@message(0x28, "client>coordinator", answer="NodeLeased")
+class LeaseNode(Message):
+    """A process that wants to be a node: which one?
+
+    ``identity`` is its own for ever: whoever comes again with it is the same node.  ``address``:
+    where it will take questions.  -EPERM: nodes are not leased here; -EINVAL: one of them is empty;
+    -ENOSPC: every node is leased.
+    """
+
+    identity: Text
+    address: Text
+
+
+@message(0x29, "coordinator>client")
+class NodeLeased(Message):
+    """0 or -errno; the node, its frames, and the size of a page in bytes."""
+
+    value: Word
+    nid: Node
+    frames: Unsigned
+    page_size: Unsigned
+
+
+@message(0x2A, "coordinator>node", answer="Done", idempotent=True)
+class PeersAre(Message):
+    """These are the nodes that there are, and where they take questions."""
+
+    names: tuple[Text, ...]
+    addresses: tuple[Text, ...]

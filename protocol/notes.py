@@ -262,6 +262,14 @@ class SyscallEnded(Note):
 
 
 @dataclass(frozen=True, slots=True)
+class PeersTold(Note):
+    """Where these nodes take questions, which may be news to the transport."""
+
+    names: tuple[str, ...]
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeUp(Note):
     """A node described itself and was accepted."""
 
@@ -273,6 +281,14 @@ class NodeLost(Note):
     """A node has not answered for longer than the limit."""
 
     node: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTakenOffline(Note):
+    """A node is used no more (memory hot-remove), or, not ``offline``, is used again."""
+
+    node: int
+    offline: bool
 
 
 @dataclass(frozen=True, slots=True)

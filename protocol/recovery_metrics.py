@@ -66,4 +66,12 @@ RECOVERY: tuple[Metric, ...] = (
         _NODE,
         ((notes.NodeRecovered, lambda n: [((), n.orphans)]),),
     ),
+    Metric(
+        "numalab_node_offline",
+        Kind.GAUGE,
+        (labels.NUMA_NODE,),
+        "1 while the node is out of use, as after memory hot-remove, else 0.",
+        _COORDINATOR,
+        ((notes.NodeTakenOffline, lambda n: [((str(n.node),), n.offline)]),),
+    ),
 )

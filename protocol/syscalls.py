@@ -45,7 +45,7 @@ class Attached(Message):
 
 @message(0x52, "client>coordinator", answer="Done")
 class Renew(Message):
-    """I live."""
+    """I live.  How many nodes can be reached: of another number Attach tells more."""
 
 
 @message(0x53, "client>coordinator", answer="Done")

@@ -112,6 +112,8 @@ class World:
         self.processes: dict[str, Process] = {}
         self.packets: list[Packet] = []
         self.notes: list[tuple[float, str, Note]] = []
+        #: When which process died, came back, stood still and went on.
+        self.incidents: list[tuple[float, str, str]] = []
         #: Called after every event with the name of the Core that ran.
         self.watches: list[Watch] = []
         #: Called for every note, when it is reported.
@@ -136,6 +138,7 @@ class World:
     def crash(self, name: str) -> None:
         """SIGKILL: the Core is gone; its journal and what its maker keeps stay."""
         process = self.processes[name]
+        self.incidents.append((self.now, name, "crash"))
         process.core = process.missed = None
         process.armed = process.effects_left = None
 
@@ -149,6 +152,7 @@ class World:
         assert process.core is None, f"{name} is alive"
         process.make = make or process.make
         process.missed = None
+        self.incidents.append((self.now, name, "restart"))
         return self._start(process)
 
     def crash_for(self, name: str, seconds: float) -> None:
@@ -165,10 +169,13 @@ class World:
         process = self.processes[name]
         if process.core is not None and process.missed is None:
             process.missed = []
+            self.incidents.append((self.now, name, "pause"))
 
     def resume(self, name: str) -> None:
         """SIGCONT: now it sees all that has happened, in its order."""
         process = self.processes[name]
+        if process.missed is not None:
+            self.incidents.append((self.now, name, "resume"))
         missed, process.missed = process.missed or [], None
         for what in missed:
             self._push(self.now, what)

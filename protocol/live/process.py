@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,10 +21,13 @@ import trio
 
 from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError, JournalError
+from protocol.live.clock import HostClock
 from protocol.live.exposition import Exposition
 from protocol.live.interference import Interference
 
 _PR_SET_PDEATHSIG = 1
+#: From one touch of the health file to the next.
+HEALTH_SECONDS = 1.0
 #: mallopt(3): from how many bytes on malloc maps memory anew for each request, and from how many
 #: free bytes at the end of a heap it gives them back.
 _M_MMAP_THRESHOLD = -3
@@ -39,7 +43,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     that this one asks, by name.  key: 32 hexadecimal digits.  nids: the nodes of the machine.
     metrics: ``host:port`` of the metrics page, or empty.  parent: pid of the process that this one
     must not outlive, 0 if it may.  faults: path of a file of faults (protocol/live/interference.py)
-    that the process shall suffer, or empty.
+    that the process shall suffer, or empty.  health: path of a file that is there, and touched
+    every second, while the process serves, or empty.
     """
 
     bind: str
@@ -49,6 +54,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     metrics: str = ""
     parent: int = 0
     faults: str = ""
+    health: str = ""
 
     def interference(self, name: str) -> Interference | None:
         """The faults of the process ``name``, None: none.  Raises ConfigurationError."""
@@ -95,7 +101,7 @@ def run_process(
         # A parent that died before the request to be told of its death is not told of any more.
         orphaned = configuration.parent != 0 and os.getppid() != configuration.parent
         if not orphaned:
-            trio.run(_until_signalled, serve, bereaved, configuration)
+            trio.run(_until_signalled, serve, bereaved, configuration, clock=HostClock())
     except* (ConfigurationError, JournalError) as group:
         for sentence in _sentences(group):
             sys.stderr.write(f"{sentence}\n")
@@ -173,6 +179,34 @@ def _sentences(group: BaseExceptionGroup[ConfigurationError | JournalError]) -> 
         else:
             sentences.append(str(error))
     return sentences
+
+
+async def tell_health(file: str, serves: Callable[[], bool]) -> None:
+    """Touch a file every second while ``serves()``, and remove it while not; empty: no file.
+
+    For health checks that must be cheap: a look at a file starts no interpreter.
+    """
+    if not file:
+        return
+    try:
+        while True:
+            _mark(Path(file), serves())
+            await trio.sleep(HEALTH_SECONDS)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The health file {file} cannot be written ({error.strerror}): give a path in a "
+            "directory that this user may write."
+        ) from None
+    finally:
+        with suppress(OSError):
+            _mark(Path(file), False)
+
+
+def _mark(path: Path, is_well: bool) -> None:
+    if is_well:
+        path.touch(mode=0o600)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def serve_metrics(exposition: Exposition, where: str) -> None:

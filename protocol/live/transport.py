@@ -30,6 +30,7 @@ import zmq
 from protocol.codec import FRAMES_MAX
 from protocol.core import Buffer, ConfigurationError, Frames
 from protocol.live.interference import Interference
+from protocol.notes import PeersTold
 
 #: A longer frame ends its connection: libzmq does that before the frame is read in full.
 FRAME_BYTES_MAX = 64 << 20
@@ -229,6 +230,12 @@ class Transport:
         self._addresses[name] = address
         if self._nursery is not None:
             self._nursery.start_soon(self._pump, line)
+
+    def meet(self, told: PeersTold) -> None:
+        """Enter everybody but ourselves into the address book."""
+        for name, address in zip(told.names, told.addresses, strict=True):
+            if name != self.name:
+                self.connect(name, address)
 
     def send(self, target: str, frames: Frames) -> bool:
         """Queue one message for a peer; never waits.  False, and counted, if it could not be.
