@@ -11,8 +11,9 @@ import trio
 
 from numalab.commands import POLL_SECONDS, Place, about, loaded, migrating
 from numalab.console import Answer, CommandFailed, Exit, Heed
+from numalab.job_rows import JobRow, Plan
 from numalab.job_text import jobs_text, plan_lines, row_document
-from numalab.jobs import CANCEL_SECONDS, JobRow, Plan
+from numalab.jobs import CANCEL_SECONDS
 from numalab.locate import MachineUnreachable
 from numalab.machine import Machine
 from numalab.orders import IndefiniteError

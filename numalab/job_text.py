@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from numalab.jobs import JobRow, Plan
+from numalab.job_rows import JobRow, Plan
 from numalab.rate import format_bytes, short_rate
 from protocol.jobs import Fate, JobState, Wish
 from protocol.nodemask import format_nodes

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
+from numalab.job_rows import JobRow, Nodes, Plan, PlanRow
 from numalab.orders import IndefiniteError
 from numalab.rate import RATE_MAX, parse_rate
 from protocol.jobs import (
@@ -38,59 +37,6 @@ if TYPE_CHECKING:
 
 #: How long whoever is interrupted may wait for the end of a job that goes with it.
 CANCEL_SECONDS = 2.0
-
-Nodes = str | Iterable[int]
-
-
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    """A job as it stands; ``job`` 0: a call of another kind under way, which cannot be paused.
-
-    wish: what was asked of it last.  pairs: (source, target) in the order of working.  total,
-    settled, moved, retries: pages.  rate_limit, rate: bytes a second, 0: none, not known.  seconds:
-    for which it ran.  eta: seconds, None: not known.  result: pages not moved, or -errno.
-    """
-
-    job: int
-    pid: int
-    caller: int
-    state: JobState
-    wish: Wish
-    pairs: tuple[tuple[int, int], ...]
-    total: int
-    settled: int
-    moved: int
-    retries: int
-    rate_limit: int
-    rate: float
-    seconds: float
-    eta: float | None
-    result: int
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRow:
-    """Pages of one vma (``start`` to ``end``, bytes) that are on ``source`` when its turn comes."""
-
-    source: int
-    target: int
-    start: int
-    end: int
-    name: str
-    fate: Fate
-    pages: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a migration would do.  rate: pages a second of late, 0: nothing has moved yet."""
-
-    rows: tuple[PlanRow, ...]
-    rate: float
-
-    def pages(self, *fates: Fate) -> int:
-        """How many pages have one of these fates."""
-        return sum(row.pages for row in self.rows if row.fate in fates)
 
 
 def bytes_per_second(rate_limit: str | float | None) -> int:
@@ -117,6 +63,10 @@ class Jobs:
         self._machine = machine
 
     async def __call__(self) -> list[JobRow]:
+        """The same as ``rows``."""
+        return await self.rows()
+
+    async def rows(self) -> list[JobRow]:
         """The jobs, the last that have ended among them, and other migrations under way."""
         return _rows(await self._machine.expect(ListJobs(), JobList))
 

@@ -21,7 +21,7 @@ import trio
 
 from numalab import IndefiniteError, Machine, Task, cluster, connect
 from numalab.console import Exit
-from numalab.jobs import JobRow
+from numalab.job_rows import JobRow
 from protocol.jobs import JobState
 from protocol.schema import COORDINATOR
 from protocol.topology import Topology
