@@ -31,6 +31,7 @@ from numalab.client import Client
 from numalab.cpusets import Cpusets
 from numalab.emulation import Emulated, read_emulated
 from numalab.files import File, create_file
+from numalab.jobs import Jobs
 from numalab.locate import MachineUnreachable, locate, why_silent
 from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
 from numalab.outcome import Outcome
@@ -92,7 +93,7 @@ class Machine:
     """A machine one is connected to; made by ``connect``.
 
     page_size: bytes.  nids: its nodes.  cpusets: its cpuset file system.  weights: of
-    WEIGHTED_INTERLEAVE.  run_directory: of a local machine, else None.
+    WEIGHTED_INTERLEAVE.  jobs: migrations in slices.  run_directory: of a local machine, else None.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Machine:
         self.nids: tuple[int, ...] = ()
         self.cpusets = Cpusets(self)
         self.weights = Weights(self)
+        self.jobs = Jobs(self)
         self._meter = client.meter
         self._driver = Driver(client, transport, on_note=self._heed)
         self._transport = transport

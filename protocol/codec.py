@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from protocol import files, hotplug, messages, observe, policies, syscalls, task_calls
+from protocol import files, hotplug, jobs, messages, observe, policies, syscalls, task_calls
 from protocol.core import Buffer, Frames
 from protocol.schema import ENTRIES, MESSAGES, ROWS, TEXT_MAX, ArrayTag, Message, Row
 
 #: All parts of the table must be there before anything is decoded.
-TABLES = (messages, syscalls, files, policies, observe, task_calls, hotplug)
+TABLES = (messages, syscalls, files, policies, observe, task_calls, hotplug, jobs)
 
 VERSION = 1
 FRAMES_MAX = 16

@@ -53,6 +53,8 @@ NOTES: dict[type[Note], Note] = {
         notes.PassEnded(0, 7, 1),
         notes.EmulatedTimeAccrued("load", 1, 0.5),
         notes.MigrationEnded(510, 2, "syscall_or_cpuset", 0.25),
+        notes.JobsCounted(1, 2, 3, 4000, 2.5),
+        notes.JobEnded("done"),
         notes.PagesAllocated(1, 1, 1, 8),
         notes.FaultServed(1, 0.002),
         notes.MachineCounted(3, 2, 1, 4),

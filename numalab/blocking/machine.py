@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from numalab import cluster, machine
-from numalab.blocking.parts import Cpusets, File, Weights
+from numalab.blocking.parts import Cpusets, File, Jobs, Weights
 from numalab.blocking.portal import Portal
 from numalab.blocking.task import Task
 from numalab.emulation import Emulated
@@ -67,6 +67,11 @@ class Machine:
     def weights(self) -> Weights:
         """Of WEIGHTED_INTERLEAVE."""
         return Weights(self._portal, self._inner.weights)
+
+    @property
+    def jobs(self) -> Jobs:
+        """Its migration jobs."""
+        return Jobs(self._portal, self._inner.jobs)
 
     def spawn(
         self,
