@@ -197,11 +197,18 @@ def connect(
     resend_max: float = machine.RESEND_MAX,
     pace: float | None = None,
     faults: str = "",
+    keys: Keys | None = None,
 ) -> Machine:
     """``numalab.connect``: also without ``with``; then ``close`` it."""
     return _open(
         lambda: machine.connect(
-            address, key=key, within=within, resend_max=resend_max, pace=pace, faults=faults
+            address,
+            key=key,
+            within=within,
+            resend_max=resend_max,
+            pace=pace,
+            faults=faults,
+            keys=keys,
         )
     )
 

@@ -14,6 +14,7 @@ from numalab.blocking.task import Task
 from numalab.emulation import Emulated
 from numalab.machine import _M
 from numalab.orders import Order
+from protocol.live.keys import Keys
 from protocol.messages import FrameInventory, ZoneCount
 from protocol.observe import Vmstat
 from protocol.schema import COORDINATOR, Message
@@ -231,11 +232,18 @@ def connect(
     resend_max: float = machine.RESEND_MAX,
     pace: float | None = None,
     faults: str = "",
+    keys: Keys | None = None,
 ) -> Machine:
     """``numalab.connect``: also without ``with``; then ``close`` it."""
     return _open(
         lambda: machine.connect(
-            address, key=key, within=within, resend_max=resend_max, pace=pace, faults=faults
+            address,
+            key=key,
+            within=within,
+            resend_max=resend_max,
+            pace=pace,
+            faults=faults,
+            keys=keys,
         )
     )
 
