@@ -76,6 +76,7 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
             bind=configuration.bind,
             peers=configuration.peers,
             interference=interference,
+            keys=configuration.keys(COORDINATOR),
         ) as transport,
     ):
         # In the thread of the journal, entry by entry.

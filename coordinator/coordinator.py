@@ -11,6 +11,7 @@ from coordinator import (
     files,
     handlers,
     hotplug,
+    job_calls,
     leases,
     reads,
     recovery,
@@ -51,7 +52,7 @@ from protocol.topology import Topology
 
 ENOSYS = 38
 #: They enter their functions in HANDLERS when they are imported.
-HANDLER_MODULES = (cpuset_calls, files, handlers, hotplug, leases, reads, task_handlers)
+HANDLER_MODULES = (cpuset_calls, files, handlers, hotplug, job_calls, leases, reads, task_handlers)
 #: What a coordinator answers before it has recovered: it asks no node, and changes no page.
 _BEFORE_RECOVERY = (Attach, DescribeHardware, LeaseNode, Renew)
 
@@ -330,8 +331,13 @@ class Coordinator:
             self.memory.notes.append(SyscallEnded(call.name, value, seconds))
 
     def _wake(self) -> None:
-        """Something changed: whoever is parked looks again, in the order of parking."""
-        while self.memory.woken:
+        """Something changed: whoever is parked looks again, in the order of parking.
+
+        A question that was parked may have begun a call of its own by that.
+        """
+        while self.memory.woken or self.desk.started:
+            while self.desk.started:
+                self._start(self.desk.started.pop(0), None, "")
             self.memory.woken = False
             parked, self._parked = self._parked, []
             for call in parked:

@@ -109,6 +109,11 @@ class Emulated:
         self._of_task(memory, done.pid)[Spent.WALL] += done.wall
         self._migrations.append(done)
 
+    def pages_per_second(self) -> float:
+        """How fast the last calls of migrate_pages() moved pages on the clock; 0: there is none."""
+        wall = sum(done.wall for done in self._migrations)
+        return sum(done.pages for done in self._migrations) * 1e9 / wall if wall else 0.0
+
     def message(self, memory: Memory) -> EmulatedTime:
         """All of it, in whole nanoseconds.  Of a task that is gone only its nodes tell."""
         self._tasks = {pid: row for pid, row in self._tasks.items() if pid in memory.tasks}

@@ -15,6 +15,7 @@ from coordinator.cpuset import TOP, top_cpuset
 from coordinator.emulated import Emulated
 from coordinator.hotplug_records import NodeLet
 from coordinator.inode import Inode, PageTag
+from coordinator.job import Jobs
 from coordinator.mem_map import CACHE_MAX, NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
 from coordinator.mm import PROT_WRITE, Mapping, MigratePageMethod, Mm, Pte, Task, Vma, VmOperations
 from coordinator.mmap_sem import MmapSem
@@ -68,6 +69,7 @@ class Memory:
         self.writeback: list[tuple[float, Mapping, Rows]] = []
         #: The page lists of the migrations under way.
         self.page_lists: list[PageList] = []
+        self.jobs = Jobs()
         #: vm_ops and migratepage methods by the name of a vma (vm_operations.py).
         self.vm_operations: dict[str, VmOperations] = {}
         self.address_space_operations: dict[str, MigratePageMethod] = {}

@@ -7,10 +7,11 @@ a page list and rows of it, returning the node on which to allocate for each row
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from coordinator.calls import Ask, Steps, ask_all, down_read, up_read
 from coordinator.life import State
-from coordinator.mem_map import PageFlag, Rows
+from coordinator.mem_map import MemMap, PageFlag, Pfns, Rows
 from coordinator.memory import Memory
 from coordinator.migrate import migrate_pages, migrate_vmas
 from coordinator.mm import NOT_MIGRATABLE, Mm, Pte, Vma, VmFlag
@@ -80,6 +81,17 @@ def vma_migratable(vma: Vma, profile: Profile) -> bool:
     return not vma.vm_flags & NOT_MIGRATABLE
 
 
+def to_isolate(frames: MemMap, pfn: Pfns, flags: int) -> tuple[npt.NDArray[np.bool_], int]:
+    """Which of these frames a migration takes off the LRU, and how many more it would but for
+    somebody who is busy with them (K 1.15).
+    """
+    wanted = ~frames.test(pfn, PageFlag.HELD)
+    if flags & MPOL_MF_MOVE_ALL:
+        return wanted, int(np.count_nonzero(~wanted))
+    alone = frames.mapcount[pfn] == 1
+    return wanted & alone, int(np.count_nonzero(alone & ~wanted))
+
+
 def check_range(memory: Memory, mm: Mm, source: int, flags: int, pagelist: PageList) -> int:
     """Queue the pages of ``mm`` on node ``source`` that may be migrated, in address order (K 1.17).
 
@@ -94,13 +106,8 @@ def check_range(memory: Memory, mm: Mm, source: int, flags: int, pagelist: PageL
         slot = vma.present()
         slot = slot[vma.nid[slot] == source]
         pfn = vma.pfn[slot]
-        wanted = ~frames.test(pfn, PageFlag.HELD)
-        if not flags & MPOL_MF_MOVE_ALL:
-            alone = frames.mapcount[pfn] == 1
-            left += int(np.count_nonzero(alone & ~wanted))
-            wanted &= alone
-        else:
-            left += int(np.count_nonzero(~wanted))
+        wanted, busy = to_isolate(frames, pfn, flags)
+        left += busy
         slot, pfn = slot[wanted], pfn[wanted]
         if slot.size:
             pagelist.add(vma.nid[slot], pfn, slot + vma.start)
@@ -127,6 +134,18 @@ def migrate_to_node(
     yield from migrate_prep(memory)
     pagelist = PageList(mm.pid)
     left = check_range(memory, mm, source, flags, pagelist)
+    return (yield from migrate_list(memory, pagelist, left, dest, settings, get_new_page))
+
+
+def migrate_list(
+    memory: Memory,
+    pagelist: PageList,
+    left: int,
+    dest: int,
+    settings: Settings,
+    get_new_page: new_page_t,
+) -> Steps[int]:
+    """Move what is queued to ``dest``, where ``left`` pages could not be queued; as above."""
     result = 0
     if pagelist.rows:
         result = yield from migrate_pages(memory, pagelist, get_new_page, dest, settings)

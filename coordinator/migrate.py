@@ -108,6 +108,7 @@ class Migration:
                 self.work.force = number >= POLITE_PASSES
                 yield from self._one_pass()
                 retry = self.list.count(State.ISOLATED)
+                self.list.retries += retry
                 failed = int(np.count_nonzero(self.list.failed))
                 self.memory.notes.append(PassEnded(number, retry, failed))
                 if self.work.nomem_row is not None or not retry:

@@ -49,6 +49,8 @@ class PageList:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.rows = 0
+        #: How often a pass has left a page to be tried again.
+        self.retries = 0
         self._parts: list[tuple[Nids, Pfns, npt.NDArray[np.int64]]] = []
         #: The last steps: state before, column of each row (None: OK for all), state after, rows.
         self.log: deque[tuple[State, Columns | None, State, Rows]] = deque(maxlen=64)

@@ -94,7 +94,9 @@ def _take(memory: Memory, nid: int, asked: RecoverFrames, answer: RecoveredFrame
     changed &= frames.generation[asked.pfn] == asked.generation
     if changed.any():
         memory.set_generations(nid, asked.pfn[changed], answer.generation[changed])
-    gone = asked.pfn[~there]
+    # An answer may be late: one that was freed, and is given out again, is another frame.
+    same = frames.generation[asked.pfn] == asked.generation
+    gone = asked.pfn[~there & same]
     # Of those that it has been asked to free it need not have any.
     kept = frames.test(gone, PageFlag.ALLOCATED) & ~frames.test(gone, PageFlag.PUTTING)
     gone = gone[kept & ~frames.test(gone, PageFlag.HELD)]

@@ -15,6 +15,7 @@ from coordinator import replay_policies, replay_snapshot
 from coordinator.cpuset import Cpuset, CpusetFlag
 from coordinator.files import forget_name, new_file
 from coordinator.inode import Device, PageTag
+from coordinator.job_records import JobNoted
 from coordinator.madvise import zap_page_range
 from coordinator.mem_map import NO_NODE, PageFlag
 from coordinator.memory import Memory
@@ -225,6 +226,10 @@ def _allocations_counted(memory: Memory, entry: AllocationsCounted) -> None:
     )
 
 
+def _job_noted(memory: Memory, entry: JobNoted) -> None:
+    memory.jobs.restore(entry)
+
+
 def _migration_counted(memory: Memory, entry: MigrationCounted) -> None:
     memory.counters.migrated(entry.succeeded, entry.failed, entry.lines)
 
@@ -256,6 +261,7 @@ _APPLY: dict[type[Message], Callable[[Memory, Any], None]] = {
     PagesTagged: _pages_tagged,
     AllocationsCounted: _allocations_counted,
     MigrationCounted: _migration_counted,
+    JobNoted: _job_noted,
 }
 
 
@@ -266,6 +272,8 @@ def differences(told: Memory, seen: Memory) -> Iterator[str]:
             yield f"the journal counts another {name} than memory"
     if told.counters.trace.lines != seen.counters.trace.lines:
         yield "the journal has another trace than memory"
+    if told.jobs.known() != seen.jobs.known():
+        yield "the journal has other jobs than memory"
     if sorted(told.tasks) != sorted(seen.tasks):
         yield f"the journal has the tasks {sorted(told.tasks)}, memory {sorted(seen.tasks)}"
         return

@@ -65,6 +65,7 @@ def snapshot(memory: Memory) -> list[Message]:
         *_objects(memory),
         *_tasks(memory),
         *_page_tables(memory),
+        *(job.noted(memory.now) for job in memory.jobs),
     ]
 
 

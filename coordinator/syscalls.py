@@ -27,7 +27,8 @@ from coordinator.migrate import migrate_pages
 from coordinator.mm import Pages, Task
 from coordinator.move_pages import Move, do_pages_stat, leading
 from coordinator.page_status import find_movable, find_pages
-from coordinator.pagelist import PageList, Settings
+from coordinator.pagelist import LoadedNewPage, PageList, Settings
+from protocol.jobs import PlanMigration, StartJob
 from protocol.profile import Profile
 from protocol.syscalls import MigratePages, MovedPages, MovePages
 from protocol.user_mask import get_nodes
@@ -77,8 +78,24 @@ def cpu_node(memory: Memory, caller: int) -> int:
     return memory.nids[0] if task is None else memory.topology.node_of_cpu(task.cpu)
 
 
-def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> Steps[int]:
-    """migrate_pages(2): pages not moved, or -errno (K 1.1, 1.3, 4.6).
+@dataclass(frozen=True, slots=True)
+class Migrating:
+    """A call of migrate_pages(2) whose arguments are right.  ``loaded``: who chooses where each
+    page goes, if it is not the node of its pair.
+    """
+
+    task: Task
+    from_nodes: frozenset[int]
+    to_nodes: frozenset[int]
+    flags: int
+    settings: Settings
+    loaded: LoadedNewPage | None
+
+
+def check_migrate_pages(
+    memory: Memory, kernel: Kernel, asked: MigratePages | StartJob | PlanMigration
+) -> Migrating | int:
+    """The checks of migrate_pages(2) in their order, or the -errno with which it ends (K 1.1, 4.6).
 
     A node that the machine does not have is -EINVAL, as since 2.6.23 (K 1.4); one that is lost is
     -ENODEV, which no kernel answers here.
@@ -123,17 +140,25 @@ def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> St
         mems_allowed=charged,
         caller=asked.caller,
     )
+    return Migrating(task, from_nodes, to_nodes, flags, settings, loaded)
+
+
+def sys_migrate_pages(memory: Memory, kernel: Kernel, asked: MigratePages) -> Steps[int]:
+    """migrate_pages(2): pages not moved, or -errno (K 1.3)."""
+    checked = check_migrate_pages(memory, kernel, asked)
+    if isinstance(checked, int):
+        return checked
     value = yield from do_migrate_pages(
         memory,
-        task.mm,
-        from_nodes=from_nodes,
-        to_nodes=to_nodes,
-        flags=flags,
-        settings=settings,
+        checked.task.mm,
+        from_nodes=checked.from_nodes,
+        to_nodes=checked.to_nodes,
+        flags=checked.flags,
+        settings=checked.settings,
         profile=kernel.profile,
-        get_new_page=loaded or new_node_page,
+        get_new_page=checked.loaded or new_node_page,
     )
-    return -EIO if loaded is not None and loaded.wrong else value
+    return -EIO if checked.loaded is not None and checked.loaded.wrong else value
 
 
 def sys_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> Steps[MovedPages]:

@@ -150,6 +150,7 @@ async def serve(configuration: NodeConfiguration) -> None:
     keep_freed_memory()
     key = configuration.secret
     name = node_name(configuration.nid)
+    keys = configuration.keys(name)
     with open_zone(configuration) as zone:
         node = Node(configuration.nid, zone, boot_id=time.time_ns(), key=key)
         interference = configuration.interference(name)
@@ -158,6 +159,7 @@ async def serve(configuration: NodeConfiguration) -> None:
             bind=configuration.bind,
             peers=configuration.peers,
             interference=interference,
+            keys=keys,
         ) as transport:
             exposition = Exposition(Role.NODE, configuration.nids, statistics=transport.statistics)
             if interference is not None:

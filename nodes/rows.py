@@ -1,8 +1,9 @@
-"""Columns of frame numbers: in order, each once."""
+"""Columns of frame numbers: in order, each once; and of statuses."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from nodes.free_area import Frames
 
@@ -18,3 +19,8 @@ def distinct(frame: Frames) -> Frames:
         return frame
     _, first = np.unique(frame, return_index=True)
     return frame[np.sort(first)]
+
+
+def refuse(status: npt.NDArray[np.int32], where: npt.NDArray[np.bool_], error: int) -> None:
+    """-error in the rows that were not refused before."""
+    status[where & (status == 0)] = -error

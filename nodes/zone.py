@@ -39,7 +39,7 @@ from nodes.flags import (
 from nodes.free_area import Frames, FreeArea
 from nodes.generation import next_incarnation, same_incarnation
 from nodes.layout import U16, U32
-from nodes.rows import ascending, distinct
+from nodes.rows import ascending, distinct, refuse
 from protocol.core import Buffer
 
 U8 = npt.NDArray[np.uint8]
@@ -146,8 +146,8 @@ class Zone:
         return status, pfn, generation
 
     def put_pages(self, pfn: U32, generation: U32) -> Statuses:
-        """Free frames, whatever holds them; OK for a generation that is gone."""
-        frame, _, status = self._find(pfn, generation)
+        """Free frames, whatever holds them; OK for an incarnation that is gone."""
+        frame, _, status = self._find(pfn, self._as_now(pfn, generation))
         freed = distinct(frame[status == 0])
         before = self._flags[freed]
         self._flags[freed] = FREEING
@@ -180,7 +180,7 @@ class Zone:
         Of rows that name one frame twice, the first is isolated and the others are busy.
         """
         frame, flags, status = self._find(pfn, generation)
-        _refuse(status, flags & LRU == 0, errno.EBUSY)
+        refuse(status, flags & LRU == 0, errno.EBUSY)
         rows = np.flatnonzero(status == 0)
         if not ascending(frame[rows]):
             _, first = np.unique(frame[rows], return_index=True)
@@ -203,7 +203,7 @@ class Zone:
     def lock(self, pfn: U32, generation: U32) -> Statuses:
         """The page lock, for migration; -EAGAIN if not mapped, pinned, or somebody else has it."""
         frame, flags, status = self._find(pfn, generation)
-        _refuse(status, flags & (MAPPED | HELD | PINNED) != MAPPED, errno.EAGAIN)
+        refuse(status, flags & (MAPPED | HELD | PINNED) != MAPPED, errno.EAGAIN)
         self._change(frame[status == 0], add=LOCKED)
         return status
 
@@ -222,12 +222,11 @@ class Zone:
         is not held already may name any generation of the same incarnation: polite passes that
         fail change the generation, and a forced one waits for just this (K 1.28).
         """
-        now = self._generation[np.minimum(pfn, self.frames - 1)]
-        known = np.where(same_incarnation(now, generation), now, generation)
+        known = self._as_now(pfn, generation)
         frame, flags, status = self._find(pfn, known)
         wanted = (np.where(locked, HELD, 0) | np.where(pinned, PINNED, 0)).astype(np.uint16)
-        _refuse(status, (wanted & ~flags != 0) & (known != generation), errno.ESTALE)
-        _refuse(status, flags & (MAPPED | LOCKED) != MAPPED, errno.EAGAIN)
+        refuse(status, (wanted & ~flags != 0) & (known != generation), errno.ESTALE)
+        refuse(status, flags & (MAPPED | LOCKED) != MAPPED, errno.EAGAIN)
         done = status == 0
         after = flags & np.uint16(0xFFFF ^ (HELD | PINNED)) | wanted
         self._write(frame[done], after[done])
@@ -242,7 +241,7 @@ class Zone:
     def mapped(self, pfn: U32, generation: U32) -> Statuses:
         """-EAGAIN if no page maps the frame: its contents are not there yet."""
         _, flags, status = self._find(pfn, generation)
-        _refuse(status, flags & MAPPED == 0, errno.EAGAIN)
+        refuse(status, flags & MAPPED == 0, errno.EAGAIN)
         return status
 
     # ---- contents --------------------------------------------------------------------------
@@ -282,7 +281,7 @@ class Zone:
         -EINVAL in every row if ``data`` is not a page for each.
         """
         frame, flags, status = self._find(pfn, generation)
-        _refuse(status, flags & MAPPED != 0, errno.ESTALE)
+        refuse(status, flags & MAPPED != 0, errno.ESTALE)
         if memoryview(data).nbytes != self.page_size * pfn.size:
             status[:] = -errno.EINVAL
         self._put(frame * self.page_size, self.page_size, status == 0, data)
@@ -342,7 +341,7 @@ class Zone:
             status[outside] = -errno.EINVAL
         flags = self._flags[frame]
         gone = (flags & ALLOCATED == 0) | (self._generation[frame] != generation)
-        _refuse(status, gone, errno.ESTALE)
+        refuse(status, gone, errno.ESTALE)
         return frame, flags, status
 
     def _find_either(
@@ -352,10 +351,15 @@ class Zone:
         now = self._generation[np.minimum(pfn, self.frames - 1)]
         return self._find(pfn, np.where(now == new_generation, new_generation, generation))
 
+    def _as_now(self, pfn: U32, generation: U32) -> U32:
+        """The generations of now, of frames that are in the same incarnation still."""
+        now = self._generation[np.minimum(pfn, self.frames - 1)]
+        return np.where(same_incarnation(now, generation), now, generation)
+
     def _reach(self, size: int, pfn: U32, generation: U32, start: U32) -> tuple[Frames, Statuses]:
         """(position in the arena, status) of an access by a task."""
         frame, flags, status = self._find(pfn, generation)
-        _refuse(status, flags & (MAPPED | LOCKED | HELD) != MAPPED, errno.EAGAIN)
+        refuse(status, flags & (MAPPED | LOCKED | HELD) != MAPPED, errno.EAGAIN)
         within = max(-1, self.page_size - size)
         status[start.astype(np.int64) > within] = -errno.EINVAL
         return frame * self.page_size + start.astype(np.intp), status
@@ -392,8 +396,3 @@ class Zone:
     def _count(self, before: U16, after: U16) -> None:
         self._histogram += np.bincount(after, minlength=FREEING)
         self._histogram -= np.bincount(before, minlength=FREEING)
-
-
-def _refuse(status: Statuses, where: npt.NDArray[np.bool_], error: int) -> None:
-    """-error in the rows that were not refused before."""
-    status[where & (status == 0)] = -error

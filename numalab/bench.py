@@ -8,6 +8,7 @@ ratios of what was measured side by side, and their spread.
   copy where zmq allows it).
 - The coordinator's messages for each 1,000 pages moved.
 - The time of one page, in round trips of a question to the coordinator.
+- Pages a second with CURVE on every socket, beside a machine without it.
 - With --memory instead: bookkeeping bytes for each page, and how a large machine starts.
 """
 
@@ -47,6 +48,8 @@ FRAME_PAGES = 256
 #: Frames that zmq may queue at either end.
 HIGH_WATER = 4
 SMALL_MOVES = 200
+#: With CURVE such a part of the pages moves, as two machines are up at a time.
+CURVE_PART = 4
 NEIGHBOURS_GOAL = 0.4
 MESSAGES_GOAL = 10.0
 #: For speed alone; the default chunk is smaller, so that tasks wait for less time.
@@ -178,11 +181,7 @@ class Bench:
     async def neighbours(self, raw: RawPair, rounds: int) -> tuple[Contest, float]:
         """The contest of pages that lie together, and messages for each 1,000 pages of it."""
         contest, messages = Contest(self._pages), 0.0
-        task = await self._machine.spawn()
-        address = await task.mmap(self._pages * PAGE_SIZE)
-        await task.store(address, self._contents.data.cast("B"))
-        await self._move(task, 0)
-        await self._move(task, 1)
+        task, address = await self._warmed()
         await trio.to_thread.run_sync(raw.carry)
         for turn in range(rounds):
             contest.raw.append(await trio.to_thread.run_sync(raw.carry))
@@ -192,6 +191,28 @@ class Bench:
         await self._check(task, address)
         await task.exit()
         return contest, messages / (rounds * self._pages / 1000)
+
+    async def _warmed(self) -> tuple[Task, int]:
+        """A task with its pages on node 0, all of which have been on both nodes."""
+        task = await self._machine.spawn()
+        address = await task.mmap(self._pages * PAGE_SIZE)
+        await task.store(address, self._contents.data.cast("B"))
+        await self._move(task, 0)
+        await self._move(task, 1)
+        return task, address
+
+    async def against(self, plain: Bench, rounds: int) -> Contest:
+        """The contest of this machine with another one, in turns."""
+        contest = Contest(self._pages)
+        task, address = await self._warmed()
+        other, _ = await plain._warmed()
+        for turn in range(rounds):
+            contest.raw.append(await plain._move(other, turn % 2))
+            contest.moved.append(await self._move(task, turn % 2))
+        await self._check(task, address)
+        await task.exit()
+        await other.exit()
+        return contest
 
     async def scattered(self, raw: RawPair, rounds: int) -> Contest:
         """The contest of pages that lie scattered at the source: touched in a random order."""
@@ -278,13 +299,25 @@ async def measure_moves(pages: int, rounds: int) -> dict[str, Any]:
             bench = Bench(machine, _metrics_of(directory), pages)
             as_shipped, messages = await bench.neighbours(raw, rounds)
             one_page = await bench.one_page()
+        curve = await measure_curve(max(pages // CURVE_PART, FRAME_PAGES), rounds)
     return {
         "neighbours": neighbours.summary() | {"goal": NEIGHBOURS_GOAL},
         "neighbours_default_chunk": as_shipped.summary(),
         "scattered_at_the_source": scattered.summary(),
         "messages_per_1000_pages": round(messages, 2),
         "one_page": one_page,
+        "curve": {name.replace("raw", "plain"): value for name, value in curve.summary().items()},
     }
+
+
+async def measure_curve(pages: int, rounds: int) -> Contest:
+    """A machine with CURVE (``moved``) against one without (``raw``), both up at the same time."""
+    memory = (pages + pages // 4 + FRAME_PAGES) * PAGE_SIZE
+    async with (
+        local_cluster(2, memory) as plain,
+        local_cluster(2, memory, secure=True) as secure,
+    ):
+        return await Bench(secure, "", pages).against(Bench(plain, "", pages), rounds)
 
 
 # ---- what is printed -----------------------------------------------------------------------
@@ -315,6 +348,14 @@ def describe_moves(result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{'one page':<24} {one['p50_seconds'] * 1e6:>9,.0f} us, that is"
         f" {one['round_trips']} round trips of {one['round_trip_p50_seconds'] * 1e6:,.0f} us"
+    )
+
+    curve = result["curve"]
+    yield (
+        f"{'with CURVE':<24} {curve['moved_pages_per_second']:>9,} pages/s   without "
+        f" {curve['plain_pages_per_second']:>9,}   ratio {curve['ratio']:.2f}"
+        f" [{curve['ratio_lowest']:.2f}-{curve['ratio_highest']:.2f}],"
+        f" {curve['rounds']} rounds of {curve['pages']:,}"
     )
 
 

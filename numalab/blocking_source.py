@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "numalab/blocking"
 
 #: Results that are classes of the API, and what blocks in their place.
-WRAPPED = ("Cpusets", "File", "RawCalls", "Task", "Weights")
+WRAPPED = ("Cpusets", "File", "Jobs", "RawCalls", "Task", "Weights")
 #: Methods that wait for nothing and are of use to a caller.
 PLAIN = ("file", "nodes")
 
@@ -43,6 +43,7 @@ _MACHINE = Wrapper(
         ("run_directory", "Path | None", "Of a local machine, else None."),
         ("cpusets", "Cpusets", "Its cpuset file system."),
         ("weights", "Weights", "Of WEIGHTED_INTERLEAVE."),
+        ("jobs", "Jobs", "Its migration jobs."),
     ),
 )
 _TASK = Wrapper(
@@ -63,6 +64,7 @@ _PARTS = (
         "A file, made by ``Machine.create_file`` or found by ``Machine.file``.  Errors: ENOENT.",
         (("path", "str", "Absolute."),),
     ),
+    Wrapper("jobs", "Jobs", "The migration jobs: ``machine.jobs``; ``rows`` lists them."),
     Wrapper("raw", "RawCalls", "The calls of one task: ``task.raw``."),
     Wrapper("weights", "Weights", "Of one machine: ``machine.weights``."),
 )
@@ -195,11 +197,18 @@ def connect(
     resend_max: float = machine.RESEND_MAX,
     pace: float | None = None,
     faults: str = "",
+    keys: Keys | None = None,
 ) -> Machine:
     """``numalab.connect``: also without ``with``; then ``close`` it."""
     return _open(
         lambda: machine.connect(
-            address, key=key, within=within, resend_max=resend_max, pace=pace, faults=faults
+            address,
+            key=key,
+            within=within,
+            resend_max=resend_max,
+            pace=pace,
+            faults=faults,
+            keys=keys,
         )
     )
 
@@ -239,6 +248,7 @@ _KNOWN = {
 _BLOCKING = {
     "Cpusets": "numalab.blocking.parts",
     "File": "numalab.blocking.parts",
+    "Jobs": "numalab.blocking.parts",
     "RawCalls": "numalab.blocking.parts",
     "Task": "numalab.blocking.task",
     "Weights": "numalab.blocking.parts",

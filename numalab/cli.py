@@ -14,6 +14,7 @@ import click
 
 from numalab import (
     cli_cpuset,
+    cli_jobs,
     cli_machine,
     cli_memory,
     cli_policy,
@@ -52,6 +53,7 @@ def cli() -> None:
 for _command in (
     *cli_machine.COMMANDS,
     *cli_memory.COMMANDS,
+    *cli_jobs.COMMANDS,
     *cli_policy.COMMANDS,
     *cli_cpuset.COMMANDS,
     *cli_programs.COMMANDS,

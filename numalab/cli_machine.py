@@ -74,6 +74,7 @@ NODES_MAX = 254
     help="A Python file that adds methods to the machine; can be repeated.",
 )
 @click.option("--metrics/--no-metrics", default=True, help="Serve metrics for Prometheus.")
+@click.option("--secure", is_flag=True, help="Encrypt, and let in who has a key (CURVE).")
 @click.option(
     "--within",
     type=options.positive_seconds,
@@ -119,6 +120,7 @@ def _settings(
     port: int | None,
     load: tuple[Path, ...],
     metrics: bool,
+    secure: bool,
 ) -> Settings:
     from numalab.cluster import Settings
     from protocol.schema import COORDINATOR
@@ -133,6 +135,7 @@ def _settings(
         ports={} if port is None else {COORDINATOR: port},
         metrics=metrics,
         load=load,
+        secure=secure,
     )
 
 

@@ -123,6 +123,15 @@ def verify(place: Place, pid: int, as_json: bool) -> int:
 @click.argument("to_nodes", metavar="TO-NODES")
 @click.option("--time", "timed", is_flag=True, help="Say what it took, on stderr.")
 @click.option("--new-page", default="", metavar="NAME", help="Who chooses: a loaded new_page.")
+@click.option(
+    "--rate-limit",
+    type=options.rate,
+    metavar="RATE",
+    default=None,
+    help="At most so much a second, like 100MB/s: as a job, in slices.",
+)
+@click.option("--background", is_flag=True, help="As a job; prints its number and returns.")
+@click.option("--dry-run", is_flag=True, help="Only print what would move, and what cannot.")
 @json_option
 def migratepages(
     place: Place,
@@ -131,13 +140,30 @@ def migratepages(
     to_nodes: str,
     timed: bool,
     new_page: str,
+    rate_limit: int | None,
+    background: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Move all pages of a task from some nodes to others, as migratepages(8) does."""
-    from numalab import commands
+    """Move all pages of a task from some nodes to others, as migratepages(8) does.
 
+    A job can be paused and cancelled (numalab jobs); Ctrl-C cancels one in the foreground.
+    """
+    from numalab import commands, job_commands
+
+    if background and (dry_run or timed):
+        other = "--dry-run" if dry_run else "--time"
+        raise click.UsageError(f"--background and {other} contradict each other: give one of them")
+    what = place, pid, from_nodes, to_nodes
+    limit = rate_limit or 0
+    if dry_run or background:
+        begin = job_commands.plan if dry_run else job_commands.start
+        return run(begin, as_json, *what, rate_limit=limit, new_page=new_page)
+    if limit:
+        job = partial(job_commands.migrate, rate_limit=limit, timed=timed, new_page=new_page)
+        return run_with_bar(job, as_json, *what)
     command = partial(commands.migratepages, timed=timed, new_page=new_page)
-    return run_with_bar(command, as_json, place, pid, from_nodes, to_nodes)
+    return run_with_bar(command, as_json, *what)
 
 
 @click.command("move-pages", cls=AboutTasks)

@@ -64,6 +64,7 @@ def _kinds(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, 
     metavar="RUN_DIRECTORY",
     help="Use the machine that runs there; of messages only those of clients have faults then.",
 )
+@click.option("--secure", is_flag=True, help="On a machine with CURVE (docs/security.md).")
 @json_option
 def stress(
     duration: float,
@@ -76,6 +77,7 @@ def stress(
     kinds: tuple[str, ...],
     directory: Path | None,
     existing: Path | None,
+    secure: bool,
     as_json: bool,
 ) -> int:
     """Load, migrations and faults on a machine of real processes, and a verdict.
@@ -102,6 +104,7 @@ def stress(
         kinds=kinds,
         existing=existing and existing.absolute(),
         clients=clients,
+        secure=secure,
     )
     return run(stress_command.run, as_json, wanted, faults, as_json)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import msgspec
 import trio
 
 from coordinator.vm_operations import new_extensions
-from nodes.zone import Zone
 from numalab import processes, rundirectory
 from numalab.locate import (
     DESCRIPTION,
@@ -31,21 +29,17 @@ from numalab.locate import (
     read_machine,
 )
 from numalab.machine import Machine, connect
+from numalab.plan import CLIENT, Plan, make_plan, write_configurations
 from numalab.processes import Process
-from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError
 from protocol.distance import check_pace
 from protocol.live.extension import load_extension
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology
-from protocol.topology_text import format_topology
 
-LOCALHOST = "127.0.0.1"
 START_SECONDS = 30.0
 END_SECONDS = 5.0
 _POLL_SECONDS = 0.05
-#: Below those that the host gives to outgoing connections, so that none of them comes in between.
-_PORTS = range(10_000, 32_768)
 _LOCAL = re.compile(r"local-(\d+)-[0-9a-f]+")
 
 
@@ -57,7 +51,8 @@ class Settings:
     is said.  metrics: whether the processes serve them.  behaviours: rows of the profile that are
     set by hand (docs/profiles.md).  load: users' Python files that add methods to the machine
     (docs/extending.md).  faults: path of a file of faults that the processes shall suffer
-    (docs/faults.md), or empty.  The others are those of ``coordinator.coordinator.Coordinator``.
+    (docs/faults.md), or empty.  secure: CURVE on every socket (docs/security.md).  The others are
+    those of ``coordinator.coordinator.Coordinator``.
     """
 
     topology: Topology
@@ -72,37 +67,12 @@ class Settings:
     metrics: bool = True
     load: Sequence[str | Path] = ()
     faults: str = ""
+    secure: bool = False
 
     @property
     def names(self) -> list[str]:
         """The processes, the nodes first."""
         return [*(node_name(nid) for nid in self.topology.nids), COORDINATOR]
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Settings with all that was free in them decided."""
-
-    settings: Settings
-    run_directory: Path
-    zones: Path
-    key: str
-    ports: dict[str, int]
-    metrics_ports: dict[str, int]
-    parent: int
-
-    def address(self, name: str) -> str:
-        return f"tcp://{LOCALHOST}:{self.ports[name]}"
-
-    def metrics(self, name: str) -> str:
-        """Where the metrics page of this process is, or nothing."""
-        return f"{LOCALHOST}:{self.metrics_ports[name]}" if self.settings.metrics else ""
-
-    def file(self, name: str, kind: str) -> Path:
-        return self.run_directory / f"{name}.{kind}"
-
-    def zone(self, name: str) -> str:
-        return "" if name == COORDINATOR else str(self.zones / name)
 
 
 async def up(
@@ -128,8 +98,8 @@ async def up(
         _refuse_running(directory)
         rundirectory.remove(directory)
         try:
-            plan = _plan(settings, directory, parent)
-            _write_configurations(plan)
+            plan = make_plan(settings, directory, parent)
+            write_configurations(plan)
             plan.zones.mkdir(mode=0o700, exist_ok=True)
             started = {name: _start(directory, name) for name in settings.names}
             machine = _describe(plan, started)
@@ -200,7 +170,7 @@ async def local_cluster(
 
     memory: of each node.  topology: instead of ``nodes`` and ``memory``.  The other settings are
     those of ``Settings`` (migration, profile, behaviours, chunk_pages, lease, ports, metrics_ports,
-    metrics, load).
+    metrics, load, secure).
     It ends with the block, however that ends, and with this process, even when it is killed.
     Raises ConfigurationError.
     """
@@ -253,73 +223,6 @@ def _refuse_running(directory: Path) -> None:
         )
 
 
-def _plan(settings: Settings, directory: Path, parent: int) -> _Plan:
-    topology = settings.topology
-    needed = sum(Zone.size_of(node.frames, topology.page_size) for node in topology.nodes)
-    names = settings.names
-    free = _free_ports(2 * len(names))
-    return _Plan(
-        settings,
-        directory,
-        rundirectory.zone_directory(directory, needed, len(names)),
-        secrets.token_hex(KEY_BYTES),
-        dict(zip(names, free[::2], strict=True)) | dict(settings.ports),
-        dict(zip(names, free[1::2], strict=True)) | dict(settings.metrics_ports),
-        parent,
-    )
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at; all are held at once, so that no two are the same."""
-    ports: list[int] = []
-    with ExitStack() as stack:
-        while len(ports) < count:
-            port = _PORTS[secrets.randbelow(len(_PORTS))]
-            candidate = stack.enter_context(socket.socket())
-            with suppress(OSError):
-                candidate.bind((LOCALHOST, port))
-                ports.append(port)
-    return ports
-
-
-def _write_configurations(plan: _Plan) -> None:
-    """One file for each process (protocol/live/process.py); mode 0600, for the key is in it."""
-    settings, topology = plan.settings, plan.settings.topology
-    addresses = {node_name(nid): plan.address(node_name(nid)) for nid in topology.nids}
-    for name in settings.names:
-        configuration: dict[str, Any] = {
-            "bind": plan.address(name),
-            "peers": {peer: address for peer, address in addresses.items() if peer != name},
-            "key": plan.key,
-            "nids": topology.nids,
-            "metrics": plan.metrics(name),
-            "parent": plan.parent,
-            "faults": settings.faults,
-        }
-        if name == COORDINATOR:
-            configuration |= {
-                "topology": format_topology(topology),
-                "journal": str(plan.run_directory / rundirectory.JOURNAL),
-                "addresses": addresses,
-                "migration": settings.migration,
-                "profile": settings.profile,
-                "behaviours": dict(settings.behaviours),
-                "chunk_pages": settings.chunk_pages,
-                "lease": settings.lease,
-                "pace": settings.pace,
-                "load": [str(Path(path).absolute()) for path in settings.load],
-            }
-        else:
-            node = next(node for node in topology.nodes if node_name(node.nid) == name)
-            configuration |= {
-                "nid": node.nid,
-                "zone": plan.zone(name),
-                "page_size": topology.page_size,
-                "frames": node.frames,
-            }
-        processes.write_private(plan.file(name, "json"), msgspec.json.encode(configuration))
-
-
 def _start(directory: Path, name: str) -> Process:
     module = "coordinator" if name == COORDINATOR else "nodes"
     process = processes.start(module, directory / f"{name}.json", directory / f"{name}.log")
@@ -327,7 +230,7 @@ def _start(directory: Path, name: str) -> Process:
     return process
 
 
-def _describe(plan: _Plan, started: Mapping[str, Process]) -> MachineFile:
+def _describe(plan: Plan, started: Mapping[str, Process]) -> MachineFile:
     rows = tuple(
         ProcessRow(
             name,
@@ -340,11 +243,11 @@ def _describe(plan: _Plan, started: Mapping[str, Process]) -> MachineFile:
         )
         for name, process in started.items()
     )
-    return MachineFile(1, plan.address(COORDINATOR), plan.key, rows)
+    return MachineFile(1, plan.address(COORDINATOR), plan.key, rows, **plan.keys(CLIENT))
 
 
 async def _await_up(
-    plan: _Plan, machine: MachineFile, started: Mapping[str, Process], within: float
+    plan: Plan, machine: MachineFile, started: Mapping[str, Process], within: float
 ) -> None:
     """Wait until the coordinator says that every node answers.  Raises ConfigurationError."""
     dead: list[str] = []
@@ -378,7 +281,11 @@ async def ask_until_up(machine: MachineFile, within: float, missing: list[str]) 
     key = bytes.fromhex(machine.key)
     with suppress(MachineUnreachable):
         async with connect(
-            machine.coordinator, key=key, within=within, resend_max=_POLL_SECONDS
+            machine.coordinator,
+            key=key,
+            within=within,
+            resend_max=_POLL_SECONDS,
+            keys=machine.client_keys(),
         ) as connection:
             while missing:
                 hardware = await connection.hardware()

@@ -66,7 +66,7 @@ class Place:
 
 
 @asynccontextmanager
-async def _about(machine: Machine, pid: int) -> AsyncIterator[None]:
+async def about(machine: Machine, pid: int) -> AsyncIterator[None]:
     """Say what an errno of a call about task ``pid`` means."""
     try:
         yield
@@ -129,7 +129,7 @@ async def numastat(place: Place, pid: int | None) -> Answer:
             found = await machine.hardware()
             counters = {name: getattr(found, name).tolist() for name in COUNTERS}
             return Answer(numastat_text(found), {"nodes": found.nid.tolist(), **counters})
-        async with _about(machine, pid):
+        async with about(machine, pid):
             maps = await machine.numa_maps(pid)
         tasks = await machine.tasks()
         nids, size = machine.nids, machine.page_size
@@ -148,7 +148,7 @@ def _name_of(tasks: TaskList, pid: int) -> str:
 async def numa_maps(place: Place, pid: int) -> Answer:
     """/proc/PID/numa_maps."""
     async with place.connected() as machine:
-        async with _about(machine, pid):
+        async with about(machine, pid):
             text = await machine.numa_maps(pid)
     return Answer(text, {"pid": pid, "lines": text.splitlines()})
 
@@ -208,7 +208,7 @@ async def verify(place: Place, pid: int) -> Answer:
     """Read everything back: is every page in one frame, and as it was imported?"""
     digests = None if place.address else find_digests(place.run_directory, pid)
     async with place.connected() as machine:
-        async with _about(machine, pid):
+        async with about(machine, pid):
             found = await verify_task(machine, pid, digests)
     compared = f"{found.compared:10} compared with the import: the same"
     if digests is None:
@@ -258,11 +258,11 @@ async def migratepages(
         before, started = await machine.emulated(), trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, machine, pid, heed)
-            async with _about(machine, pid), _loaded(new_page):
+            async with about(machine, pid), loaded(new_page):
                 not_moved = await operator.migrate_pages(pid, source, target, new_page=new_page)
             nursery.cancel_scope.cancel()
         wall, after = trio.current_time() - started, await machine.emulated()
-    time = sum(_migrating(told, pid, sign) for told, sign in ((after, 1), (before, -1)))
+    time = sum(migrating(told, pid, sign) for told, sign in ((after, 1), (before, -1)))
     document = {"pid": pid, "not_moved": not_moved, "emulated": time, "wall": wall}
     said = f"{time * 1e3:.3f} ms of emulated time, {wall * 1e3:.3f} ms on the clock.\n" * timed
     if not_moved:
@@ -274,12 +274,12 @@ async def migratepages(
     return Answer("", document, sentence=said.rstrip("\n"))
 
 
-def _migrating(told: Emulated, pid: int, sign: int) -> float:
+def migrating(told: Emulated, pid: int, sign: int) -> float:
     return sign * told.tasks.get(pid, Spent()).migration
 
 
 @asynccontextmanager
-async def _loaded(new_page: str) -> AsyncIterator[None]:
+async def loaded(new_page: str) -> AsyncIterator[None]:
     """Say what an errno means that methods of a loaded file are the reason of."""
     try:
         yield
@@ -323,7 +323,7 @@ async def move_pages(
             if len(nids) != 1:
                 raise CommandFailed(f"--to {to} names {len(nids)} nodes: name one.", Exit.USAGE)
             nodes = [nids[0]] * len(addresses)
-        async with _about(machine, pid):
+        async with about(machine, pid):
             status = await _moved(operator, pid, places, nodes, flags)
     rows = list(zip(addresses, status, strict=True))
     text = "".join(f"{address:x} {describe(each)}\n" for address, each in rows)

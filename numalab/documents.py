@@ -20,8 +20,7 @@ from protocol.schema import MESSAGES, RETIRED, Row
 _MESSAGES_HEAD = """\
 # The messages
 
-Generated from `protocol/messages.py`, `syscalls.py`, `files.py`, `policies.py` and `observe.py`
-by `make docs`.
+Generated from `protocol/messages.py` and the tables beside it by `make docs`.
 
 Every message is one zmq message. Its first frame is an xxh3_64 digest (8 bytes, little endian) and
 then a msgpack array: the envelope, the scalar fields, and the length and digest of every further

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coordinator import hotplug_records, records, saved
+from coordinator import hotplug_records, job_records, records, saved
 from coordinator.inode import PageTag
 from coordinator.mm import PROT_EXEC, PROT_READ, PROT_WRITE, Pte
 from coordinator.mpol import Mempolicy, Mode
@@ -20,7 +20,7 @@ from protocol.profile import MODERN
 from protocol.schema import Message
 
 #: They enter their entries in the table that entries are decoded with when they are imported.
-ENTRY_MODULES = (hotplug_records, records, saved)
+ENTRY_MODULES = (hotplug_records, records, saved, job_records)
 #: Runs of neighbours that a line names; of more it says how many there are.
 RUNS_MAX = 4
 _PIDS = ("pid", "child", "tid")

@@ -8,9 +8,14 @@ from pathlib import Path
 import msgspec
 
 from protocol.codec import KEY_BYTES
+from protocol.live.keys import Keys, open_client_keys
+from protocol.schema import COORDINATOR
 
 DESCRIPTION = "machine.json"
 KEY_VARIABLE = "NUMALAB_KEY"
+#: These hold paths, no secrets.
+SECRET_KEY_VARIABLE = "NUMALAB_SECRET_KEY"
+PUBLIC_KEYS_VARIABLE = "NUMALAB_PUBLIC_KEYS"
 
 
 class MachineUnreachable(ConnectionError):
@@ -36,13 +41,20 @@ class ProcessRow(msgspec.Struct, frozen=True):
 class MachineFile(msgspec.Struct, frozen=True):
     """``machine.json``: all that is known of a local machine that runs; mode 0600 for its key.
 
-    schema: 1.  key: 32 hexadecimal digits.
+    schema: 1.  key: 32 hexadecimal digits.  secret_key, public_keys: paths of the clients' secret
+    key and of the directory of public ones (docs/security.md), or both empty: without CURVE.
     """
 
     schema: int
     coordinator: str
     key: str
     processes: tuple[ProcessRow, ...]
+    secret_key: str = ""
+    public_keys: str = ""
+
+    def client_keys(self) -> Keys | None:
+        """What a client of it needs, None: nothing.  Raises ConfigurationError."""
+        return open_client_keys(self.secret_key, self.public_keys) if self.secret_key else None
 
 
 def default_run_directory(name: str = "default") -> Path:
@@ -69,18 +81,22 @@ def read_machine(run_directory: Path) -> MachineFile:
         ) from None
 
 
-def locate(address: str | Path | None, key: bytes | None) -> tuple[str, bytes, Path | None]:
-    """The coordinator's address, the machine's key, and its run directory if it is a local one.
+def locate(
+    address: str | Path | None, key: bytes | None, keys: Keys | None = None
+) -> tuple[str, bytes, Path | None, Keys | None]:
+    """The coordinator's address, the machine's key, its run directory if it is a local one, and
+    the keys for CURVE if it has that.
 
     address: a run directory (None: the default one), or ``tcp://host:port``; then the key is
-    ``key`` or 32 hexadecimal digits in the environment variable NUMALAB_KEY.
-    Raises MachineUnreachable.
+    ``key`` or 32 hexadecimal digits in the environment variable NUMALAB_KEY, and the keys are
+    ``keys`` or those of which NUMALAB_SECRET_KEY and NUMALAB_PUBLIC_KEYS say the paths.
+    Raises MachineUnreachable, ConfigurationError.
     """
     if address is None or not str(address).startswith("tcp://"):
         directory = default_run_directory() if address is None else Path(address)
         machine = read_machine(directory)
         secret = _key(machine.key, str(directory)) if key is None else key
-        return machine.coordinator, secret, directory
+        return machine.coordinator, secret, directory, keys or machine.client_keys()
     if key is None:
         text = os.environ.get(KEY_VARIABLE)
         if text is None:
@@ -89,7 +105,33 @@ def locate(address: str | Path | None, key: bytes | None) -> tuple[str, bytes, P
                 f"into the environment variable {KEY_VARIABLE}."
             )
         key = _key(text, KEY_VARIABLE)
-    return str(address), key, None
+    return str(address), key, None, keys or _keys_elsewhere()
+
+
+def _keys_elsewhere() -> Keys | None:
+    paths = [os.environ.get(name, "") for name in (SECRET_KEY_VARIABLE, PUBLIC_KEYS_VARIABLE)]
+    if not any(paths):
+        return None
+    if not all(paths):
+        raise MachineUnreachable(
+            f"Only one of {SECRET_KEY_VARIABLE} and {PUBLIC_KEYS_VARIABLE} is set: set both, to "
+            "the path of a secret key and to that of the directory of public keys, or none."
+        )
+    return open_client_keys(*paths)
+
+
+def why_silent(address: str, within: float, keys: Keys | None) -> str:
+    """What to look at when nobody answers; ``within`` in seconds."""
+    if keys is None:
+        return (
+            f"No machine answers at {address} within {within:g} s: is it up, and is this its key?"
+        )
+    if keys.of(COORDINATOR) is None:
+        return f"A machine with CURVE needs {keys.whose([COORDINATOR])}"
+    return (
+        f"No machine answers at {address} within {within:g} s: is it up, has it the keys in "
+        f"{keys.directory}, and is this its key?"
+    )
 
 
 def _key(text: str, where: str) -> bytes:

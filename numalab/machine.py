@@ -31,7 +31,8 @@ from numalab.client import Client
 from numalab.cpusets import Cpusets
 from numalab.emulation import Emulated, read_emulated
 from numalab.files import File, create_file
-from numalab.locate import MachineUnreachable, locate
+from numalab.jobs import Jobs
+from numalab.locate import MachineUnreachable, locate, why_silent
 from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
 from numalab.outcome import Outcome
 from numalab.present import read_address_space
@@ -40,6 +41,7 @@ from numalab.weights import Weights
 from protocol.hotplug import NodeLeased
 from protocol.live.driver import Driver
 from protocol.live.interference import Interference
+from protocol.live.keys import Keys
 from protocol.live.transport import Transport, open_transport
 from protocol.messages import CountZone, Done, FrameInventory, Inventory, ZoneCount
 from protocol.nodemask import parse_nodes
@@ -91,7 +93,7 @@ class Machine:
     """A machine one is connected to; made by ``connect``.
 
     page_size: bytes.  nids: its nodes.  cpusets: its cpuset file system.  weights: of
-    WEIGHTED_INTERLEAVE.  run_directory: of a local machine, else None.
+    WEIGHTED_INTERLEAVE.  jobs: migrations in slices.  run_directory: of a local machine, else None.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Machine:
         self.nids: tuple[int, ...] = ()
         self.cpusets = Cpusets(self)
         self.weights = Weights(self)
+        self.jobs = Jobs(self)
         self._meter = client.meter
         self._driver = Driver(client, transport, on_note=self._heed)
         self._transport = transport
@@ -345,6 +348,7 @@ async def connect(
     resend_max: float = RESEND_MAX,
     pace: float | None = None,
     faults: str = "",
+    keys: Keys | None = None,
 ) -> AsyncIterator[Machine]:
     """Connect to a machine: ``async with numalab.connect() as machine:``.
 
@@ -353,9 +357,10 @@ async def connect(
     resend_max: seconds from one asking to the next at most, while there is no answer.
     pace: seconds that a second of the emulated time of an access lasts; None: as the machine says.
     faults: path of a file of faults that our messages shall suffer (docs/faults.md).
+    keys: of ``open_client_keys`` (docs/security.md); None: those of the machine, if it has any.
     Raises MachineUnreachable if nobody answers ``within`` so many seconds.
     """
-    place, secret, run_directory = locate(address, key)
+    place, secret, run_directory, keys = locate(address, key, keys)
     name = f"client-{os.getpid()}-{secrets.token_hex(4)}"
     client = Client(
         name,
@@ -368,8 +373,9 @@ async def connect(
     # Raised outside of the nurseries: what went wrong in the block is not a group of failures.
     failure: Exception | None = None
     harm = Interference(name, faults) if faults else None
+    peers = {COORDINATOR: place}
     async with (
-        open_transport(name, bind=None, peers={COORDINATOR: place}, interference=harm) as transport,
+        open_transport(name, bind=None, peers=peers, interference=harm, keys=keys) as transport,
         trio.open_nursery() as nursery,
     ):
         machine = Machine(client, transport, run_directory)
@@ -378,10 +384,7 @@ async def connect(
             try:
                 await machine._attach(within, pace)
             except IndefiniteError:
-                raise MachineUnreachable(
-                    f"No machine answers at {place} within {within:g} s: is it up, and is this "
-                    "its key?"
-                ) from None
+                raise MachineUnreachable(why_silent(place, within, keys)) from None
             try:
                 yield machine
             finally:

@@ -24,6 +24,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _NUMBER = re.compile("[0-9]+")
 #: Those of the largest pid_t have 10, and a machine has fewer tasks.
 _PID_DIGITS = 9
+#: Of what a message has room for.
+_JOB_DIGITS = 18
 _NEGATIVE = re.compile(r"-\d")
 
 
@@ -40,6 +42,24 @@ def task(text: str) -> int:
 def process(text: str) -> int:
     """The pid of a process of this host."""
     return _pid(text, "There is no process {}: look for its number with ps.")
+
+
+def job(text: str) -> int:
+    """The number of a migration job."""
+    if not _NUMBER.fullmatch(text) or len(text) > _JOB_DIGITS:
+        raise click.BadParameter(f"'{text}' is no job: write a number, as 'numalab jobs' prints it")
+    return int(text)
+
+
+def rate(text: str) -> int:
+    """Bytes a second."""
+    from numalab.rate import parse_rate
+    from protocol.core import ConfigurationError
+
+    try:
+        return parse_rate(text)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error).rstrip(".")) from None
 
 
 def _pid(text: str, nobody: str) -> int:

@@ -22,6 +22,9 @@ from protocol.core import ConfigurationError
 MARK = ".numalab"
 _MADE = b"made\n"
 JOURNAL = "journal"
+#: Of CURVE: secret keys, and in a directory below them the public ones.
+KEYS = "keys"
+PUBLIC = "public"
 SHARED_MEMORY = Path("/dev/shm")
 #: What a process takes beside its zone: an interpreter and its libraries, not shared.
 PROCESS_BYTES = 40 << 20
@@ -30,6 +33,7 @@ MEMORY_INFORMATION = Path("/proc/meminfo")
 _OURS = re.compile(
     r"\.?(?:(?:coordinator|node\d+)\.(?:json|pid|log)|machine\.json|digests-\d+\.npy)(?:\.new)?"
 )
+_KEY = re.compile(r"(?:(?:coordinator|node\d+|client)\.key(?:_secret)?|\..+\.key(?:_secret)?\..+)")
 _JOURNALS = re.compile(JOURNAL + r"(?:\.new)?(?:-wal|-shm|-journal)?")
 
 
@@ -137,7 +141,7 @@ def _available() -> int:
 
 
 def remove(directory: Path) -> None:
-    """Remove what a machine left here: zones, key, journal, logs; and the directory if empty."""
+    """Remove what a machine left here: zones, keys, journal, logs; and the directory if empty."""
     for configuration in sorted(directory.glob("node*.json")):
         with suppress(OSError, msgspec.MsgspecError):
             zone = msgspec.json.decode(configuration.read_bytes(), type=_ZoneOf).zone
@@ -146,6 +150,13 @@ def remove(directory: Path) -> None:
     for path in sorted(directory.iterdir()):
         if _OURS.fullmatch(path.name) or _JOURNALS.fullmatch(path.name):
             path.unlink(missing_ok=True)
+    for keys in (directory / KEYS / PUBLIC, directory / KEYS):
+        if keys.is_dir():
+            for path in sorted(keys.iterdir()):
+                if _KEY.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+            with suppress(OSError):
+                keys.rmdir()
 
 
 def remove_mark(directory: Path) -> None:

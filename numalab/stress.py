@@ -53,7 +53,7 @@ class Options:
     """seconds: of load and faults.  schedule: None to draw one of these ``kinds`` from the seed.
 
     directory: where the results go.  existing: run directory of a machine that is up already.
-    pages: of each area of a client.  clients: how many.
+    pages: of each area of a client.  clients: how many.  secure: CURVE on every socket.
     """
 
     directory: Path
@@ -67,6 +67,7 @@ class Options:
     existing: Path | None = None
     clients: int = 3
     pages: int = 128
+    secure: bool = False
 
 
 @dataclass(slots=True)
@@ -135,6 +136,7 @@ async def _machine(options: Options) -> AsyncIterator[Path]:
         profile=options.profile,
         lease=LEASE_SECONDS,
         faults=str(options.directory / "faults.json"),
+        secure=options.secure,
     )
     place = options.directory / "machine"
     await cluster.up(settings, place, parent=os.getpid())

@@ -227,17 +227,43 @@ class Task:
         to_nodes: str | Iterable[int],
         *,
         new_page: str = "",
+        rate_limit: str | float | None = None,
     ) -> int:
         """migrate_pages(2) by this task: the number of pages that could NOT be moved (K 4.5).
 
         new_page: a function of a loaded file that chooses where each page goes (docs/extending.md).
+        rate_limit: ``100MB/s``, or bytes a second: in slices then, as a job (docs/jobs.md).
         Errors: ESRCH, EPERM, EINVAL (also: no such function), EIO (a loaded method is wrong),
         ENOMEM, ENOSYS; NodeListError for a malformed node list.
         """
+        if rate_limit is not None:
+            job = await self.start_migration(
+                pid, from_nodes, to_nodes, new_page=new_page, rate_limit=rate_limit
+            )
+            return await self._machine.jobs.finish(job)
         source = user_mask(self._machine.nodes(from_nodes))
         target = user_mask(self._machine.nodes(to_nodes))
         message = MigratePages(self.pid, pid, MAXNODE, source, target, new_page)
         return await self._machine.call(message)
+
+    async def start_migration(
+        self,
+        pid: int,
+        from_nodes: str | Iterable[int],
+        to_nodes: str | Iterable[int],
+        *,
+        new_page: str = "",
+        rate_limit: str | float | None = None,
+    ) -> int:
+        """The same as a job, whose number it gives; ``machine.jobs`` pauses, cancels and waits."""
+        return await self._machine.jobs.start(
+            pid,
+            from_nodes,
+            to_nodes,
+            new_page=new_page,
+            rate_limit=rate_limit,
+            caller=self.pid,
+        )
 
     async def set_mempolicy(self, mode: int, nodes: str | Iterable[int] = ()) -> None:
         """set_mempolicy(2): where new pages of this task go.  Errors: EINVAL (K 4.33)."""

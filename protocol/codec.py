@@ -21,17 +21,20 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from protocol import files, hotplug, messages, observe, policies, syscalls, task_calls
+from protocol import files, hotplug, jobs, messages, observe, policies, syscalls, task_calls
 from protocol.core import Buffer, Frames
 from protocol.schema import ENTRIES, MESSAGES, ROWS, TEXT_MAX, ArrayTag, Message, Row
 
 #: All parts of the table must be there before anything is decoded.
-TABLES = (messages, syscalls, files, policies, observe, task_calls, hotplug)
+TABLES = (messages, syscalls, files, policies, observe, task_calls, hotplug, jobs)
 
 VERSION = 1
 FRAMES_MAX = 16
 HEAD_MAX = 1 << 23
 KEY_BYTES = 16
+#: Fields of the envelope before its source; the longest identity ends within so many bytes.
+_FIELDS_BEFORE_SOURCE = 6
+_SOURCE_WITHIN = 512
 #: More than the first frame has beside the scalar fields.
 _ENVELOPE_MAX = 1 << 12
 
@@ -193,6 +196,26 @@ def peek(frame: Buffer) -> tuple[Kind, int, int, str, str]:
     except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from None
     return Kind(kind), opcode, xid, source, target
+
+
+def source_of(frame: Buffer) -> str | None:
+    """Who a message says it is from, by its first frame; None if ``decode`` will refuse it anyway.
+
+    Reads only the beginning, so it costs little.  Empty: somebody with a longer name than any.
+    """
+    view = memoryview(frame).cast("B")
+    reader = msgpack.Unpacker(raw=False, max_buffer_size=_SOURCE_WITHIN)
+    reader.feed(view[_digest.size : _digest.size + _SOURCE_WITHIN])
+    try:
+        reader.read_array_header()
+        for _ in range(_FIELDS_BEFORE_SOURCE):
+            reader.skip()
+        source = reader.unpack()
+    except msgpack.OutOfData:
+        return "" if view.nbytes > _digest.size + _SOURCE_WITHIN else None
+    except (ValueError, RecursionError):
+        return None
+    return source if isinstance(source, str) else None
 
 
 def _decode_head(head: memoryview, key: bytes) -> tuple[Envelope, list[Any], list[tuple[int, int]]]:

@@ -97,5 +97,8 @@ CALL = _fixed(
     "call",
     *("mmap", "munmap", "mprotect", "fork", "exit", "fault", "migrate_pages", "move_pages"),
 )
+JOB_STATE = _fixed("state", "running", "paused", "waiting")
+JOB_END = _fixed("state", "done", "failed", "cancelled")
 END = _fixed("reason", "exit", "lease")
 LOSS = _fixed("reason", "full", "unknown", "closed")
+REFUSAL = _fixed("reason", "no_key", "unknown_key", "wrong_name", "too_many")

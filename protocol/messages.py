@@ -149,7 +149,10 @@ class UnlockPages(Message):
 
 @message(0x19, "coordinator>node", answer="Statuses")
 class PutPages(Message):
-    """put_page(): absolute: free.  A generation that is gone answers OK."""
+    """put_page(): absolute: free.  An incarnation that is gone answers OK.
+
+    Rights may have been taken away meanwhile, and the asker not know it: that is no reason to keep.
+    """
 
     pfn: U32
     generation: U32

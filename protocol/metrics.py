@@ -10,6 +10,7 @@ from __future__ import annotations
 from operator import attrgetter
 
 from protocol import labels, notes
+from protocol.job_metrics import JOBS
 from protocol.journal_metrics import JOURNAL
 from protocol.labels import Label, Role
 from protocol.metric import Kind, Metric, Sample, Samples, TransportMetric
@@ -264,6 +265,7 @@ TABLE: tuple[Metric, ...] = (
         "Pages that could not be moved, by migrate_reason.",
         (labels.MIGRATE_REASON,),
     ),
+    *JOBS,
     _numa(
         "hit",
         lambda n: _when(n.node == n.preferred, n.pages, n.node),
@@ -380,6 +382,11 @@ TRANSPORT: tuple[TransportMetric, ...] = (
     _transport("received", "Messages that the transport yielded."),
     _transport("lost", "Messages that the transport could not send.", (labels.LOSS,)),
     _transport("oversized", "Messages dropped because they had too many frames."),
+    _transport(
+        "refused",
+        "Connections and messages of who may not be heard (docs/security.md).",
+        (labels.REFUSAL,),
+    ),
 )
 
 

@@ -188,6 +188,27 @@ class MigrationEnded(Note):
 
 
 @dataclass(frozen=True, slots=True)
+class JobsCounted(Note):
+    """The migration jobs under way, by state; ``backlog``: pages that they have not tried yet.
+
+    seconds: until the last of them is done; -1: nobody knows.
+    """
+
+    running: int
+    paused: int
+    waiting: int
+    backlog: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded(Note):
+    """A migration job is over.  state: ``done``, ``failed`` or ``cancelled``."""
+
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class PagesAllocated(Note):
     """Frames were handed out: on ``node``, wanted on ``preferred``, asked by a cpu of ``local``.
 

@@ -22,4 +22,6 @@ async def test_a_small_benchmark_measures_all_that_it_promises() -> None:
     # At least a question and an answer: a metric of another name would count as none.
     assert result["messages_per_1000_pages"] >= 2
     assert result["one_page"]["round_trips"] > 1
+    assert result["curve"]["ratio"] > 0
     json.dumps(result)
+    assert any(line.startswith("with CURVE") for line in bench.describe_moves(result))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import numalab.blocking
-from numalab import blocking, blocking_source, cpusets, files, machine, raw, task, weights
+from numalab import blocking, blocking_source, cpusets, files, jobs, machine, raw, task, weights
 from numalab.locate import MachineUnreachable
 
 PAGE = 4096
@@ -26,6 +26,7 @@ PAIRS = (
     (files.File, blocking.File),
     (cpusets.Cpusets, blocking.Cpusets),
     (weights.Weights, blocking.Weights),
+    (jobs.Jobs, blocking.Jobs),
     (raw.RawCalls, blocking.RawCalls),
 )
 
@@ -72,6 +73,8 @@ def test_pages_move_and_come_back(run_directory: Path) -> None:
         assert isinstance(child, blocking.Task) and (child.cpu, child.load(address, 1)) == (1, b"h")
         assert "/" in here.cpusets.walk()
         assert worker.raw.migrate_pages(worker.pid, 5, b"\2" + bytes(7), b"\1" + bytes(7)) == 0
+        job = worker.start_migration(worker.pid, "0", "1")
+        assert here.jobs.wait(job) == 0 and job in [row.job for row in here.jobs.rows()]
         file = here.create_file("/blocking", 4)
         assert here.file("/blocking").state().pages == 4
         file.unlink()

@@ -53,6 +53,8 @@ NOTES: dict[type[Note], Note] = {
         notes.PassEnded(0, 7, 1),
         notes.EmulatedTimeAccrued("load", 1, 0.5),
         notes.MigrationEnded(510, 2, "syscall_or_cpuset", 0.25),
+        notes.JobsCounted(1, 2, 3, 4000, 2.5),
+        notes.JobEnded("done"),
         notes.PagesAllocated(1, 1, 1, 8),
         notes.FaultServed(1, 0.002),
         notes.MachineCounted(3, 2, 1, 4),
@@ -184,7 +186,9 @@ def test_promtool_finds_nothing_to_say(role: Role) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
-    exposition = Exposition(role, NIDS, statistics=lambda: Statistics(1, {"full": 2}, 3, 4))
+    exposition = Exposition(
+        role, NIDS, statistics=lambda: Statistics(1, {"full": 2}, 3, 4, {"no_key": 5})
+    )
     for note in NOTES.values():
         exposition.feed(note)
     check = subprocess.run(
@@ -269,13 +273,13 @@ def test_every_reason_of_a_wire_error_has_its_series_from_the_start() -> None:
 
 
 def test_the_transports_counts_are_read_when_the_page_is() -> None:
-    counts = Statistics(10, MappingProxyType({"full": 2, "new": 1}), 30, 4)
+    counts = Statistics(10, MappingProxyType({"full": 2, "new": 1}), 30, 4, {})
     exposition = Exposition(Role.NODE, NIDS, statistics=lambda: counts)
     assert value(exposition, "numalab_transport_sent_total") == 10
     assert value(exposition, "numalab_transport_lost_total", reason="full") == 2
     assert value(exposition, "numalab_transport_lost_total", reason="unknown") == 0
     assert value(exposition, "numalab_transport_lost_total", reason="new") == 1
-    counts = Statistics(11, {}, 30, 4)
+    counts = Statistics(11, {}, 30, 4, {})
     assert value(exposition, "numalab_transport_sent_total") == 11
 
 

@@ -6,9 +6,14 @@ leaks, and nobody who woke up late can do any harm.
 
 from __future__ import annotations
 
+import errno
+
+import numpy as np
 import pytest
 
+from coordinator.calls import Ask, Reply
 from coordinator.poison import EHWPOISON
+from coordinator.recovery import recover_node
 from protocol.messages import (
     CopyPages,
     IsolateLruPage,
@@ -17,6 +22,8 @@ from protocol.messages import (
     NewPages,
     PutbackLruPages,
     PutPages,
+    RecoveredFrames,
+    RecoverFrames,
     SetGeneration,
     UnlockPages,
 )
@@ -233,4 +240,23 @@ def test_unlocking_is_finished_by_the_next_coordinator(lab: CrashLab) -> None:
     lab.drop_held()
     assert lab.read(pid, start) == 50
     assert lab.free() == [255, 256, 256, 256]
+    lab.validate()
+
+
+def test_a_late_answer_about_a_frame_that_was_given_out_again_poisons_nothing() -> None:
+    lab = CrashLab(nodes=1, frames=1)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 1)
+    lab.write(pid, start, 5)
+    steps = recover_node(lab.memory, 0, revoke=False)
+    (asked,) = next(steps)  # type: ignore[misc]
+    assert isinstance(asked, Ask) and isinstance(asked.message, RecoverFrames)
+    # Before the answer comes the page goes, and its frame is another page's.
+    lab.call(Munmap(pid, start * PAGE, PAGE))
+    again = lab.mapped(pid, 1)
+    lab.write(pid, again, 6)
+    gone = RecoveredFrames(np.array([-errno.ESTALE], np.int32), asked.message.generation, 0)
+    with pytest.raises(StopIteration):
+        steps.send(Reply(asked, gone, 0))
+    assert lab.read(pid, again) == 6
     lab.validate()

@@ -287,7 +287,7 @@ SAVED = {
     Memory: (
         *("mem_map", "counters", "numastat", "tasks", "cpusets", "interleave_weights"),
         *("mappings", "files", "next_mapping", "next_pid", "next_anon_vma"),
-        *("epoch", "zones", "offline", "leases"),
+        *("epoch", "zones", "offline", "leases", "jobs"),
     ),
     Task: (
         *("pid", "ppid", "cred", "cpu", "comm", "mm", "client", "tgid", "policy", "cpuset"),

@@ -16,7 +16,7 @@ name in ``numalab``, with its arguments, results and errors; one that is interru
 from __future__ import annotations
 
 from numalab.blocking.machine import Machine, connect, local_cluster
-from numalab.blocking.parts import Cpusets, File, RawCalls, Weights
+from numalab.blocking.parts import Cpusets, File, Jobs, RawCalls, Weights
 from numalab.blocking.portal import Closed
 from numalab.blocking.task import Task
 
@@ -24,6 +24,7 @@ __all__ = [
     "Closed",
     "Cpusets",
     "File",
+    "Jobs",
     "Machine",
     "RawCalls",
     "Task",

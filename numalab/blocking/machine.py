@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from numalab import cluster, machine
-from numalab.blocking.parts import Cpusets, File, Weights
+from numalab.blocking.parts import Cpusets, File, Jobs, Weights
 from numalab.blocking.portal import Portal
 from numalab.blocking.task import Task
 from numalab.emulation import Emulated
 from numalab.machine import _M
 from numalab.orders import Order
+from protocol.live.keys import Keys
 from protocol.messages import FrameInventory, ZoneCount
 from protocol.observe import Vmstat
 from protocol.schema import COORDINATOR, Message
@@ -67,6 +68,11 @@ class Machine:
     def weights(self) -> Weights:
         """Of WEIGHTED_INTERLEAVE."""
         return Weights(self._portal, self._inner.weights)
+
+    @property
+    def jobs(self) -> Jobs:
+        """Its migration jobs."""
+        return Jobs(self._portal, self._inner.jobs)
 
     def spawn(
         self,
@@ -226,11 +232,18 @@ def connect(
     resend_max: float = machine.RESEND_MAX,
     pace: float | None = None,
     faults: str = "",
+    keys: Keys | None = None,
 ) -> Machine:
     """``numalab.connect``: also without ``with``; then ``close`` it."""
     return _open(
         lambda: machine.connect(
-            address, key=key, within=within, resend_max=resend_max, pace=pace, faults=faults
+            address,
+            key=key,
+            within=within,
+            resend_max=resend_max,
+            pace=pace,
+            faults=faults,
+            keys=keys,
         )
     )
 

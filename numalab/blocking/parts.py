@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from numalab import cpusets, files, raw, weights
+from numalab import cpusets, files, jobs, raw, weights
 from numalab.blocking.portal import Portal
 from numalab.cpusets import OPERATOR
 from numalab.files import FileState
+from numalab.job_rows import JobRow, Nodes, Plan
 
 
 class Cpusets:
@@ -116,6 +117,72 @@ class File:
     def unlink(self) -> None:
         """unlink(2); what tasks map of it stays theirs."""
         self._portal.run(lambda: self._inner.unlink())
+
+
+class Jobs:
+    """The migration jobs: ``machine.jobs``; ``rows`` lists them."""
+
+    def __init__(self, portal: Portal[Any], inner: jobs.Jobs) -> None:
+        self._portal, self._inner = portal, inner
+
+    def __repr__(self) -> str:
+        return repr(self._inner)
+
+    def rows(self) -> list[JobRow]:
+        """The jobs, the last that have ended among them, and other migrations under way."""
+        return self._portal.run(lambda: self._inner.rows())
+
+    def start(
+        self,
+        pid: int,
+        from_nodes: Nodes,
+        to_nodes: Nodes,
+        *,
+        rate_limit: str | float | None = None,
+        new_page: str = "",
+        caller: int = 0,
+    ) -> int:
+        """Begin a migration; the number of the job.  caller: pid of who does it, 0 the operator.
+
+        It goes on when this connection ends.  Errors: those of ``Task.migrate_pages``.
+        """
+        return self._portal.run(
+            lambda: self._inner.start(
+                pid, from_nodes, to_nodes, rate_limit=rate_limit, new_page=new_page, caller=caller
+            )
+        )
+
+    def plan(
+        self, pid: int, from_nodes: Nodes, to_nodes: Nodes, *, new_page: str = "", caller: int = 0
+    ) -> Plan:
+        """What such a migration would do; nothing changes."""
+        return self._portal.run(
+            lambda: self._inner.plan(pid, from_nodes, to_nodes, new_page=new_page, caller=caller)
+        )
+
+    def pause(self, job: int) -> None:
+        """Returns when it holds no lock any more, and nothing of it is isolated."""
+        self._portal.run(lambda: self._inner.pause(job))
+
+    def resume(self, job: int) -> None:
+        """Let it go on."""
+        self._portal.run(lambda: self._inner.resume(job))
+
+    def cancel(self, job: int) -> None:
+        """Returns when it has ended; what had moved stays moved."""
+        self._portal.run(lambda: self._inner.cancel(job))
+
+    def wait(self, job: int) -> int:
+        """Pages that could not be moved, when the job has ended.
+
+        Errors: ENOENT, those of ``Task.migrate_pages``, ECANCELED; IndefiniteError, the
+        coordinator has died with it.
+        """
+        return self._portal.run(lambda: self._inner.wait(job))
+
+    def finish(self, job: int) -> int:
+        """``wait`` for a job of one's own: whoever is cancelled meanwhile cancels it."""
+        return self._portal.run(lambda: self._inner.finish(job))
 
 
 class RawCalls:

@@ -166,15 +166,35 @@ class Task:
         to_nodes: str | Iterable[int],
         *,
         new_page: str = "",
+        rate_limit: str | float | None = None,
     ) -> int:
         """migrate_pages(2) by this task: the number of pages that could NOT be moved (K 4.5).
 
         new_page: a function of a loaded file that chooses where each page goes (docs/extending.md).
+        rate_limit: ``100MB/s``, or bytes a second: in slices then, as a job (docs/jobs.md).
         Errors: ESRCH, EPERM, EINVAL (also: no such function), EIO (a loaded method is wrong),
         ENOMEM, ENOSYS; NodeListError for a malformed node list.
         """
         return self._portal.run(
-            lambda: self._inner.migrate_pages(pid, from_nodes, to_nodes, new_page=new_page)
+            lambda: self._inner.migrate_pages(
+                pid, from_nodes, to_nodes, new_page=new_page, rate_limit=rate_limit
+            )
+        )
+
+    def start_migration(
+        self,
+        pid: int,
+        from_nodes: str | Iterable[int],
+        to_nodes: str | Iterable[int],
+        *,
+        new_page: str = "",
+        rate_limit: str | float | None = None,
+    ) -> int:
+        """The same as a job, whose number it gives; ``machine.jobs`` pauses, cancels and waits."""
+        return self._portal.run(
+            lambda: self._inner.start_migration(
+                pid, from_nodes, to_nodes, new_page=new_page, rate_limit=rate_limit
+            )
         )
 
     def set_mempolicy(self, mode: int, nodes: str | Iterable[int] = ()) -> None:

@@ -81,10 +81,9 @@ class KindsLoad:
         self._driver.ask(client, message, lambda _: self.create_files(ended, number + 1))
 
     def unlink_all(self) -> None:
-        """What is left of the files goes."""
-        for file in self._linked():
-            file.unlinked = True
-            self._driver.ask(self._driver.cluster.clients[0], Unlink(file.path), lambda _: None)
+        """What is left of the files goes; also one whose unlink may not have happened."""
+        for path in list(self._driver.cluster.memory.files):
+            self._driver.ask(self._driver.cluster.clients[0], Unlink(path), lambda _: None)
 
     def _linked(self) -> list[FileModel]:
         return [file for file in self.files if not file.unlinked]

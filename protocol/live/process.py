@@ -24,6 +24,7 @@ from protocol.core import ConfigurationError, JournalError
 from protocol.live.clock import HostClock
 from protocol.live.exposition import Exposition
 from protocol.live.interference import Interference
+from protocol.live.keys import Keys, open_keys
 
 _PR_SET_PDEATHSIG = 1
 #: From one touch of the health file to the next.
@@ -44,7 +45,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     metrics: ``host:port`` of the metrics page, or empty.  parent: pid of the process that this one
     must not outlive, 0 if it may.  faults: path of a file of faults (protocol/live/interference.py)
     that the process shall suffer, or empty.  health: path of a file that is there, and touched
-    every second, while the process serves, or empty.
+    every second, while the process serves, or empty.  secret_key, public_keys: paths of this
+    process's secret key and of the directory of public ones (protocol/live/keys.py), or both empty:
+    then nothing is encrypted, and nobody has to prove who it is.
     """
 
     bind: str
@@ -55,10 +58,20 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     parent: int = 0
     faults: str = ""
     health: str = ""
+    secret_key: str = ""
+    public_keys: str = ""
 
     def interference(self, name: str) -> Interference | None:
         """The faults of the process ``name``, None: none.  Raises ConfigurationError."""
         return Interference(name, self.faults) if self.faults else None
+
+    def keys(self, name: str) -> Keys | None:
+        """The keys of the process ``name``, None: no CURVE.  Raises ConfigurationError."""
+        if bool(self.secret_key) != bool(self.public_keys):
+            raise ConfigurationError(
+                "The configuration has one of secret_key and public_keys: give both, or none."
+            )
+        return open_keys(name, self.secret_key, self.public_keys) if self.secret_key else None
 
     @property
     def secret(self) -> bytes:

@@ -8,7 +8,7 @@ client, which nobody has an address for, is answered all the same.
 Who waits for what is decided by three properties of ZMQ_FD (libzmq, zmq_getsockopt):
 
 - It is edge-triggered, and *any* call on the socket may swallow the edge.  So ZMQ_EVENTS is read
-  after every call, and what it says is kept in ``_Line.ready`` until a receive finds nothing.
+  after every call, and what it says is kept in ``Line.ready`` until a receive finds nothing.
 - A receive that found nothing may be overtaken by a message before ZMQ_EVENTS is read; then the
   edge is gone and the message is there.  So it is tried again.
 - Only one task may wait for it.  So each socket has one pump, and receivers park elsewhere.
@@ -17,6 +17,8 @@ Who waits for what is decided by three properties of ZMQ_FD (libzmq, zmq_getsock
 from __future__ import annotations
 
 import errno
+import math
+import sys
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -27,22 +29,24 @@ from typing import cast
 import trio
 import zmq
 
-from protocol.codec import FRAMES_MAX
-from protocol.core import Buffer, ConfigurationError, Frames
+from protocol.core import ConfigurationError, Frames
+from protocol.live.guard import Guard
 from protocol.live.interference import Interference
+from protocol.live.keys import Keys
+from protocol.live.line import Line
 from protocol.notes import PeersTold
 
 #: A longer frame ends its connection: libzmq does that before the frame is read in full.
 FRAME_BYTES_MAX = 64 << 20
-#: From here on a copy costs more than the bookkeeping that avoids it.
-ZERO_COPY_BYTES = 64 << 10
+#: Seconds between two looks at the directory of keys: for one that is missing, and otherwise.
+_MISSING_SECONDS = 0.05
+_REFRESH_SECONDS = 1.0
+#: After so many seconds without the key of a peer somebody should know.
+KEY_SECONDS = 30.0
+#: Messages that are dropped before the loop lets others run.
+_DROPS_A_WAKE = 64
 #: Messages queued for each peer.  The windows of the session are far below it.
 HIGH_WATER = 512
-
-#: Plain numbers: combining the enumerations of zmq for every frame costs as much as sending it.
-_AT_ONCE = int(zmq.DONTWAIT)
-_AND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
-_READABLE = int(zmq.POLLIN)
 
 _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.LINGER, 0),
@@ -71,76 +75,14 @@ class Statistics:
     lost: by reason.  ``full``: the peer's queue is full, or there is no connection (libzmq does
     not tell them apart); ``unknown``: no address and no connection; ``closed``: after the end.
     oversized: received and dropped, because of more than FRAMES_MAX frames.
+    refused: connections and messages of who may not be heard, by reason (protocol/live/guard.py).
     """
 
     sent: int
     lost: Mapping[str, int]
     received: int
     oversized: int
-
-
-class _Line:
-    """One socket, and whether a receive from it may find something."""
-
-    def __init__(self, socket: zmq.Socket[bytes], *, strip: int) -> None:
-        self.socket = socket
-        self.descriptor = cast(int, socket.getsockopt(zmq.FD))
-        self.strip = strip
-        self.ready = False
-        self.oversized = 0
-
-    def readable(self) -> bool:
-        """Ask libzmq; swallows the edge, so a True must not be forgotten."""
-        return bool(cast(int, self.socket.getsockopt(zmq.EVENTS)) & _READABLE)
-
-    def take(self) -> Frames | None:
-        """The next message, or None when there is none and an edge will announce the next."""
-        while True:
-            try:
-                first = self.socket.recv(_AT_ONCE, copy=False)
-            except zmq.Again:
-                if not self.readable():
-                    return None
-            else:
-                frames = self._rest(first)
-                if frames is not None:
-                    return frames
-
-    def _rest(self, frame: zmq.Frame) -> Frames | None:
-        """The message that begins with ``frame``, None if too long.  All its frames are here."""
-        frames = [frame]
-        while frame.more:
-            frame = self.socket.recv(_AT_ONCE, copy=False)
-            if len(frames) <= FRAMES_MAX + self.strip:
-                frames.append(frame)
-        if len(frames) > FRAMES_MAX + self.strip:
-            self.oversized += 1
-            return None
-        return tuple(_contents(frame) for frame in frames[self.strip :])
-
-    def put(self, frames: Frames) -> None:
-        """Queue one message; raises zmq.Again or another ZMQError if that cannot be."""
-        last = len(frames) - 1
-        failure: zmq.ZMQError | None = None
-        for index, frame in enumerate(frames):
-            flags = _AT_ONCE if index == last else _AND_MORE
-            try:
-                if memoryview(frame).nbytes < ZERO_COPY_BYTES:
-                    self.socket.send(frame, flags)
-                else:
-                    self.socket.send(frame, flags, copy=False, track=False)
-            except zmq.ZMQError as error:
-                if index == 0:
-                    raise
-                # The connection went away under the message.  libzmq swallows the frames up to
-                # the last one; were they not sent, it would swallow those of the next message.
-                failure = error
-        if failure is not None:
-            raise failure
-
-
-def _contents(frame: zmq.Frame) -> Buffer:
-    return frame.bytes if len(frame) < ZERO_COPY_BYTES else frame.buffer
+    refused: Mapping[str, int]
 
 
 def _why(error: zmq.ZMQError) -> str:
@@ -154,7 +96,8 @@ class Transport:
     name: who we are for the peers (1 to 255 bytes of UTF-8).  bind: where questions are taken, as
     ``tcp://127.0.0.1:5000`` (port 0: any free one), or None for a client.  peers: address of each
     peer by name.  high_water: messages queued for each peer; approximate, says libzmq.
-    interference: faults that the messages shall suffer, None: none.
+    interference: faults that the messages shall suffer, None: none.  keys: CURVE on every socket,
+    None: on none.
     Raises ConfigurationError if an address is malformed or in use.
     """
 
@@ -166,6 +109,7 @@ class Transport:
         peers: Mapping[str, str],
         high_water: int = HIGH_WATER,
         interference: Interference | None = None,
+        keys: Keys | None = None,
     ) -> None:
         identity = name.encode()
         assert 0 < len(identity) < 256 and identity[0] != 0, f"{name!r} cannot be an identity"
@@ -175,11 +119,15 @@ class Transport:
         self._interference = interference
         # A slow name server blocks a whole I/O thread of libzmq; the other one goes on.
         self._context = zmq.Context(io_threads=2)
-        self._router: _Line | None = None
+        self._keys = keys
+        self._guard = Guard(self._context, keys)
+        self._router: Line | None = None
         self._bound = ""
-        self._dealers: dict[str, _Line] = {}
+        self._dealers: dict[str, Line] = {}
         self._addresses: dict[str, str] = {}
-        self._ready: deque[_Line] = deque()
+        #: With keys: whom each dealer trusts; None where it has to wait for a key.
+        self._trusted: dict[str, bytes | None] = {}
+        self._ready: deque[Line] = deque()
         self._receivers = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._closed = False
@@ -191,6 +139,7 @@ class Transport:
             for peer, address in peers.items():
                 self.connect(peer, address)
         except ConfigurationError:
+            self._guard.close()
             self._context.destroy(linger=0)
             raise
 
@@ -202,8 +151,14 @@ class Transport:
 
     def statistics(self) -> Statistics:
         """The counts at this moment."""
-        lost = MappingProxyType(dict(self._lost))
-        return Statistics(self._sent, lost, self._received, self._oversized)
+        lost, refused = dict(self._lost), dict(self._guard.refused)
+        return Statistics(
+            self._sent,
+            MappingProxyType(lost),
+            self._received,
+            self._oversized,
+            MappingProxyType(refused),
+        )
 
     def connect(self, name: str, address: str) -> None:
         """Enter a peer into the address book, or give it another address.
@@ -211,10 +166,31 @@ class Transport:
         What was queued for the old address is lost.  Raises ConfigurationError if the address is
         malformed; whether anybody listens there is not known yet.
         """
-        if self._addresses.get(name) == address:
-            return
+        if self._addresses.get(name) != address:
+            self._dial(name, address)
+
+    def _dial(self, name: str, address: str) -> None:
+        """Connect anew; with keys only if that of the peer is known, else later."""
+        line = None
+        if self._keys is not None:
+            self._trusted[name] = self._keys.of(name)
+        if self._keys is None or self._trusted[name] is not None:
+            line = self._dealer(name, address)
+        old = self._dealers.pop(name, None)
+        if old is not None:
+            old.close()
+        self._addresses[name] = address
+        if line is not None:
+            self._dealers[name] = line
+            if self._nursery is not None:
+                self._nursery.start_soon(self._pump, line)
+
+    def _dealer(self, name: str, address: str) -> Line:
         socket = self._socket(zmq.DEALER, _DEALER_OPTIONS)
         socket.setsockopt(zmq.IDENTITY, self._identity)
+        trusted = self._trusted.get(name)
+        if trusted is not None:
+            self._guard.towards(socket, trusted)
         try:
             socket.connect(address)
         except zmq.ZMQError as error:
@@ -223,13 +199,22 @@ class Transport:
                 f"{self.name} cannot connect to {name} at {address!r} ({_why(error)}): "
                 f"write the address like tcp://127.0.0.1:5000"
             ) from None
-        old = self._dealers.pop(name, None)
-        if old is not None:
-            self._close(old)
-        self._dealers[name] = line = _Line(socket, strip=0)
-        self._addresses[name] = address
-        if self._nursery is not None:
-            self._nursery.start_soon(self._pump, line)
+        return Line(socket, admit=self._guard.admits_from(name))
+
+    async def _follow_keys(self, keys: Keys) -> None:
+        """Connect to whose key is there now, or is another one; and to nobody else any more."""
+        patience = trio.current_time() + KEY_SECONDS
+        while True:
+            missing = [name for name, key in self._trusted.items() if key is None]
+            if missing and trio.current_time() > patience:
+                patience = math.inf
+                sys.stderr.write(f"{self.name} still waits for {keys.whose(missing)}\n")
+                sys.stderr.flush()
+            await trio.sleep(_MISSING_SECONDS if missing else _REFRESH_SECONDS)
+            keys.refresh()
+            for name, address in tuple(self._addresses.items()):
+                if keys.of(name) != self._trusted[name]:
+                    self._dial(name, address)
 
     def meet(self, told: PeersTold) -> None:
         """Enter everybody but ourselves into the address book."""
@@ -252,6 +237,9 @@ class Transport:
         if self._closed:
             return self._lose("closed")
         line = self._dealers.get(target)
+        if line is None and target in self._addresses:
+            # Its key is missing: who claims its name at the door may be somebody else.
+            return self._lose("unknown")
         if line is None:
             line, frames = self._router, (target.encode(), *frames)
         if line is None:
@@ -283,26 +271,37 @@ class Transport:
                     self._receivers.unpark()
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return frames
-            await self._receivers.park()
+            if self._ready:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._receivers.park()
 
     def receive_nowait(self) -> Frames | None:
-        """The next message if there is one; the peers take turns."""
-        while self._ready:
+        """The next message if there is one; the peers take turns.
+
+        None also after many that had to be dropped: who sends such shall not keep us from others.
+        """
+        drops = _DROPS_A_WAKE
+        while self._ready and drops:
             line = self._ready.popleft()
             frames = None if line.socket.closed else line.take()
+            if frames is None:
+                line.ready = False
+                continue
+            self._ready.append(line)
             self._oversized += line.oversized
             line.oversized = 0
-            if frames is not None:
-                self._ready.append(line)
+            if frames:
                 self._received += 1
                 if self._interference is not None:
                     self._interference.heard(frames)
                 return frames
-            line.ready = False
+            drops -= 1
         return None
 
     def _bind(self, address: str) -> None:
         socket = self._socket(zmq.ROUTER, _ROUTER_OPTIONS)
+        self._guard.at_door(socket)
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
@@ -317,7 +316,7 @@ class Transport:
         endpoint = cast(bytes, socket.getsockopt(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
         host, port = address.rpartition(":")[0], endpoint.rpartition(":")[2]
         self._bound = f"{host}:{port}" if address.startswith("tcp:") else endpoint
-        self._router = _Line(socket, strip=1)
+        self._router = Line(socket, strip=1, admit=self._guard.admits)
 
     def _socket(self, kind: int, options: tuple[tuple[int, int], ...]) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
@@ -330,14 +329,14 @@ class Transport:
         self._lost[reason] += 1
         return False
 
-    def _look(self, line: _Line) -> None:
+    def _look(self, line: Line) -> None:
         """After any call on a socket: hand on what its edge would have said."""
         if line.readable() and not line.ready:
             line.ready = True
             self._ready.append(line)
             self._receivers.unpark()
 
-    async def _pump(self, line: _Line) -> None:
+    async def _pump(self, line: Line) -> None:
         """Hand on the edges of one socket, for as long as it is open."""
         while not line.socket.closed:
             self._look(line)
@@ -346,24 +345,23 @@ class Transport:
             except trio.ClosedResourceError:
                 return
 
-    def _close(self, line: _Line) -> None:
-        if not line.socket.closed:
-            trio.lowlevel.notify_closing(line.descriptor)
-            line.socket.close(linger=0)
-
     def _start(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         if self._interference is not None:
             nursery.start_soon(self._interference.follow)
+        self._guard.start(nursery)
+        if self._keys is not None:
+            nursery.start_soon(self._follow_keys, self._keys)
         for line in (self._router, *self._dealers.values()):
             if line is not None:
                 nursery.start_soon(self._pump, line)
 
     def _end(self) -> None:
         self._closed = True
+        self._guard.close()
         for line in (self._router, *self._dealers.values()):
             if line is not None:
-                self._close(line)
+                line.close()
         self._receivers.unpark_all()
         self._context.destroy(linger=0)
 
@@ -376,6 +374,7 @@ async def open_transport(
     peers: Mapping[str, str],
     high_water: int = HIGH_WATER,
     interference: Interference | None = None,
+    keys: Keys | None = None,
 ) -> AsyncIterator[Transport]:
     """A Transport that works for as long as the block runs; arguments and errors as there.
 
@@ -383,7 +382,7 @@ async def open_transport(
     What the block raises leaves as it is, not in a group: the pumps have nothing to add to it.
     """
     transport = Transport(
-        name, bind=bind, peers=peers, high_water=high_water, interference=interference
+        name, bind=bind, peers=peers, high_water=high_water, interference=interference, keys=keys
     )
     try:
         async with trio.open_nursery() as nursery:
