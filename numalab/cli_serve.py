@@ -45,6 +45,11 @@ _OPTIONS = (
         "Where the metrics page is served; empty: nowhere.",
         metavar="HOST:PORT",
     ),
+    _option(
+        "--secure/--insecure",
+        True,
+        "CURVE on every socket, with keys that are made on the first start.",
+    ),
     _option("--health", "", "Touched while the process serves.", metavar="FILE"),
     _option("--faults", "", "Faults to suffer (docs/faults.md).", metavar="FILE"),
 )
@@ -57,7 +62,7 @@ def _shared(command: Command) -> Command:
     def with_settings(
         nodes: int, memory: str, topology: str | None, node_address: str, **rest: Any
     ) -> int:
-        names = ("state", "machine", "bind", "metrics", "health", "faults")
+        names = ("state", "machine", "bind", "secure", "metrics", "health", "faults")
         told = {name: rest.pop(name) for name in names}
 
         def make(**more: Any) -> Settings:

@@ -1,9 +1,9 @@
 """One process of a machine whose processes are started by somebody else: containers, systemd.
 
 A process is given two directories.  ``state`` is its own and must outlive it: a node's zone, the
-coordinator's journal.  ``machine`` is that of the machine, and all of its processes and clients
-have it: the key, which whoever comes first makes, and ``machine.json``, by which clients find the
-coordinator, as in the run directory of a local machine.
+coordinator's journal, its secret key.  ``machine`` is that of the machine, and all of its processes
+and clients have it: the key, which whoever comes first makes, the public keys, and
+``machine.json``, by which clients find the coordinator, as in the run directory of a local machine.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from numalab.orders import IndefiniteError
 from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError
 from protocol.hotplug import LeaseNode, NodeLeased
+from protocol.live.keys import SECRET_SUFFIX, open_client_keys
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology
 from protocol.topology_text import format_topology
@@ -38,6 +39,8 @@ IDENTITY = "identity"
 #: How long one attempt waits for the coordinator.
 LEASE_SECONDS = 10.0
 JOURNAL = "journal"
+PUBLIC = "public"
+CLIENT = "client"
 #: Stands for the number in the address of a node.
 NID = "{nid}"
 _KEY = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}")
@@ -50,8 +53,9 @@ class Settings:
 
     state, machine: directories.  bind: ``tcp://host:port``, where questions are taken.  node: the
     address of a node, with ``{nid}`` for its number.  advertise: where others reach this process.
-    metrics: ``host:port`` or empty.  health, faults: paths or empty.  coordinator: further fields
-    of the coordinator's configuration.  coordinator_address: where nodes lease their number.
+    secure: CURVE on every socket.  metrics: ``host:port`` or empty.  health, faults: paths or
+    empty.  coordinator: further fields of the coordinator's configuration.  coordinator_address:
+    where nodes lease their number.
     """
 
     topology: Topology
@@ -60,11 +64,19 @@ class Settings:
     bind: str
     node: str
     advertise: str
+    secure: bool = True
     metrics: str = ""
     health: str = ""
     faults: str = ""
     coordinator: tuple[tuple[str, Any], ...] = ()
     coordinator_address: str = "tcp://coordinator:7000"
+
+    def keys(self, name: str, where: Path | None = None) -> dict[str, str]:
+        """The paths of the secret key of ``name`` and of the public ones, empty without CURVE."""
+        if not self.secure:
+            return {"secret_key": "", "public_keys": ""}
+        secret = (where or self.state) / f"{name}{SECRET_SUFFIX}"
+        return {"secret_key": str(secret), "public_keys": str(self.machine / PUBLIC)}
 
 
 def machine_key(machine: Path) -> str:
@@ -168,11 +180,16 @@ async def lease_node(settings: Settings) -> int:
     Raises ConfigurationError.
     """
     # The socket of the lease must not be the one that the node will take questions at.
-    message = LeaseNode(_identity(settings.state), settings.advertise)
+    identity = _identity(settings.state)
+    message = LeaseNode(identity, settings.advertise)
+    # It has no number yet, so it asks as a client, with a key of its own.
+    mine = settings.keys(f"replica-{identity}")
+    keys = open_client_keys(**mine) if settings.secure else None
     key = bytes.fromhex(machine_key(settings.machine))
     while True:
         try:
-            async with connect(settings.coordinator_address, key=key, within=LEASE_SECONDS) as it:
+            where = settings.coordinator_address
+            async with connect(where, key=key, within=LEASE_SECONDS, keys=keys) as it:
                 told = await it.expect(message, NodeLeased)
         except (MachineUnreachable, IndefiniteError):
             sys.stderr.write(f"no coordinator answers at {settings.coordinator_address} yet\n")
@@ -220,7 +237,9 @@ def run_node(settings: Settings, nid: int) -> None:
 def run_coordinator(settings: Settings) -> None:
     """Become the process of the coordinator.  Raises ConfigurationError."""
     configuration = coordinator_configuration(settings)
-    described = MachineFile(1, settings.advertise, configuration["key"], ())
+    # The clients' key is made by the first of them.
+    keys = settings.keys(CLIENT, settings.machine)
+    described = MachineFile(1, settings.advertise, configuration["key"], (), **keys)
     _write(settings.machine / DESCRIPTION, msgspec.json.encode(described))
     _become("coordinator", settings, COORDINATOR, configuration)
 
@@ -233,6 +252,7 @@ def _common(settings: Settings, name: str) -> dict[str, Any]:
         "nids": settings.topology.nids,
         "metrics": settings.metrics,
         "health": settings.health,
+        **settings.keys(name),
         "faults": settings.faults,
     }
 

@@ -108,7 +108,7 @@ def hardware(site: Site, capfd: pytest.CaptureFixture[str]) -> list[int]:
     capfd.readouterr()
     assert cli.run(["hardware", "--run-directory", str(site.machine), "--json"]) == 0
     nodes = json.loads(capfd.readouterr().out)["nodes"]
-    return [node["nid"] for node in nodes]
+    return [node["id"] for node in nodes]
 
 
 def test_a_machine_grows_loses_a_node_and_ends_with_a_verdict(
