@@ -98,4 +98,11 @@ CALL = _fixed(
     *("mmap", "munmap", "mprotect", "fork", "exit", "fault", "migrate_pages", "move_pages"),
 )
 END = _fixed("reason", "exit", "lease")
+PLACE = _fixed("place", "local", "remote")
+#: The states of coordinator/life.py in which a question about a page is outstanding.
+STEP = _fixed(
+    "step",
+    *("isolating", "allocating", "copying", "unlocking", "restoring", "settling", "releasing"),
+    "putting_back",
+)
 LOSS = _fixed("reason", "full", "unknown", "closed")

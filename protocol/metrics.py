@@ -13,6 +13,7 @@ from protocol import labels, notes
 from protocol.journal_metrics import JOURNAL
 from protocol.labels import Label, Role
 from protocol.metric import Kind, Metric, Sample, Samples, TransportMetric
+from protocol.migration_metrics import MIGRATION
 from protocol.notes import Note
 from protocol.recovery_metrics import RECOVERY
 
@@ -76,6 +77,7 @@ def _when(condition: bool, amount: float, *values: object) -> tuple[Sample, ...]
 
 TABLE: tuple[Metric, ...] = (
     *RECOVERY,
+    *MIGRATION,
     _counter(
         "wire_errors",
         notes.FrameDropped,
