@@ -1,4 +1,4 @@
-"""The configuration of Prometheus: promtool accepts it, and every rule has a test in its language."""
+"""The configuration of Prometheus: promtool accepts it, and every rule has a unit test."""
 
 from __future__ import annotations
 
