@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 INSTALLED_TEST := $(VENV)/installed-test
 PACKAGES := protocol nodes coordinator numalab
-CHECKED := $(PACKAGES) tests
+CHECKED := $(PACKAGES) grafana tests
 
 # Of `make conformance`; SEED=N draws the same ones again.
 RANDOM_SCENARIOS ?= 500
@@ -50,6 +50,7 @@ conformance: $(INSTALLED)  ## The same calls here and on a real Linux 6.1 in QEM
 
 docs: $(INSTALLED)  ## Write the pages that are made from the tables
 	$(BIN)/python -m numalab.documents
+	$(BIN)/python -m grafana.generate
 
 clean:  ## Remove what make and the tools have made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -40,6 +40,7 @@ from protocol.notes import (
     CoordinatorRecovered,
     FrameDropped,
     MachineCounted,
+    MigrationsCounted,
     NodeSettled,
     SyscallEnded,
     ZoneReplaced,
@@ -130,6 +131,7 @@ class Coordinator:
         self._parked: list[Call] = []
         self._calls = 0
         self._counted: MachineCounted | None = None
+        self._migrations = MigrationsCounted(0, 0)
         self._started: float | None = None
         #: A node lost its zone while calls were under way: nothing happens here any more.
         self._ended = False
@@ -352,6 +354,11 @@ class Coordinator:
         if counted != self._counted:
             self._counted = counted
             memory.notes.append(counted)
+        lists = memory.page_lists
+        migrations = MigrationsCounted(len(lists), sum(pages.unsettled() for pages in lists))
+        if migrations != self._migrations:
+            self._migrations = migrations
+            memory.notes.append(migrations)
         effects: list[Effect] = [Record(encode_entry(entry)) for entry in memory.records]
         effects += self.session.take_effects()
         effects += [Report(note) for note in memory.notes]

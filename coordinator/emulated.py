@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from coordinator.pagelist import PageList
 from protocol.distance import Distance, Work
-from protocol.notes import EmulatedTimeAccrued
+from protocol.notes import AccessesTold, EmulatedTimeAccrued
 from protocol.observe import Accrue, EmulatedTime
 from protocol.topology import Topology
 
@@ -81,7 +81,11 @@ class Emulated:
         ns = self.distance.access_ns(work)
         for row, pid in enumerate(told.pid.tolist()):
             what = Spent.STORE if told.store[row] else Spent.LOAD
-            self._accrue(memory, what, pid, int(told.nid[row]), float(ns[row]))
+            nid = int(told.nid[row])
+            self._accrue(memory, what, pid, nid, float(ns[row]))
+            place = "local" if nodes[row] == nid else "remote"
+            count = int(told.accesses[row])
+            memory.notes.append(AccessesTold(nid, what.name.lower(), place, count))
         for pid, wall in zip(told.waiter.tolist(), told.waited_ns.tolist(), strict=True):
             self._of_task(memory, pid)[Spent.WALL] += wall
 

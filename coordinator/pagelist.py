@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.life import EMPTY, FAILS, NEXT, InvalidTransition, State
+from coordinator.life import EMPTY, FAILS, FINAL, NEXT, InvalidTransition, State
 from coordinator.mem_map import Nids, Pfns, Rows
 from coordinator.mpol import Mempolicy
 from protocol.status import StatusClass, status_class
@@ -141,6 +141,10 @@ class PageList:
     def count(self, state: State) -> int:
         """How many rows are in this state."""
         return self.counts[state]
+
+    def unsettled(self) -> int:
+        """How many rows are in a state that is not final."""
+        return self.rows - sum(self.counts[state] for state in FINAL)
 
 
 #: new_page_t: on which node to allocate, for each of ``rows`` of the list; -1 for no page.

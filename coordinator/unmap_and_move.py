@@ -8,7 +8,7 @@ of that is undone.  Nothing here decides what comes next: the table does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ from protocol.messages import (
     PutPages,
     UnlockPages,
 )
-from protocol.notes import EntriesGone, PagesMoved, PagesNotMoved
+from protocol.notes import EntriesGone, PagesMoved, PagesNotMoved, StepAnswered
 from protocol.schema import Message, node_name
 
 EPERM, EAGAIN, ENOMEM, EBUSY = 1, 11, 12, 16
@@ -44,13 +44,14 @@ EPERM, EAGAIN, ENOMEM, EBUSY = 1, 11, 12, 16
 class Asked:
     """What a question was about; ``zonelist``: this node and those that may be asked after it.
 
-    ``wanted``: the node that the policy chose.
+    ``wanted``: the node that the policy chose.  ``since``: when it was put, in seconds.
     """
 
     state: State
     rows: Rows
     zonelist: Zonelist = Zonelist((), ())
     wanted: int = -1
+    since: float = 0.0
 
 
 class UnmapAndMove:
@@ -133,6 +134,9 @@ class UnmapAndMove:
         asked = reply.ask.context
         assert isinstance(asked, Asked)
         self.outstanding -= 1
+        seconds = self.memory.now - asked.since
+        step = asked.state.name.lower()
+        self.memory.notes.append(StepAnswered(step, asked.rows.size, seconds))
         if asked.state == State.ALLOCATING and reply.message is not None:
             self._got_frames(asked, reply)
             return
@@ -154,6 +158,7 @@ class UnmapAndMove:
     # ---- questions -------------------------------------------------------------------------
 
     def _put(self, nid: int, message: Message, asked: Asked) -> None:
+        asked = replace(asked, since=self.memory.now)
         self.queue.append(Ask(node_name(nid), message, asked))
         self.outstanding += 1
 

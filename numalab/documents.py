@@ -78,7 +78,8 @@ Generated from `protocol/metrics.py` by `make docs`.
 Every process serves its metrics at `/metrics`, in Prometheus' text format. Names follow
 `/proc/vmstat` and `numastat` where those have one. Process says which processes have the metric;
 fed by, what in the program raises it: a note of `protocol/notes.py`, or a count of the transport.
-The series of all nodes that are known at the start are there from the start.
+The series of all nodes that are known at the start are there from the start. Beside these, a
+page has the `process_` metrics of prometheus_client: `process_start_time_seconds` tells restarts.
 
 The histograms count seconds, in {len(BUCKETS)} buckets from {BUCKETS[0] * 1e6:g} us to
 {BUCKETS[-1]:g} s.

@@ -14,6 +14,7 @@ from protocol.job_metrics import JOBS
 from protocol.journal_metrics import JOURNAL
 from protocol.labels import Label, Role
 from protocol.metric import Kind, Metric, Sample, Samples, TransportMetric
+from protocol.migration_metrics import MIGRATION
 from protocol.notes import Note
 from protocol.recovery_metrics import RECOVERY
 
@@ -77,6 +78,7 @@ def _when(condition: bool, amount: float, *values: object) -> tuple[Sample, ...]
 
 TABLE: tuple[Metric, ...] = (
     *RECOVERY,
+    *MIGRATION,
     _counter(
         "wire_errors",
         notes.FrameDropped,

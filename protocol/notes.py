@@ -198,6 +198,16 @@ class JobsCounted(Note):
     paused: int
     waiting: int
     backlog: int
+
+
+class StepAnswered(Note):
+    """A question about pages of a list was answered, so long after it was put the first time.
+
+    step: the state of the life table that the pages were in, in small letters.
+    """
+
+    step: str
+    pages: int
     seconds: float
 
 
@@ -206,6 +216,26 @@ class JobEnded(Note):
     """A migration job is over.  state: ``done``, ``failed`` or ``cancelled``."""
 
     state: str
+
+
+class MigrationsCounted(Note):
+    """Calls of migrate_pages() under way, and the pages of their lists that are not settled."""
+
+    calls: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccessesTold(Note):
+    """A client told of accesses to pages of a node.  kind: ``load`` or ``store``.
+
+    place: ``local`` if the cpu was of that node, else ``remote``.
+    """
+
+    node: int
+    kind: str
+    place: str
+    accesses: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,9 @@ NOTES: dict[type[Note], Note] = {
         notes.EntriesGone(5, 0.01),
         notes.PassEnded(0, 7, 1),
         notes.EmulatedTimeAccrued("load", 1, 0.5),
+        notes.StepAnswered("copying", 256, 0.02),
+        notes.MigrationsCounted(1, 9000),
+        notes.AccessesTold(1, "load", "remote", 12),
         notes.MigrationEnded(510, 2, "syscall_or_cpuset", 0.25),
         notes.JobsCounted(1, 2, 3, 4000, 2.5),
         notes.JobEnded("done"),
@@ -289,7 +292,9 @@ def test_the_page_is_served_until_it_is_closed() -> None:
     try:
         exposition.feed(notes.ZoneCounted(7, 0, 0, 0, 0, 0))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            assert b"numalab_nr_free_pages 7.0" in answer.read()
+            page = answer.read()
+        assert b"numalab_nr_free_pages 7.0" in page
+        assert b"process_start_time_seconds " in page, "restarts are told by it"
     finally:
         exposition.close()
     with socket.socket() as probe:

@@ -244,7 +244,7 @@ RULES: tuple[Rule, ...] = (
 def sources() -> list[Source]:
     return [
         Source(path.relative_to(ROOT).as_posix(), path.read_text())
-        for folder in (*PROJECT, "tests")
+        for folder in (*PROJECT, "grafana", "tests")
         for path in sorted((ROOT / folder).rglob("*.py"))
     ]
 

@@ -15,6 +15,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     start_http_server,
 )
@@ -70,6 +71,7 @@ class Exposition:
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self._process = ProcessCollector(registry=None)
         self._close: Callable[[], None] | None = None
         self._feeds: dict[type[Note], list[tuple[Samples, _Series]]] = {}
         for metric in metrics_of(role):
@@ -95,6 +97,7 @@ class Exposition:
     def serve(self, address: str, port: int) -> int:
         """Serve the page at http://address:port/metrics, from a daemon thread.
 
+        What is served says of this process, beside the table, when it started and what it uses.
         Port 0 is any that is free.  Returns the port.  Raises ConfigurationError.
         """
         assert self._close is None, "the page is being served already"
@@ -107,7 +110,10 @@ class Exposition:
                 "choose another address or port, or port 0 for any that is free."
             ) from None
 
+        self.registry.register(self._process)
+
         def close() -> None:
+            self.registry.unregister(self._process)
             server.shutdown()
             server.server_close()
             thread.join()
