@@ -189,25 +189,12 @@ class MigrationEnded(Note):
 
 @dataclass(frozen=True, slots=True)
 class JobsCounted(Note):
-    """The migration jobs under way, by state; ``backlog``: pages that they have not tried yet.
-
-    seconds: until the last of them is done; -1: nobody knows.
-    """
+    """The migration jobs under way; backlog: pages not tried yet; seconds left, -1: unknown."""
 
     running: int
     paused: int
     waiting: int
     backlog: int
-
-
-class StepAnswered(Note):
-    """A question about pages of a list was answered, so long after it was put the first time.
-
-    step: the state of the life table that the pages were in, in small letters.
-    """
-
-    step: str
-    pages: int
     seconds: float
 
 
@@ -218,6 +205,16 @@ class JobEnded(Note):
     state: str
 
 
+@dataclass(frozen=True, slots=True)
+class StepAnswered(Note):
+    """A question about pages in this state of the life table was answered after so long."""
+
+    step: str
+    pages: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class MigrationsCounted(Note):
     """Calls of migrate_pages() under way, and the pages of their lists that are not settled."""
 
@@ -227,10 +224,7 @@ class MigrationsCounted(Note):
 
 @dataclass(frozen=True, slots=True)
 class AccessesTold(Note):
-    """A client told of accesses to pages of a node.  kind: ``load`` or ``store``.
-
-    place: ``local`` if the cpu was of that node, else ``remote``.
-    """
+    """Accesses (``load``, ``store``) to pages of a node, by a cpu of it (``local``, ``remote``)."""
 
     node: int
     kind: str
