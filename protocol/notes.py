@@ -248,10 +248,7 @@ class PagesAllocated(Note):
 
 @dataclass(frozen=True, slots=True)
 class EmulatedTimeAccrued(Note):
-    """So much time would it have taken.  what: ``load``, ``store``, ``fault`` or ``migration``.
-
-    node: that of the pages.
-    """
+    """So much time would it have taken: ``load``, ``store``, ``fault`` or ``migration``."""
 
     what: str
     node: int
