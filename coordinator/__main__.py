@@ -40,7 +40,7 @@ class CoordinatorConfiguration(
     profile: whose behaviour (``protocol/profile.py``), but for ``behaviours``.  chunk_pages: pages
     that are copied together.  lease: seconds a silent client's tasks live.  pace: seconds that a
     second of emulated time lasts.  load: paths of users' Python files (coordinator/extensions.py).
-    leased: nodes are whoever leases one (coordinator/leases.py).
+    leased: nodes without an address are whoever leases one (coordinator/leases.py).
     """
 
     topology: str

@@ -23,7 +23,7 @@ from coordinator.desk import HANDLERS, Desk, Handler
 from coordinator.extensions import Extensions
 from coordinator.hotplug_records import NodeLet
 from coordinator.invariants import check_memory
-from coordinator.members import Members
+from coordinator.members import Members, absent
 from coordinator.memory import Memory
 from coordinator.mm import VmOperations
 from coordinator.mmap import do_exit
@@ -79,7 +79,7 @@ class Coordinator:
     two questions to each node whether it is there; None asks once.  pace: seconds that a second of
     emulated time lasts (emulated.py).  extensions: what users' files registered.  journal: what an
     earlier one has recorded; this one is of the next epoch then, ``epoch`` at least.  leased: nodes
-    are whoever leases one (leases.py).
+    without an address are whoever leases one (leases.py).
     """
 
     def __init__(
@@ -114,8 +114,9 @@ class Coordinator:
         recovery.begin_epoch(self.memory, epoch)
         addresses = dict(addresses or {})
         if leased:
-            leases.begin(self.memory)
-            addresses = {node_name(one.nid): one.address for one in self.leases}
+            fixed = frozenset(nid for nid in self.memory.nids if node_name(nid) in addresses)
+            leases.begin(self.memory, fixed)
+            addresses |= {node_name(one.nid): one.address for one in self.leases}
         self.session = Session(
             COORDINATOR,
             boot_id=boot_id,
@@ -368,7 +369,7 @@ class Coordinator:
 
 
 def _drop_holds(memory: Memory, client: str) -> Steps[Message]:
-    there = [nid for nid in memory.nids if nid not in leases.absent(memory)]
+    there = [nid for nid in memory.nids if nid not in absent(memory)]
     yield from ask_all([Ask(node_name(nid), DropHolds(client)) for nid in there])
     return Done(0)
 

@@ -1,8 +1,9 @@
 """Nodes that are leased: a process comes, is told which node it is, and memory is added (hot-add).
 
-The machine has all its possible nodes from the start.  One that nobody has leased is absent: it is
-offline, and nobody waits for it.  A lease is for an identity, which a process keeps with its zone:
-so a node that comes back is the same one, wherever it listens now, and no two are ever one.
+The machine has all its possible nodes from the start.  Some are fixed: everybody knows where they
+are.  Of the others one that nobody has leased is absent: it is offline, and nobody waits for it.
+A lease is for an identity, which a process keeps with its zone: so a node that comes back is the
+same one, wherever it listens now, and no two are ever one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from coordinator.calls import Ask, Steps
 from coordinator.desk import Desk, handles
 from coordinator.hotplug import set_online
 from coordinator.hotplug_records import NodeLet
+from coordinator.members import absent
 from coordinator.memory import Memory
 from protocol.hotplug import LeaseNode, NodeLeased, PeersAre
 from protocol.messages import Done
@@ -38,18 +40,14 @@ def _refused(error: int) -> NodeLeased:
     return NodeLeased(-error, 0, 0, 0)
 
 
-def begin(memory: Memory) -> None:
-    """Nodes are leased here; of a new machine nobody has any."""
+def begin(memory: Memory, fixed: frozenset[int]) -> None:
+    """All nodes but the fixed ones are leased here; of a new machine nobody has any."""
+    memory.fixed = fixed
     if memory.leases is None:
         memory.leases = {}
         for nid in memory.nids:
-            set_online(memory, nid, online=False)
+            set_online(memory, nid, online=nid in fixed)
     memory.lost |= absent(memory)
-
-
-def absent(memory: Memory) -> frozenset[int]:
-    """The nodes that nobody has ever leased."""
-    return frozenset() if memory.leases is None else frozenset(memory.nids) - set(memory.leases)
 
 
 def _node_for(memory: Memory, identity: str) -> int | None:

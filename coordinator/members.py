@@ -33,6 +33,12 @@ class _Node:
         return self.fits and self.settled
 
 
+def absent(memory: Memory) -> frozenset[int]:
+    """The nodes that nobody has ever leased (leases.py)."""
+    there = memory.nids if memory.leases is None else (*memory.fixed, *memory.leases)
+    return frozenset(memory.nids) - frozenset(there)
+
+
 class Members:
     """Nodes by name, clients by name; decides when to ask and whose tasks must exit."""
 
@@ -76,7 +82,7 @@ class Members:
         for name, node in self._nodes.items():
             if node.due is not None and node.due <= now:
                 node.due = None
-                if self.memory.leases is not None and node.nid not in self.memory.leases:
+                if node.nid in absent(self.memory):
                     # Nobody is there who could be asked.
                     continue
                 yield name, Describe(), patience

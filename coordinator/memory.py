@@ -81,8 +81,9 @@ class Memory:
         #: Nodes that do not answer (nothing is asked of them that somebody would wait for), and
         #: those that give out no frame (hotplug.py).
         self.lost = self.offline = frozenset[int]()
-        #: Who has leased which node (leases.py); None: nodes are not leased.
+        #: Who has leased which node (leases.py), None: nodes are not leased; and which cannot be.
         self.leases: dict[int, NodeLet] | None = None
+        self.fixed = frozenset[int]()
         #: Seconds for which some page was a migration entry, at most; and: something changed that a
         #: parked fault or call may be waiting for.
         self.longest_entry, self.woken = 0.0, False

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from coordinator.calls import Steps
 from coordinator.desk import ESRCH, Desk, handles
-from coordinator.leases import absent
 from coordinator.life import FINAL
 from coordinator.mem_map import Rows
+from coordinator.members import absent
 from coordinator.memory import Memory
 from coordinator.mm import Pte, Task, Vma
 from coordinator.numa_maps import fitting, numa_maps

@@ -27,7 +27,13 @@ def _option(name: str, default: Any, help: str, **more: Any) -> Callable[[Comman
 
 #: Those of every process.
 _OPTIONS = (
-    _option("--nodes", 4, "How many nodes the machine has.", type=click.IntRange(1, NODES_MAX)),
+    _option("--nodes", 4, "How many nodes the machine has.", type=click.IntRange(0, NODES_MAX)),
+    _option(
+        "--spare",
+        0,
+        "How many more there may be, of processes that come with --nid lease.",
+        type=click.IntRange(0, NODES_MAX),
+    ),
     _option("--memory", "64M", "Memory of each node.", type=options.memory, metavar="SIZE"),
     click.option("--topology", metavar="NAME|FILE", help="See 'numalab topology'."),
     _option("--state", "/state", "Of this process alone; it has to outlive it.", **_DIRECTORY),
@@ -60,7 +66,7 @@ def _shared(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_settings(
-        nodes: int, memory: str, topology: str | None, node_address: str, **rest: Any
+        nodes: int, spare: int, memory: str, topology: str | None, node_address: str, **rest: Any
     ) -> int:
         names = ("state", "machine", "bind", "secure", "metrics", "health", "faults")
         told = {name: rest.pop(name) for name in names}
@@ -68,7 +74,8 @@ def _shared(command: Command) -> Command:
         def make(**more: Any) -> Settings:
             from numalab.serve import Settings
 
-            return Settings(topology_of(nodes, memory, topology), node=node_address, **told, **more)
+            machine = topology_of(nodes + spare, memory, topology)
+            return Settings(machine, node=node_address, spare=spare, **told, **more)
 
         return command(settings=make, **rest)
 
@@ -129,9 +136,6 @@ def node(settings: Any, nid: str, advertise: str | None, coordinator: str) -> in
     show_default=True,
     help="Where clients find the coordinator.",
 )
-@click.option(
-    "--leased", is_flag=True, help="Nodes are whoever comes with --nid lease, up to --nodes."
-)
 @click.option("--migration", type=click.Choice(["on", "off"]), default="on", show_default=True)
 @click.option("--profile", type=click.Choice(["seed", "modern"]), default="seed", show_default=True)
 @click.option(
@@ -152,7 +156,6 @@ def node(settings: Any, nid: str, advertise: str | None, coordinator: str) -> in
 def coordinator(
     settings: Any,
     advertise: str,
-    leased: bool,
     migration: str,
     profile: str,
     chunk: int,
@@ -162,7 +165,7 @@ def coordinator(
     from numalab.console import Answer, conclude
     from numalab.serve import run_coordinator
 
-    more = {"migration": migration == "on", "profile": profile, "leased": leased}
+    more = {"migration": migration == "on", "profile": profile}
     more |= {"chunk_pages": chunk, "lease": lease}
 
     def become() -> Answer:

@@ -53,8 +53,8 @@ class Settings:
 
     state, machine: directories.  bind: ``tcp://host:port``, where questions are taken.  node: the
     address of a node, with ``{nid}`` for its number.  advertise: where others reach this process.
-    secure: CURVE on every socket.  metrics: ``host:port`` or empty.  health, faults: paths or
-    empty.  coordinator: further fields of the coordinator's configuration.  coordinator_address:
+    secure: CURVE on every socket.  spare: so many nodes, the last ones, are leased.  metrics:
+    ``host:port`` or empty.  health, faults: paths or empty.  coordinator: further fields of the coordinator's configuration.  coordinator_address:
     where nodes lease their number.
     """
 
@@ -65,6 +65,7 @@ class Settings:
     node: str
     advertise: str
     secure: bool = True
+    spare: int = 0
     metrics: str = ""
     health: str = ""
     faults: str = ""
@@ -159,15 +160,14 @@ def node_configuration(settings: Settings, nid: int) -> dict[str, Any]:
 
 
 def coordinator_configuration(settings: Settings) -> dict[str, Any]:
-    """That of ``python -m coordinator``; one that leases nodes hears from them where they are."""
-    leased = dict(settings.coordinator).get("leased", False)
+    """That of ``python -m coordinator``; from nodes that are leased it hears where they are."""
     return (
         _common(settings, COORDINATOR)
         | {
             "topology": format_topology(settings.topology),
             "journal": str(settings.state / JOURNAL),
-            "addresses": {} if leased else _addresses(settings),
-            "peers": {} if leased else _addresses(settings),
+            "addresses": _addresses(settings),
+            "leased": settings.spare > 0,
         }
         | dict(settings.coordinator)
     )
@@ -203,13 +203,13 @@ def _why_no_lease(settings: Settings, error: OSError) -> str:
     match error.errno:
         case errno.EPERM:
             return (
-                "The coordinator leases no nodes: start it with --leased, or say which node this "
+                "The coordinator leases no nodes: start it with --spare, or say which node this "
                 "is with --nid."
             )
         case errno.ENOSPC:
             return (
-                f"All {len(settings.topology.nids)} nodes of the machine are taken: start the "
-                "coordinator with more --nodes, or take one away by 'numalab offline'."
+                "All nodes of the machine are taken: start the coordinator with a larger --spare, "
+                "or take one away by 'numalab offline'."
             )
     return f"The coordinator refuses the lease of a node ({error.strerror})."
 
@@ -258,7 +258,10 @@ def _common(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def _addresses(settings: Settings) -> dict[str, str]:
-    return {node_name(nid): settings.node.replace(NID, str(nid)) for nid in settings.topology.nids}
+    """Of the nodes that are not leased."""
+    nids = settings.topology.nids
+    fixed = nids[: len(nids) - settings.spare]
+    return {node_name(nid): settings.node.replace(NID, str(nid)) for nid in fixed}
 
 
 def _become(module: str, settings: Settings, name: str, configuration: dict[str, Any]) -> None:

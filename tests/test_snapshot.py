@@ -262,7 +262,7 @@ LEFT_OUT = {
             ("topology", "profile", "nids", "vm_operations", "address_space_operations"),
             "given when the coordinator starts",
         ),
-        **dict.fromkeys(("new_pages", "emulated"), "given when the coordinator starts"),
+        **dict.fromkeys(("new_pages", "emulated", "fixed"), "given when the coordinator starts"),
         **dict.fromkeys(
             ("alarms", "cpuset_mutex", "writeback", "page_lists", "records", "notes", "woken"),
             "of calls under way",
