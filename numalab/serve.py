@@ -54,8 +54,8 @@ class Settings:
     state, machine: directories.  bind: ``tcp://host:port``, where questions are taken.  node: the
     address of a node, with ``{nid}`` for its number.  advertise: where others reach this process.
     secure: CURVE on every socket.  spare: so many nodes, the last ones, are leased.  metrics:
-    ``host:port`` or empty.  health, faults: paths or empty.  coordinator: further fields of the coordinator's configuration.  coordinator_address:
-    where nodes lease their number.
+    ``host:port`` or empty.  health, faults: paths or empty.  coordinator: further fields of its
+    configuration.  coordinator_address: where nodes lease their number.
     """
 
     topology: Topology
