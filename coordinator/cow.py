@@ -31,6 +31,8 @@ def copy_on_write(memory: Memory, task: Task, vma: Vma, slot: Rows, node: int) -
         vma.bits[slot[rows]] &= ~np.uint8(Pte.BUSY)
         good, bad = np.flatnonzero(copied), np.flatnonzero(~copied)
         if good.size:
+            for source, mine in memory.by_node(nid[rows[good]]):
+                memory.mem_map[source].set(pfn[rows[good]][mine], PageFlag.REVOKING)
             yield from _settle(memory, task, vma, slot[rows[good]], target, target_pfn[good])
             memory.emulated.faulted(memory, task.pid, node, target, good.size)
         if bad.size:

@@ -164,7 +164,9 @@ def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
     if populates:
         here = here[(vma.bits[here] & Pte.ANON) == 0]
     readonly = here[(vma.bits[here] & Pte.WRITE) == 0]
-    alone = memory.mapcounts(vma.nid[readonly], vma.pfn[readonly]) == 1
+    frame = vma.nid[readonly], vma.pfn[readonly]
+    # Who has just copied it may be served from it still, until that is revoked.
+    alone = (memory.mapcounts(*frame) == 1) & ~memory.flagged(*frame, PageFlag.REVOKING)
     if vma.copies_file:
         alone &= (vma.bits[readonly] & Pte.ANON) != 0
     reuse, copy = readonly[alone], readonly[~alone]

@@ -16,21 +16,11 @@ from dataclasses import dataclass, field
 from numalab.checker import Finding, invalid
 from numalab.orders import IndefiniteError
 from numalab.registers import FileWords, PrivateWords, Register, Words, Write
+from numalab.rights import PROT_READ, PROT_WRITE, Mapped, Rights, discarded, distinct
 from protocol.messages import Done
 
-PROT_READ, PROT_WRITE = 1, 2
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Mapped:
-    """Rights to a page that is mapped."""
-
-    prot: int
-    shared: bool
-    words: Words
-
-
-Rights = Mapped | None
+#: Operations that change the rights to pages that are there.
+_CHANGES = ("unmap", "protect", "discard")
 
 
 @dataclass(slots=True, eq=False)
@@ -93,6 +83,7 @@ class Operation:
     file: str = ""
     pgoff: int = 0
     start: float = 0.0
+    end: float = math.inf
     words: list[tuple[Register[int], Write[int]]] = field(default_factory=list)
     rights: list[tuple[Register[Rights], Write[Rights]]] = field(default_factory=list)
 
@@ -112,7 +103,8 @@ class History:
         #: The pages of each file, which all who map it share.
         self.files: dict[str, dict[int, FileWords]] = {}
         self._running: dict[int, Operation] = {}
-        #: Stores that have ended, and when, while a mapping that may have taken them was asked for.
+        #: Stores and changes that have ended, and when, while a mapping was asked for that they may
+        #: have been about.
         self._landed: list[tuple[float, Operation]] = []
 
     def spawned(self, pid: int) -> None:
@@ -173,14 +165,8 @@ class History:
 
     def _add_rights(self, operation: Operation, page: int, now: float) -> None:
         register = self.spaces[operation.pid].rights[page]
-        new: list[Rights] = [None]
-        if operation.kind != "unmap":
-            seen = [write.value for write in register.possible(now, math.inf)]
-            if operation.kind == "protect":
-                new = [Mapped(operation.prot, m.shared, m.words) for m in _distinct(seen)]
-            else:
-                new = list(_discarded(seen))
-        for rights in new:
+        seen = [write.value for write in register.possible(now, math.inf)]
+        for rights in _changed(operation, seen):
             write = register.begin(rights, now, self.oldest(now))
             operation.rights.append((register, write))
             if operation.kind == "discard" and rights is not None and not rights.shared:
@@ -201,7 +187,7 @@ class History:
         for page in self._pages(operation):
             if page in space.rights:
                 writes = space.rights[page].possible(now, math.inf)
-                yield from _distinct([write.value for write in writes])
+                yield from distinct([write.value for write in writes])
 
     def _pages(self, operation: Operation) -> range:
         first = operation.address // self.page_size
@@ -235,6 +221,10 @@ class History:
             return
         if not outcome.error and space.exit[1] < operation.start:
             self._blame(operation, now, "succeeded after the task had exited")
+        if operation.kind in _CHANGES:
+            operation.end = math.inf if outcome.error else now
+            if self._maps(operation.pid):
+                self._landed.append((now, operation))
         match operation.kind:
             case "load":
                 self._end_load(operation, outcome, now)
@@ -250,9 +240,10 @@ class History:
             case "exit":
                 if outcome.error == 0:
                     space.exit = (space.exit[0], min(space.exit[1], now))
-            case "discard" | "protect" if outcome.error:
+            case "discard" | "protect":
                 # What lies before a hole is changed all the same: nobody knows where that is.
-                self._settle(operation, Outcome(outcome.error, definite=False), now)
+                known = outcome.definite and not outcome.error
+                self._settle(operation, Outcome(outcome.error, definite=known), now)
             case _:
                 self._settle(operation, outcome, now)
 
@@ -277,7 +268,7 @@ class History:
             return
         seen: list[int] = []
         found: list[tuple[Register[int], Write[int], float]] = []
-        for mapped in _distinct(rights, PROT_READ):
+        for mapped in distinct(rights, PROT_READ):
             offset = operation.address % self.page_size
             for value, register, write, start in mapped.words.seen(offset, operation.start, now):
                 seen.append(value)
@@ -299,7 +290,7 @@ class History:
             self._check_error(operation, outcome, rights, PROT_WRITE, now)
             self._settle(operation, outcome, now)
             return
-        writable = _distinct(rights, PROT_WRITE)
+        writable = distinct(rights, PROT_WRITE)
         elsewhere = None in rights and self._uncertain(operation.pid)
         if len(writable) == 1 and not elsewhere:
             self._settle(operation, outcome, now)
@@ -338,6 +329,21 @@ class History:
             mapped = Mapped(operation.prot, operation.shared, words)
             register.begin(mapped, operation.start, self.oldest(now)).end = now
             self._join_stores(stores, operation.pid, page, words, now)
+            self._join_changes(stores, operation, page, words, now)
+
+    def _join_changes(
+        self, others: Iterable[Operation], mapping: Operation, page: int, words: Words, now: float
+    ) -> None:
+        """Those that change this page at the same time may have found the new mapping there."""
+        there = Mapped(mapping.prot, mapping.shared, words)
+        register = self.spaces[mapping.pid].rights[page]
+        for other in others:
+            if other.kind in _CHANGES and page in self._pages(other):
+                if self._share(other.pid, mapping.pid):
+                    for rights in _changed(other, [there]):
+                        write = register.begin(rights, other.start, self.oldest(now))
+                        write.end = other.end
+                        other.rights.append((register, write))
 
     def _new_words(self, operation: Operation, index: int) -> Words:
         """The contents of the page that is ``index`` pages into a new mapping."""
@@ -384,15 +390,10 @@ class History:
                         yield pid, page * self.page_size + offset, values
 
 
-def _distinct(rights: list[Rights], prot: int = 0) -> list[Mapped]:
-    """The mappings among ``rights`` that grant ``prot``, each page once."""
-    found = {id(m.words): m for m in rights if m is not None and m.prot & prot == prot}
-    return list(found.values())
-
-
-def _discarded(rights: list[Rights]) -> Iterator[Mapped]:
-    """The same mappings, with new contents if they are private; each once with each protection."""
-    fresh = {id(m.words): m.words if m.shared else m.words.fresh() for m in _distinct(rights)}
-    known = {(id(m.words), m.prot): m for m in rights if m is not None}
-    for mapped in known.values():
-        yield Mapped(mapped.prot, mapped.shared, fresh[id(mapped.words)])
+def _changed(operation: Operation, seen: list[Rights]) -> list[Rights]:
+    """What the rights to a page may be after the operation, if they may be ``seen`` before."""
+    if operation.kind == "unmap":
+        return [None]
+    if operation.kind == "protect":
+        return [Mapped(operation.prot, m.shared, m.words) for m in distinct(seen)]
+    return list(discarded(seen))

@@ -21,7 +21,8 @@ from numalab.checker import (
     unknown,
     verdict,
 )
-from numalab.history import PROT_READ, PROT_WRITE, History, Operation, Outcome
+from numalab.history import History, Operation, Outcome
+from numalab.rights import PROT_READ, PROT_WRITE
 
 PAGE = 64
 AT = 0x7000

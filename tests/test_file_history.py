@@ -6,7 +6,8 @@ import errno
 
 import pytest
 
-from numalab.history import PROT_READ, PROT_WRITE, History, Operation, Outcome
+from numalab.history import History, Operation, Outcome
+from numalab.rights import PROT_READ, PROT_WRITE
 
 PAGE = 64
 FILE = "/data"

@@ -17,8 +17,9 @@ import numpy as np
 from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, UNCACHED
 from nodes.flags import HELD, PINNED
 from numalab.checker import WORD, Finding
-from numalab.history import PROT_READ, PROT_WRITE, History, Operation, Outcome, outcome_of
+from numalab.history import History, Operation, Outcome, outcome_of
 from numalab.orders import Ask, Hold, Load, Order, Store, StoreMany
+from numalab.rights import PROT_READ, PROT_WRITE
 from numalab.simulation.cluster import FAULTS_END, PAGE_SIZE, Cluster
 from numalab.simulation.draws import WORDS, Draws, Region, TaskModel
 from numalab.simulation.encore import Encore

@@ -13,7 +13,8 @@ from coordinator.address_space import KINDS
 from coordinator.inode import Device
 from coordinator.madvise import Advice
 from coordinator.mm import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED
-from numalab.history import PROT_READ, PROT_WRITE, Operation, outcome_of
+from numalab.history import Operation, outcome_of
+from numalab.rights import PROT_READ, PROT_WRITE
 from numalab.simulation.cluster import HOOKED, PAGE_SIZE, profile_of
 from numalab.simulation.draws import Region, TaskModel
 from numalab.simulation.load_cpusets import CpusetsLoad
