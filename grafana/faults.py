@@ -18,12 +18,14 @@ def _counts(title: str, description: str, *queries: Query) -> Panel:
 
 
 def _recovery(name: str, by: str, legend: str) -> Query:
-    """The mean of those recoveries that are in the time shown."""
+    """The mean of the recoveries since the coordinator has started.
+
+    No rate: the first of them is over before the first scrape.
+    """
     total, count = (
-        f"sum by ({by}) (increase(numalab_{name}_recovery_seconds_{part}{{@}}[$__range]))"
-        for part in ("sum", "count")
+        f"sum by ({by}) (numalab_{name}_recovery_seconds_{part}{{@}})" for part in ("sum", "count")
     )
-    return Query(f"{total} / ({count} > 0)", legend)
+    return Query(f"{total} / {count}", legend)
 
 
 _PROCESSES = Row(
