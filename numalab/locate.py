@@ -14,6 +14,7 @@ from protocol.schema import COORDINATOR
 DESCRIPTION = "machine.json"
 KEY_VARIABLE = "NUMALAB_KEY"
 #: These hold paths, no secrets.
+KEY_FILE_VARIABLE = "NUMALAB_KEY_FILE"
 SECRET_KEY_VARIABLE = "NUMALAB_SECRET_KEY"
 PUBLIC_KEYS_VARIABLE = "NUMALAB_PUBLIC_KEYS"
 
@@ -88,8 +89,9 @@ def locate(
     the keys for CURVE if it has that.
 
     address: a run directory (None: the default one), or ``tcp://host:port``; then the key is
-    ``key`` or 32 hexadecimal digits in the environment variable NUMALAB_KEY, and the keys are
-    ``keys`` or those of which NUMALAB_SECRET_KEY and NUMALAB_PUBLIC_KEYS say the paths.
+    ``key`` or 32 hexadecimal digits in the environment variable NUMALAB_KEY or, without that, in
+    the file of which NUMALAB_KEY_FILE says the path; and the keys are ``keys`` or those of which
+    NUMALAB_SECRET_KEY and NUMALAB_PUBLIC_KEYS say the paths.
     Raises MachineUnreachable, ConfigurationError.
     """
     if address is None or not str(address).startswith("tcp://"):
@@ -97,15 +99,28 @@ def locate(
         machine = read_machine(directory)
         secret = _key(machine.key, str(directory)) if key is None else key
         return machine.coordinator, secret, directory, keys or machine.client_keys()
-    if key is None:
-        text = os.environ.get(KEY_VARIABLE)
-        if text is None:
-            raise MachineUnreachable(
-                f"The key of the machine at {address} is missing: put its 32 hexadecimal digits "
-                f"into the environment variable {KEY_VARIABLE}."
-            )
-        key = _key(text, KEY_VARIABLE)
-    return str(address), key, None, keys or _keys_elsewhere()
+    secret = _key_elsewhere(str(address)) if key is None else key
+    return str(address), secret, None, keys or _keys_elsewhere()
+
+
+def _key_elsewhere(address: str) -> bytes:
+    if KEY_VARIABLE in os.environ:
+        return _key(os.environ[KEY_VARIABLE], KEY_VARIABLE)
+    path = os.environ.get(KEY_FILE_VARIABLE)
+    if not path:
+        raise MachineUnreachable(
+            f"The key of the machine at {address} is missing: put its 32 hexadecimal digits "
+            f"into the environment variable {KEY_VARIABLE}, or the path of a file that holds them "
+            f"into {KEY_FILE_VARIABLE}."
+        )
+    try:
+        text = Path(path).read_text(errors="replace")
+    except OSError as error:
+        raise MachineUnreachable(
+            f"The key {path} cannot be read ({error.strerror}): {KEY_FILE_VARIABLE} has to be the "
+            "path of a file that this user may read."
+        ) from None
+    return _key(text, path)
 
 
 def _keys_elsewhere() -> Keys | None:

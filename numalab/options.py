@@ -224,7 +224,8 @@ def remote(command: Command) -> Command:
     @click.option(
         "--address",
         envvar="NUMALAB_ADDRESS",
-        help="tcp://host:port of a coordinator elsewhere; its key is read from NUMALAB_KEY.",
+        help="tcp://host:port of a coordinator elsewhere; its key is in the variable NUMALAB_KEY, "
+        "or in the file that NUMALAB_KEY_FILE names.",
     )
     @functools.wraps(command)
     def with_place(run_directory: Path, address: str | None, **options: Any) -> int:

@@ -14,6 +14,7 @@ import re
 import secrets
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,10 @@ def _addresses(settings: Settings) -> dict[str, str]:
 
 def _become(module: str, settings: Settings, name: str, configuration: dict[str, Any]) -> None:
     """The same process goes on with its configuration, so that signals reach it as they are."""
+    if settings.health:
+        # /tmp of a pod outlives its containers: an old file would say that this process hangs.
+        with suppress(OSError):
+            Path(settings.health).unlink()
     path = settings.state / f"{name}.json"
     _write(path, msgspec.json.encode(configuration))
     sys.stderr.write(f"{name} listens at {settings.bind}\n")
