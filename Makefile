@@ -13,7 +13,7 @@ RANDOM_SCENARIOS ?= 500
 # Of `make stress`; SEED=N draws the same load and faults again.
 STRESS_SECONDS ?= 600
 
-.PHONY: help demo test sim crashes soak stress bench conformance docs clean
+.PHONY: help demo test sim crashes soak stress compose bench conformance docs clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is to make
@@ -41,6 +41,10 @@ soak: $(INSTALLED_TEST)  ## Writers during a minute of migrations, and 10,000 th
 
 stress: $(INSTALLED)  ## Ten minutes of load and faults on real processes, and a verdict
 	$(BIN)/numalab stress --duration $(STRESS_SECONDS) $(if $(SEED),--seed $(SEED))
+
+compose: $(INSTALLED_TEST)  ## The machine in containers, started, broken and stopped
+	deploy/images
+	NUMALAB_COMPOSE=1 $(BIN)/python -m pytest -s tests/test_compose.py
 
 bench: $(INSTALLED)  ## How fast pages move on this machine
 	$(BIN)/numalab bench
