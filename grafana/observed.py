@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,31 @@ PINNED = 8
 #: Killed for longer than the coordinator is patient.
 VICTIM, DOWN_SECONDS = "node3", 5.0
 FAULTS = """\
-duplicate * -> * at=2 until={until} chance=0.05 seconds=0.2
-loss coordinator -> node* at=2 until={until} chance=0.02
-damage node* -> coordinator at=2 until={until} chance=0.01
+duplicate * -> * at={at} until={until} chance=0.05 seconds=0.2
+loss coordinator -> node* at={at} until={until} chance=0.02
+damage node* -> coordinator at={at} until={until} chance=0.01
 """
 
 
+@dataclass(frozen=True)
+class Course:
+    """How it goes, in seconds.  quiet: before, between and after the two kills.
+
+    pause: between two moves of all pages.  faults: from when until when messages suffer FAULTS.
+    """
+
+    quiet: float
+    pause: float
+    faults: tuple[float, float]
+
+
 @asynccontextmanager
-async def machine_with_faults(directory: Path, until: float) -> AsyncIterator[tuple[Machine, Path]]:
-    """Four nodes whose messages suffer FAULTS for so long; and its run directory."""
-    faults = write_faults(directory, parse_schedule(FAULTS.format(until=until)), seed=7)
+async def machine_with_faults(
+    directory: Path, course: Course
+) -> AsyncIterator[tuple[Machine, Path]]:
+    """Four nodes whose messages suffer FAULTS; and its run directory."""
+    at, until = course.faults
+    faults = write_faults(directory, parse_schedule(FAULTS.format(at=at, until=until)), seed=7)
     run = directory / "machine"
     async with local_cluster(
         4, "48M", run_directory=run, faults=str(faults), lease=60.0
@@ -42,11 +58,8 @@ async def machine_with_faults(directory: Path, until: float) -> AsyncIterator[tu
         yield machine, run
 
 
-async def work(machine: Machine, run: Path, quiet: float, say: Callable[[str], None]) -> None:
-    """Migrations, writers and pins, while a node and the coordinator are killed.
-
-    ``quiet``: seconds before, between and after the two kills.
-    """
+async def work(machine: Machine, run: Path, course: Course, say: Callable[[str], None]) -> None:
+    """Migrations, writers and pins, while a node and the coordinator are killed."""
     task = await machine.spawn(cpu=0)
     base = await task.mmap(PAGES * PAGE)
     places = base + PAGE * np.arange(PAGES, dtype=np.uint64)
@@ -54,16 +67,17 @@ async def work(machine: Machine, run: Path, quiet: float, say: Callable[[str], N
     far = await machine.attach(task.pid, cpu=1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_write, far, places)
-        nursery.start_soon(_go_round, task)
+        nursery.start_soon(_go_round, task, course.pause)
         nursery.start_soon(_spread, machine)
         nursery.start_soon(_migrate_pinned, machine)
-        await trio.sleep(quiet)
+        nursery.start_soon(_come_and_go, machine)
+        await trio.sleep(course.quiet)
         await _killed(run, VICTIM, DOWN_SECONDS)
         say(f"{VICTIM} was killed and is back")
-        await trio.sleep(quiet)
+        await trio.sleep(course.quiet)
         await _killed(run, "coordinator", 0.0)
         say("the coordinator was killed and is back")
-        await trio.sleep(quiet)
+        await trio.sleep(course.quiet)
         nursery.cancel_scope.cancel()
     with suppress(OSError):
         await task.exit()
@@ -80,12 +94,12 @@ async def _write(task: Task, places: np.ndarray[Any, np.dtype[np.uint64]]) -> No
         await trio.sleep(0.002)
 
 
-async def _go_round(task: Task) -> None:
+async def _go_round(task: Task, pause: float) -> None:
     while True:
         for source, target in ((0, 1), (1, 2), (2, 0)):
             with suppress(OSError):
                 await task.migrate_pages(task.pid, [source], [target])
-            await trio.sleep(0.1)
+            await trio.sleep(pause)
 
 
 async def _spread(machine: Machine) -> None:
@@ -118,6 +132,16 @@ async def _migrate_pinned(machine: Machine) -> None:
         with suppress(OSError):
             await task.migrate_pages(999_999, [0], [1])
         await trio.sleep(0.5)
+
+
+async def _come_and_go(machine: Machine) -> None:
+    """Tasks that write a little and exit."""
+    while True:
+        with suppress(OSError):
+            task = await machine.spawn(cpu=3)
+            await task.store(await task.mmap(16 * PAGE), bytes(16 * PAGE))
+            await task.exit()
+        await trio.sleep(1.0)
 
 
 async def _killed(run: Path, name: str, seconds: float) -> None:

@@ -69,7 +69,8 @@ def prometheus(directory: Path, machine: Path) -> Iterator[Prometheus]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     configuration = directory / "prometheus.yml"
-    configuration.write_text(yaml.safe_dump(_configuration(machine)))
+    looked_at = _configuration(machine)
+    configuration.write_text(yaml.safe_dump(looked_at))
     arguments = [
         PROGRAM,
         f"--config.file={configuration}",
@@ -80,7 +81,8 @@ def prometheus(directory: Path, machine: Path) -> Iterator[Prometheus]:
         process = subprocess.Popen(arguments, stdout=log, stderr=log)
     try:
         address = f"http://127.0.0.1:{port}"
-        _await_ready(address, process, directory / "prometheus.log")
+        count = len(looked_at["scrape_configs"][0]["static_configs"])
+        _await_scrapes(count, address, process, directory / "prometheus.log")
         yield Prometheus(address)
     finally:
         process.terminate()
@@ -102,10 +104,13 @@ def _configuration(machine: Path) -> dict[str, Any]:
     }
 
 
-def _await_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _await_scrapes(count: int, address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """It serves some seconds before it has looked at all its targets for the first time."""
+    every = f"count(up == 1) == {count}"
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(URLError, ConnectionError), urlopen(f"{address}/-/ready", timeout=2):
-            return
+        with suppress(URLError, ConnectionError, AssertionError):
+            if Prometheus(address).values(every, time.time(), instant=True):
+                return
         time.sleep(0.05)
     raise AssertionError(f"prometheus did not start: {log.read_text()[-2000:]}")

@@ -18,14 +18,13 @@ import trio
 from grafana.asking import macros_of, offered, without_macros
 from grafana.dashboard import Dashboard
 from grafana.generate import DASHBOARDS
-from grafana.observed import machine_with_faults, work
+from grafana.observed import Course, machine_with_faults, work
 from grafana.overview import OVERVIEW
 from grafana.prometheus import LACKING, Prometheus, installed, prometheus
 from numalab.locate import read_machine
 from tests.test_prometheus_rules import RECORDS
 
-QUIET_SECONDS = 5.0
-FAULTS_SECONDS = 18.0
+COURSE = Course(quiet=5.0, pause=0.1, faults=(2.0, 18.0))
 
 
 def lacking(seen: Prometheus, end: float) -> Iterator[str]:
@@ -71,9 +70,9 @@ def check_page(url: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_every_expression_gets_a_series_from_a_machine_at_work(tmp_path: Path) -> None:
-    async with machine_with_faults(tmp_path, FAULTS_SECONDS) as (machine, run):
+    async with machine_with_faults(tmp_path, COURSE) as (machine, run):
         with prometheus(tmp_path, run) as seen:
-            await work(machine, run, QUIET_SECONDS, print)
+            await work(machine, run, COURSE, print)
             await trio.sleep(1.5)
             end = time.time()
             missing = list(lacking(seen, end))
