@@ -25,6 +25,11 @@ def _option(name: str, default: Any, help: str, **more: Any) -> Callable[[Comman
     return click.option(name, default=default, show_default=default != "", help=help, **more)
 
 
+def _metrics(default: str) -> Callable[[Command], Command]:
+    help = "Where the metrics page is served; empty: nowhere."
+    return _option("--metrics", default, help, metavar="HOST:PORT")
+
+
 #: Those of every process.
 _OPTIONS = (
     _option("--nodes", 4, "How many nodes the machine has.", type=click.IntRange(0, NODES_MAX)),
@@ -45,12 +50,7 @@ _OPTIONS = (
         "Where a node is, with {nid} for its number.",
         metavar="ADDRESS",
     ),
-    _option(
-        "--metrics",
-        "0.0.0.0:9100",
-        "Where the metrics page is served; empty: nowhere.",
-        metavar="HOST:PORT",
-    ),
+    _metrics("0.0.0.0:9100"),
     _option(
         "--secure/--insecure",
         True,
@@ -179,6 +179,7 @@ def coordinator(settings: Any, advertise: str, fields: dict[str, Any], lease: fl
 )
 @click.option("--rounds", type=click.IntRange(1), help="Migrations.  [default: until SIGTERM]")
 @click.option("--health", type=_PATH, metavar="FILE", help="Touched after each migration.")
+@_metrics("")
 @json_option
 def workload(place: Place, as_json: bool, **wanted: Any) -> int:
     """Keep an address space busy and move it on a schedule; ends with a verdict.
