@@ -11,7 +11,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numalab.bench import large, moving, small
+from numalab.bench import (
+    bookkeeping,
+    costs,
+    large,
+    moving,
+    scaling,
+    simulated,
+    small,
+    starting,
+)
 from numalab.bench.facts import machine_facts
 from numalab.bench.figures import FIGURES, TABLE
 from numalab.bench.readings import Readings
@@ -35,6 +44,11 @@ FAMILIES = (
     Family((1, 2, 3, 4, 6), moving.measure),
     Family((7, 11), small.measure),
     Family((8, 12), large.measure),
+    Family((5,), scaling.measure),
+    Family((10,), costs.measure),
+    Family((13,), simulated.measure),
+    Family((14,), starting.measure),
+    Family((9,), bookkeeping.measure, once=True),
 )
 
 
