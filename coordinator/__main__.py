@@ -17,6 +17,7 @@ from protocol.live.driver import Driver
 from protocol.live.exposition import Exposition
 from protocol.live.extension import load_extension
 from protocol.live.journal import Journal
+from protocol.live.journal_file import Synchronous
 from protocol.live.process import (
     Configuration,
     give_back_freed_memory,
@@ -41,6 +42,7 @@ class CoordinatorConfiguration(
     that are copied together.  lease: seconds a silent client's tasks live.  pace: seconds that a
     second of emulated time lasts.  load: paths of users' Python files (coordinator/extensions.py).
     leased: nodes without an address are whoever leases one (coordinator/leases.py).
+    synchronous: of the journal, normal or full (protocol/live/journal.py).
     """
 
     topology: str
@@ -54,6 +56,7 @@ class CoordinatorConfiguration(
     pace: float = 0.0
     load: tuple[str, ...] = ()
     leased: bool = False
+    synchronous: Synchronous = Synchronous.NORMAL
 
 
 async def serve(configuration: CoordinatorConfiguration) -> None:
@@ -70,7 +73,7 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
     make = _maker(configuration)
     interference = configuration.interference(COORDINATOR)
     async with (
-        Journal(configuration.journal) as journal,
+        Journal(configuration.journal, synchronous=configuration.synchronous) as journal,
         open_transport(
             COORDINATOR,
             bind=configuration.bind,

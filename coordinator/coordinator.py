@@ -27,6 +27,7 @@ from coordinator.members import Members, absent
 from coordinator.memory import Memory
 from coordinator.mm import VmOperations
 from coordinator.mmap import do_exit
+from coordinator.pagelist import FEW_PAGES
 from coordinator.poison import revert_moves
 from coordinator.replay import restore
 from coordinator.snapshot import snapshot
@@ -75,7 +76,8 @@ class Coordinator:
     """A Core (protocol/core.py).  Knows mm, vma and page tables; owns no page.
 
     addresses: where clients reach the nodes, by node name.  chunk_pages: pages that are copied
-    together.  lease: seconds after which a silent client's tasks exit.  heartbeat: seconds between
+    together.  few_pages: so many or fewer go the short way (few.py).
+    lease: seconds after which a silent client's tasks exit.  heartbeat: seconds between
     two questions to each node whether it is there; None asks once.  pace: seconds that a second of
     emulated time lasts (emulated.py).  extensions: what users' files registered.  journal: what an
     earlier one has recorded; this one is of the next epoch then, ``epoch`` at least.  leased: nodes
@@ -93,6 +95,7 @@ class Coordinator:
         migration: bool = True,
         profile: Profile = SEED,
         chunk_pages: int = 4096,
+        few_pages: int = FEW_PAGES,
         lease: float = 10.0,
         heartbeat: float | None = 1.0,
         pace: float = 0.0,
@@ -126,7 +129,7 @@ class Coordinator:
             **session_options,
         )
         self.members = Members(self.memory, lease=lease, heartbeat=heartbeat)
-        kernel = Kernel(profile, migration, chunk_pages)
+        kernel = Kernel(profile, migration, chunk_pages, few_pages)
         self.desk = Desk(self.memory, kernel, self.members, addresses, epoch)
         self._tickets: dict[int, tuple[Call, Ask]] = {}
         self._parked: list[Call] = []
@@ -338,9 +341,9 @@ class Coordinator:
 
         A question that was parked may have begun a call of its own by that.
         """
-        while self.memory.woken or self.desk.started:
-            while self.desk.started:
-                self._start(self.desk.started.pop(0), None, "")
+        while self.memory.woken or self.memory.started:
+            while self.memory.started:
+                self._start(self.memory.started.pop(0), None, "")
             self.memory.woken = False
             parked, self._parked = self._parked, []
             for call in parked:

@@ -297,6 +297,7 @@ def _migrate_mm(
         fallback=memory.profile.allocation_falls_back,
         local=cpu_node(memory, change.caller),
         mems_allowed=to_nodes,
+        few_pages=kernel.few_pages,
     )
     yield from do_migrate_pages(
         memory,

@@ -6,7 +6,7 @@ A module of handlers enters its functions with ``handles``; ``coordinator.py`` i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from coordinator.calls import Steps
@@ -31,8 +31,6 @@ class Desk:
     addresses: dict[str, str]
     epoch: int
     news: bool = False
-    #: Calls that a handler has begun and nobody's question waits for: the Core takes them up.
-    started: list[Steps[Message]] = field(default_factory=list)
 
 
 Handler = Callable[[Desk, Question], Message | Steps[Message]]

@@ -30,7 +30,7 @@ def on_start_job(desk: Desk, question: Question, asked: m.StartJob) -> Message:
     if isinstance(call, int):
         return Done(call)
     job, steps = start_job(desk.memory, desk.kernel, call, asked.rate_limit)
-    desk.started.append(steps)
+    desk.memory.started.append(steps)
     return Done(job.number)
 
 

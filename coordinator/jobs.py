@@ -158,7 +158,7 @@ class Work:
         try:
             if not self.mm.users:
                 return None, -ESRCH
-            yield from migrate_prep(memory)
+            yield from migrate_prep(memory, self.mm)
             goes_on, left = next_slice(
                 memory, self.mm, pair[0], call.flags, page, size.pages, pagelist
             )

@@ -74,7 +74,7 @@ def sys_mbind(memory: Memory, kernel: Kernel, task: Task, asked: Mbind) -> Steps
     if flags & _MOVING and not kernel.migration:
         return -ENOSYS
     if flags & _MOVING:
-        yield from migrate_prep(memory)
+        yield from migrate_prep(memory, task.mm)
     policy = contextualized(memory, task, policy)
     queue = QueuePages(memory, profile, task, start, end, flags, nodes, policy)
     return (yield from _do_mbind(memory, kernel, task, queue))

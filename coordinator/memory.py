@@ -6,7 +6,8 @@ journal in ``records``; the Core turns those into Record effects before its next
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,8 @@ class Memory:
         self.writeback: list[tuple[float, Mapping, Rows]] = []
         #: The page lists of the migrations under way.
         self.page_lists: list[PageList] = []
+        #: Calls that nobody's question waits for: the Core takes them up.
+        self.started: list[Generator[Any, Any, Message]] = []
         self.jobs = Jobs()
         #: vm_ops and migratepage methods by the name of a vma (vm_operations.py).
         self.vm_operations: dict[str, VmOperations] = {}

@@ -6,10 +6,13 @@ a page list and rows of it, returning the node on which to allocate for each row
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from coordinator.calls import Ask, Steps, ask_all, down_read, up_read
+from coordinator.few import no_trail, pages_on
 from coordinator.life import State
 from coordinator.mem_map import MemMap, PageFlag, Pfns, Rows
 from coordinator.memory import Memory
@@ -115,8 +118,13 @@ def check_range(memory: Memory, mm: Mm, source: int, flags: int, pagelist: PageL
     return left
 
 
-def migrate_prep(memory: Memory) -> Steps[None]:
-    """Drain the pending LRU adds of every node that answers (K 1.13)."""
+def migrate_prep(memory: Memory, mm: Mm | None = None) -> Steps[None]:
+    """Drain the pending LRU adds of every node that answers (K 1.13).
+
+    First, what a migration of ``mm`` has left to be done is waited for.
+    """
+    if mm is not None:
+        yield from no_trail(memory, mm)
     nids = [nid for nid in memory.nids if nid not in memory.lost]
     yield from ask_all([Ask(node_name(nid), MigratePrep()) for nid in nids])
 
@@ -131,7 +139,11 @@ def migrate_to_node(
     get_new_page: new_page_t = new_node_page,
 ) -> Steps[int]:
     """Move what ``mm`` has on ``source`` to ``dest``; pages not moved, or -errno (K 1.13)."""
-    yield from migrate_prep(memory)
+    yield from no_trail(memory, mm)
+    if get_new_page is new_node_page and 0 < pages_on(mm, source) <= settings.few_pages:
+        settings = replace(settings, few=True)
+    else:
+        yield from migrate_prep(memory)
     pagelist = PageList(mm.pid)
     left = check_range(memory, mm, source, flags, pagelist)
     return (yield from migrate_list(memory, pagelist, left, dest, settings, get_new_page))

@@ -13,6 +13,7 @@ import numpy as np
 
 from coordinator import emulated as emulation
 from coordinator.calls import PARKED, Reply, Steps, sleep_until
+from coordinator.few import start_few
 from coordinator.frames import put_unused
 from coordinator.life import State
 from coordinator.mem_map import Rows
@@ -21,8 +22,10 @@ from coordinator.mm import Mapping, Mm
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
 from coordinator.unmap_and_move import UnmapAndMove
 from coordinator.vmstat import Migrated
+from protocol.messages import Done
 from protocol.notes import MigrationEnded, PassEnded
 from protocol.profile import Profile
+from protocol.schema import Message
 
 EIO, ENOMEM = 5, 12
 PASSES = 10
@@ -100,25 +103,20 @@ class Migration:
     def run(self) -> Steps[int]:
         self.list.seal(State.ISOLATED if self.settings.granule else State.LISTED)
         self.memory.page_lists.append(self.list)
-        started, retry, failed = self.memory.now, 0, 0
+        started = self.memory.now
         try:
-            if not self.settings.granule:
-                yield from self._isolate_all()
-            for number in range(PASSES):
-                self.work.force = number >= POLITE_PASSES
-                yield from self._one_pass()
-                retry = self.list.count(State.ISOLATED)
-                self.list.retries += retry
-                failed = int(np.count_nonzero(self.list.failed))
-                self.memory.notes.append(PassEnded(number, retry, failed))
-                if self.work.nomem_row is not None or not retry:
-                    break
-            yield from self._put_back_rest()
-            for nid, pfn in self.work.unused:
-                yield from put_unused(self.memory, nid, pfn)
+            retry, failed = yield from self._passes()
+            if self._only_frames_are_left():
+                self.list.trailing = True
+                self.list.status[self.list.moved()] = self.list.target[self.list.moved()]
+                self.memory.started.append(self._trail())
+            else:
+                yield from self._put_back_rest()
+                yield from self._put_unused()
         finally:
-            self.memory.page_lists.remove(self.list)
-        moved = self.list.count(State.MOVED)
+            if not self.list.trailing:
+                self.memory.page_lists.remove(self.list)
+        moved = int(np.count_nonzero(self.list.moved()))
         seconds = self.memory.now - started
         self.memory.notes.append(
             MigrationEnded(moved, failed + retry, self.settings.reason, seconds)
@@ -129,10 +127,50 @@ class Migration:
         yield from self._take_emulated_time(started)
         return -ENOMEM if self.work.nomem_row is not None else failed + retry
 
+    def _passes(self) -> Steps[tuple[int, int]]:
+        """How many pages are left to be retried, and how many have failed for good."""
+        retry, failed = 0, 0
+        if self.settings.few:
+            start_few(self.work)
+            yield from self._wait_until(lambda: not self.work.outstanding)
+        elif not self.settings.granule:
+            yield from self._isolate_all()
+        for number in range(PASSES):
+            self.work.force = number >= POLITE_PASSES
+            yield from self._one_pass()
+            retry = self.list.count(State.ISOLATED)
+            self.list.retries += retry
+            failed = int(np.count_nonzero(self.list.failed))
+            self.memory.notes.append(PassEnded(number, retry, failed))
+            if self.work.nomem_row is not None or not retry:
+                break
+        return retry, failed
+
+    def _only_frames_are_left(self) -> bool:
+        """Of few pages, all have moved or stay; who waits for what follows need not be the caller.
+
+        What is asked already, the caller has to wait for: the answer comes to it.
+        """
+        left = self.list.count(State.SETTLING) + self.list.count(State.RELEASING)
+        unasked = 0 < self.work.outstanding == len(self.work.queue)
+        return self.settings.few and unasked and self.list.unsettled() == left
+
+    def _trail(self) -> Steps[Message]:
+        """What is left to be done when the call has ended."""
+        yield from self._wait_until(lambda: not self.work.outstanding)
+        yield from self._put_unused()
+        self.memory.page_lists.remove(self.list)
+        self.memory.woken = True
+        return Done(0)
+
+    def _put_unused(self) -> Steps[None]:
+        for nid, pfn in (*self.work.unused, *self.work.reserve.rest()):
+            yield from put_unused(self.memory, nid, pfn)
+
     def _take_emulated_time(self, started: float) -> Steps[None]:
         """Account for it; if it passes on the clock, the call ends when it is over."""
         memory, emulated = self.memory, self.memory.emulated
-        moved = self.list.state == State.MOVED
+        moved = self.list.moved()
         ns = emulated.migrated(memory, self.list, moved, self.settings.local)
         yield from sleep_until(memory, started + ns * emulated.pace / 1e9)
         wall = (memory.now - started) * 1e9
@@ -160,7 +198,9 @@ class Migration:
             if self.work.nomem_row is not None:
                 break
             self.work.step_ok(rows)
-        yield from self._wait_until(lambda: not self.work.outstanding)
+        yield from self._wait_until(
+            lambda: not self.work.outstanding or self._only_frames_are_left()
+        )
 
     def _size(self) -> int:
         """Pages of a chunk."""

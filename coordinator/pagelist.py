@@ -15,6 +15,8 @@ from coordinator.mem_map import Nids, Pfns, Rows
 from coordinator.mpol import Mempolicy
 from protocol.status import StatusClass, status_class
 
+#: A longer list is worth the round trips that each step of it costs.
+FEW_PAGES = 16
 Nodes = npt.NDArray[np.int32]
 Statuses32 = npt.NDArray[np.int32]
 Columns = npt.NDArray[np.uint8]
@@ -30,6 +32,8 @@ class Settings:
     structs and so need no isolation (uncached.py).
     ``local``: node of the cpu that runs the call (numastat, K 6.7).  ``caller``: its pid, or 0.
     ``mems_allowed``: of the cpuset that is charged; None: every node.
+    ``few_pages``: a list of so many or fewer goes the short way, where the caller knows one;
+    ``few``: this list does (few.py).
     """
 
     chunk_pages: int = 4096
@@ -41,6 +45,8 @@ class Settings:
     policy: Mempolicy | None = None
     mems_allowed: frozenset[int] | None = None
     granule: int = 0
+    few_pages: int = FEW_PAGES
+    few: bool = False
 
 
 class PageList:
@@ -49,6 +55,8 @@ class PageList:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.rows = 0
+        #: The call has ended; what is left to be done goes on behind it (few.py).
+        self.trailing = False
         #: How often a pass has left a page to be tried again.
         self.retries = 0
         self._parts: list[tuple[Nids, Pfns, npt.NDArray[np.int64]]] = []
@@ -141,6 +149,10 @@ class PageList:
     def count(self, state: State) -> int:
         """How many rows are in this state."""
         return self.counts[state]
+
+    def moved(self) -> npt.NDArray[np.bool_]:
+        """Which rows have been moved, whatever is left to be done about their frames."""
+        return np.isin(self.state, (State.SETTLING, State.RELEASING, State.MOVED))
 
     def unsettled(self) -> int:
         """How many rows are in a state that is not final."""

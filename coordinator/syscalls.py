@@ -12,6 +12,7 @@ from coordinator import migrate_off
 from coordinator.calls import Steps, down_read, up_read
 from coordinator.cpuset import mems_allowed, mems_charged
 from coordinator.cred import ptrace_may_access, same_user
+from coordinator.few import no_trail
 from coordinator.life import State
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
@@ -44,11 +45,12 @@ OPERATOR = 0
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """How this machine is built: the profile, the switch, and the size of a chunk."""
+    """How this machine is built: the profile, the switch, pages of a chunk, and what are few."""
 
     profile: Profile
     migration: bool
     chunk_pages: int
+    few_pages: int
 
 
 def may_move(memory: Memory, caller: int, target: Task) -> bool:
@@ -139,6 +141,7 @@ def check_migrate_pages(
         local=cpu_node(memory, asked.caller),
         mems_allowed=charged,
         caller=asked.caller,
+        few_pages=kernel.few_pages,
     )
     return Migrating(task, from_nodes, to_nodes, flags, settings, loaded)
 
@@ -173,8 +176,10 @@ def sys_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> Steps[Mo
     page = asked.address[: asked.count] // np.uint64(memory.topology.page_size)
     yield from down_read(task.mm)
     try:
-        if not asked.query:
-            yield from migrate_prep(memory)
+        if not asked.query and first and asked.count <= kernel.few_pages:
+            yield from no_trail(memory, task.mm)
+        elif not asked.query:
+            yield from migrate_prep(memory, task.mm)
         if first:
             value = yield from _move_at_once(memory, kernel, task, asked, page, status)
         elif asked.query:
@@ -209,6 +214,7 @@ def _settings(memory: Memory, kernel: Kernel, asked: MovePages) -> Settings:
         local=cpu_node(memory, asked.caller),
         mems_allowed=mems_charged(memory, asked.caller),
         caller=asked.caller,
+        few=kernel.profile.move_pages_checks_first and asked.count <= kernel.few_pages,
     )
 
 
@@ -301,12 +307,14 @@ def _move(
     todo = todo[first]
     status[todo] = 0
     nothing_to_move = -ENOENT if kernel.profile.nothing_to_move_is_enoent else 0
+    settings = _settings(memory, kernel, asked)
     if not todo.size:
+        if settings.few:
+            yield from migrate_prep(memory)
         return nothing_to_move
     memory.hold(nid[todo], pfn[todo])
     pagelist = PageList(task.mm.pid)
     pagelist.add(nid[todo], pfn[todo], page[todo].astype(np.int64))
-    settings = _settings(memory, kernel, asked)
     entry = _first_entry(frame, found, todo)
     value = yield from migrate_pages(memory, pagelist, new_page_node, wanted[entry], settings)
     skipped = pagelist.state == State.SKIPPED

@@ -8,13 +8,15 @@ of that is undone.  Nothing here decides what comes next: the table does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from coordinator.address_space import buffers_locked, entries_restored, migratepage
+from coordinator.asked import Asked
 from coordinator.calls import Ask, Reply, statuses_of
+from coordinator.few import Reserve
 from coordinator.frames import unused
 from coordinator.inode import PageTag
 from coordinator.life import State
@@ -40,20 +42,6 @@ from protocol.schema import Message, node_name
 EPERM, EAGAIN, ENOMEM, EBUSY = 1, 11, 12, 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """What a question was about; ``zonelist``: this node and those that may be asked after it.
-
-    ``wanted``: the node that the policy chose.  ``since``: when it was put, in seconds.
-    """
-
-    state: State
-    rows: Rows
-    zonelist: Zonelist = Zonelist((), ())
-    wanted: int = -1
-    since: float = 0.0
-
-
 class UnmapAndMove:
     """The questions of one page list: queued, outstanding, and what follows their answers."""
 
@@ -72,6 +60,7 @@ class UnmapAndMove:
         self.force = False
         #: Frames, by node, of pages whose last entry went meanwhile; the final putback frees them.
         self.unused: list[tuple[int, Pfns]] = []
+        self.reserve = Reserve(self)
         #: The first row that got no frame: it and all after it are not attempted (K 1.20).
         self.nomem_row: int | None = None
 
@@ -134,9 +123,16 @@ class UnmapAndMove:
         asked = reply.ask.context
         assert isinstance(asked, Asked)
         self.outstanding -= 1
+        if asked.state == State.LISTED:
+            if reply.message is None:
+                self._put_again(reply.ask)
+            return
         seconds = self.memory.now - asked.since
         step = asked.state.name.lower()
         self.memory.notes.append(StepAnswered(step, asked.rows.size, seconds))
+        if asked.early:
+            self.reserve.got(asked, reply)
+            return
         if asked.state == State.ALLOCATING and reply.message is not None:
             self._got_frames(asked, reply)
             return
@@ -157,7 +153,7 @@ class UnmapAndMove:
 
     # ---- questions -------------------------------------------------------------------------
 
-    def _put(self, nid: int, message: Message, asked: Asked) -> None:
+    def put(self, nid: int, message: Message, asked: Asked) -> None:
         asked = replace(asked, since=self.memory.now)
         self.queue.append(Ask(node_name(nid), message, asked))
         self.outstanding += 1
@@ -179,7 +175,7 @@ class UnmapAndMove:
             generation = self.memory.mem_map[nid].generation[pfn]
             message: Message
             if state == State.ISOLATING:
-                message = IsolateLruPage(pfn, generation)
+                message = IsolateLruPage(pfn, generation, int(self.settings.few))
             elif state in (State.SETTLING, State.PUTTING_BACK):
                 message = PutbackLruPages(pfn, generation)
             elif state == State.UNLOCKING:
@@ -188,29 +184,31 @@ class UnmapAndMove:
             else:
                 message = PutPages(pfn, generation)
                 self.memory.putting(nid, pfn)
-            self._put(nid, message, Asked(state, mine))
+            self.put(nid, message, Asked(state, mine))
 
     def _ask_for_frames(self, rows: Rows) -> None:
-        wanted = self.get_new_page(self.list, rows, self.private)
-        for nid, mine in grouped(wanted):
-            mine = rows[mine]
-            if nid < 0:
-                self._no_frames(mine)
-                continue
-            allowed = self.settings.mems_allowed
-            if allowed is None:
-                allowed = frozenset(self.memory.nids)
-            zonelist = policy_zonelist(self.settings.policy, int(nid), self.memory, allowed)
-            if not self.settings.fallback:
-                zonelist = zonelist.only(int(nid))
-            if not zonelist.nodes:
-                self._no_frames(mine)
-                continue
-            self._ask_zone(Asked(State.ALLOCATING, mine, zonelist, int(nid)))
+        for asked in self.wanted(self.reserve.take(rows)):
+            if asked.zonelist.nodes:
+                self.ask_zone(asked)
+            else:
+                self._no_frames(asked.rows)
 
-    def _ask_zone(self, asked: Asked) -> None:
+    def wanted(self, rows: Rows) -> Iterator[Asked]:
+        """Rows by the node that they shall go to, with those that may be asked in its place."""
+        for nid, mine in grouped(self.get_new_page(self.list, rows, self.private)):
+            zonelist = Zonelist((), ())
+            if nid >= 0:
+                allowed = self.settings.mems_allowed
+                if allowed is None:
+                    allowed = frozenset(self.memory.nids)
+                zonelist = policy_zonelist(self.settings.policy, int(nid), self.memory, allowed)
+                if not self.settings.fallback:
+                    zonelist = zonelist.only(int(nid))
+            yield Asked(State.ALLOCATING, rows[mine], zonelist, int(nid))
+
+    def ask_zone(self, asked: Asked) -> None:
         kind = NewUncachedPages if self.settings.granule else NewPages
-        self._put(asked.zonelist.nodes[0], kind(0, *self._objects(asked.rows)), asked)
+        self.put(asked.zonelist.nodes[0], kind(0, *self._objects(asked.rows)), asked)
 
     def _objects(self, rows: Rows) -> tuple[Pfns, Pfns]:
         """Of which object these pages are, and which page of it each (page->mapping, ->index)."""
@@ -229,19 +227,23 @@ class UnmapAndMove:
         given = np.flatnonzero(answer.status == 0)
         refused = rows[answer.status != 0]
         node = asked.zonelist.nodes[0]
-        policy = self.settings.policy
-        turn = policy is not None and policy.mode in INTERLEAVING and node == asked.wanted
         pfn = self.memory.given(node, answer, given, wanted, PageFlag.HELD)
-        preferred, local = asked.zonelist.preferred[0], self.settings.local
-        self.memory.count_allocation(node, preferred, local, given.size, interleave=turn)
+        self.count_allocation(asked, given.size)
         self.list.target[rows[given]] = node
         self.list.target_pfn[rows[given]] = pfn
         self.step_ok(rows[given])
         if refused.size and asked.zonelist.nodes[1:]:
             rest = asked.zonelist.after_first()
-            self._ask_zone(Asked(State.ALLOCATING, refused, rest, asked.wanted))
+            self.ask_zone(Asked(State.ALLOCATING, refused, rest, asked.wanted))
         else:
             self._no_frames(refused)
+
+    def count_allocation(self, asked: Asked, pages: int) -> None:
+        """So many frames came from the first node of the zonelist."""
+        node, policy = asked.zonelist.nodes[0], self.settings.policy
+        turn = policy is not None and policy.mode in INTERLEAVING and node == asked.wanted
+        preferred, local = asked.zonelist.preferred[0], self.settings.local
+        self.memory.count_allocation(node, preferred, local, pages, interleave=turn)
 
     def _no_frames(self, rows: Rows) -> None:
         if rows.size:
@@ -336,7 +338,7 @@ class UnmapAndMove:
             target_pfn,
             self.memory.mem_map[target].generation[target_pfn],
         )
-        self._put(source, message, Asked(State.COPYING, rows))
+        self.put(source, message, Asked(State.COPYING, rows))
 
     def _commit(self, source: int, target: int, rows: Rows) -> None:
         pfn, target_pfn = self.list.pfn[rows], self.list.target_pfn[rows]

@@ -305,6 +305,8 @@ class Node:
         return Done(0)
 
     def on_isolate_lru_page(self, _: Question, message: IsolateLruPage) -> Statuses:
+        if message.drain:
+            self._zone.migrate_prep()
         return Statuses(self._zone.isolate_lru_page(message.pfn, message.generation))
 
     def on_putback_lru_pages(self, _: Question, message: PutbackLruPages) -> Statuses:

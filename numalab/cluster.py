@@ -34,6 +34,7 @@ from numalab.processes import Process
 from protocol.core import ConfigurationError
 from protocol.distance import check_pace
 from protocol.live.extension import load_extension
+from protocol.live.journal_file import Synchronous
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology
 
@@ -51,8 +52,9 @@ class Settings:
     is said.  metrics: whether the processes serve them.  behaviours: rows of the profile that are
     set by hand (docs/profiles.md).  load: users' Python files that add methods to the machine
     (docs/extending.md).  faults: path of a file of faults that the processes shall suffer
-    (docs/faults.md), or empty.  secure: CURVE on every socket (docs/security.md).  The others are
-    those of ``coordinator.coordinator.Coordinator``.
+    (docs/faults.md), or empty.  secure: CURVE on every socket (docs/security.md).  synchronous: of
+    the journal (protocol/live/journal.py).  The others are those of
+    ``coordinator.coordinator.Coordinator``.
     """
 
     topology: Topology
@@ -68,6 +70,7 @@ class Settings:
     load: Sequence[str | Path] = ()
     faults: str = ""
     secure: bool = False
+    synchronous: Synchronous = Synchronous.NORMAL
 
     @property
     def names(self) -> list[str]:

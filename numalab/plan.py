@@ -120,6 +120,7 @@ def write_configurations(plan: Plan) -> None:
                 "chunk_pages": settings.chunk_pages,
                 "lease": settings.lease,
                 "pace": settings.pace,
+                "synchronous": settings.synchronous,
                 "load": [str(Path(path).absolute()) for path in settings.load],
             }
         else:

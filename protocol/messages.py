@@ -77,10 +77,14 @@ class MigratePrep(Message):
 
 @message(0x13, "coordinator>node", answer="Statuses")
 class IsolateLruPage(Message):
-    """isolate_lru_page(): take pages off the LRU and hold them; 0 or -EBUSY (K 1.16)."""
+    """isolate_lru_page(): take pages off the LRU and hold them; 0 or -EBUSY (K 1.16).
+
+    ``drain`` 1: after migrate_prep().
+    """
 
     pfn: U32
     generation: U32
+    drain: Annotated[int, Meta(ge=0, le=1)] = 0
 
 
 @message(0x14, "coordinator>node", answer="Statuses")

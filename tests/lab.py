@@ -91,7 +91,7 @@ class Lab:
             key=KEY,
             lease=lease,
             vm_operations=vm_operations,
-            **{"heartbeat": None, **coordinator},
+            **{"heartbeat": None, "few_pages": 0, **coordinator},
         )
         self.memory = self.coordinator.memory
         self.client = Session(CLIENT, boot_id=1, key=KEY)

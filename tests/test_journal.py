@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ import trio
 
 from protocol.core import ConfigurationError, JournalError
 from protocol.live.journal import Journal
+from protocol.live.journal_file import Synchronous
 
 APPEND_AND_WAIT = """
 import sys, trio
@@ -71,11 +73,47 @@ async def test_a_cancelled_append_is_durable_all_the_same(tmp_path: Path) -> Non
             assert await journal.read_all() == [b"decided"]
 
 
-async def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
+async def test_a_commit_waits_for_the_disk_if_told_to(tmp_path: Path) -> None:
     with trio.fail_after(5):
-        async with Journal(tmp_path / "journal") as journal:
+        async with Journal(tmp_path / "journal", synchronous=Synchronous.FULL) as journal:
             assert await journal._run(lambda: _pragma(journal, "synchronous")) == 2  # FULL
             assert await journal._run(lambda: _pragma(journal, "journal_mode")) == "wal"
+
+
+async def test_otherwise_the_log_is_synced_behind_many_commits_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def fsync(file: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{file}"))
+        sync(file)
+
+    path = tmp_path / "journal"
+    with trio.fail_after(5):
+        async with Journal(path) as journal:
+            monkeypatch.setattr("protocol.live.sync.os.fsync", fsync)
+            for number in range(20):
+                await journal.append([b"entry %d" % number])
+            written = len(synced)
+        assert written < 20, "every commit waited for a sync of its own"
+        assert synced[-1] == f"{path}-wal"
+
+
+async def test_a_sync_that_fails_ends_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(file: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "journal"
+    with trio.fail_after(5):
+        async with Journal(path) as journal:
+            monkeypatch.setattr("protocol.live.sync.os.fsync", fsync)
+            with pytest.raises(JournalError, match=f"{path} cannot be written .*Input/output"):
+                while True:
+                    await journal.append([b"entry"])
 
 
 def _pragma(journal: Journal, name: str) -> object:

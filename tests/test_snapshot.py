@@ -264,7 +264,16 @@ LEFT_OUT = {
         ),
         **dict.fromkeys(("new_pages", "emulated", "fixed"), "given when the coordinator starts"),
         **dict.fromkeys(
-            ("alarms", "cpuset_mutex", "writeback", "page_lists", "records", "notes", "woken"),
+            (
+                "alarms",
+                "cpuset_mutex",
+                "writeback",
+                "page_lists",
+                "started",
+                "records",
+                "notes",
+                "woken",
+            ),
             "of calls under way",
         ),
         **dict.fromkeys(("now", "events", "lost", "longest_entry"), "of this process"),

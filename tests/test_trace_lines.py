@@ -118,7 +118,7 @@ def test_the_command_prints_the_last_lines(numalab: Numalab) -> None:
                 task = await machine.spawn(comm="mover")
                 address = await task.mmap(3 * machine.page_size)
                 await task.store(address, b"page" * 3 * 1024)
-                # Not always node 0: other tests share the machine, and one of them may have it full.
+                # Not always node 0: other tests share the machine, and may have filled it.
                 home, *_ = await task.move_pages(task.pid, [address], None)
                 before = await machine.vmstat()
                 assert await task.migrate_pages(task.pid, [home], [(home + 1) % 4]) == 0

@@ -14,6 +14,7 @@ from coordinator.coordinator import Coordinator
 from coordinator.mem_map import NO_NODE
 from coordinator.memory import Memory
 from coordinator.mm import MigrateHook, Pte, VmOperations
+from coordinator.pagelist import FEW_PAGES
 from nodes.node import Node
 from nodes.zone import Zone
 from numalab.checker import I64, Entries, Frames, Kind
@@ -242,6 +243,8 @@ class Cluster:
             journal=tuple(journal),
             migration=True,
             chunk_pages=self.plan.chunk_pages,
+            # Both ways of a short list have every other seed.
+            few_pages=FEW_PAGES if self.plan.seed % 2 else 0,
             lease=LEASE_SECONDS,
             heartbeat=self.plan.heartbeat,
             addresses={},

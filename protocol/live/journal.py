@@ -1,8 +1,12 @@
-"""What must survive the process: Records in SQLite, durable when ``append`` returns.
+"""What must survive the process: Records in SQLite, written when ``append`` returns.
 
-WAL with synchronous=FULL: a commit is on the disk itself, not in a cache, when it returns.  One
-connection, made and used in one thread, which has no other work: the loop never waits for the disk.
-The database is locked for as long as it is open, so that two processes never write one journal.
+What is written survives the death of any process.  That of the host loses what is not synced yet,
+and the zones of the nodes with it, which are memory; so by default nobody waits for the disk: all
+commits of a moment are synced together, behind (sync.py).  With ``synchronous`` FULL a commit is on
+the disk itself when it returns.
+
+One connection, made and used in one thread, which has no other work: the loop never waits for a
+write.  The database is locked for as long as it is open: two processes never write one journal.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ import trio
 
 from protocol.core import JournalError
 from protocol.live import journal_file
+from protocol.live.journal_file import Synchronous
+from protocol.live.sync import Syncer
 
 #: So much may be written before a snapshot is worth its while, however small that would be.
 COMPACT_BYTES = 4 << 20
@@ -37,8 +43,16 @@ class Journal:
     Raises ConfigurationError if it cannot be written, is no journal, is damaged or is in use.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, compact_bytes: int = COMPACT_BYTES) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        compact_bytes: int = COMPACT_BYTES,
+        synchronous: Synchronous = Synchronous.NORMAL,
+    ) -> None:
         self.path = Path(path)
+        self._synchronous = synchronous
+        self._syncer: Syncer | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._connection: sqlite3.Connection | None = None
         self._compact_bytes = compact_bytes
@@ -69,14 +83,14 @@ class Journal:
         return self._written > max(self._compact_bytes, COMPACT_FACTOR * self._snapshot)
 
     async def append(self, entries: Sequence[bytes]) -> None:
-        """Add entries in one transaction; returns when they are durable, cancelled or not.
+        """Add entries in one transaction; returns when they are written, cancelled or not.
 
         Raises JournalError if the disk refuses.
         """
         await self._run(lambda: self._append(entries))
 
     async def replace(self, entries: Iterable[bytes]) -> int:
-        """These entries, a snapshot, take the place of all; durable when this returns.
+        """These entries, a snapshot, take the place of all; on the disk when this returns.
 
         They are drawn in the thread of the journal.  Whoever dies meanwhile leaves either the old
         ones or these.  Gives their size in bytes.  Raises JournalError if the disk refuses.
@@ -99,7 +113,7 @@ class Journal:
         """Wait for what is being written, and let the file go; harmless when repeated."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await self._run(connection.close)
+            await self._run(lambda: self._close(connection))
             self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], _T]) -> _T:
@@ -119,9 +133,16 @@ class Journal:
     # ---- in the thread ---------------------------------------------------------------------
 
     def _open(self) -> None:
-        self._connection, self._last = journal_file.open_file(self.path)
+        self._connection, self._last = journal_file.open_file(self.path, self._synchronous)
+        if self._synchronous == Synchronous.NORMAL:
+            self._syncer = Syncer(self._log)
         # How much of it is a snapshot is not known any more: a long one is made anew.
         self._written = self.path.stat().st_size
+
+    def _close(self, connection: sqlite3.Connection) -> None:
+        if self._syncer is not None:
+            self._syncer.close()
+        connection.close()
 
     def _rows(self) -> Iterator[tuple[int, bytes]]:
         assert self._connection is not None, "the journal is not open"
@@ -138,11 +159,15 @@ class Journal:
     def _commit(self, entries: Iterable[bytes], *, replace: bool) -> int:
         assert self._connection is not None, "the journal is not open"
         try:
+            if self._syncer is not None:
+                self._syncer.check()
             self._connection.execute("BEGIN IMMEDIATE")
             if replace:
                 self._connection.execute("DELETE FROM entries")
             last, size = journal_file.write_rows(self._connection, self._last, entries)
             self._connection.execute("COMMIT")
+            if self._syncer is not None:
+                self._syncer.wrote()
             self._last = last
             if replace:
                 journal_file.shrink(self._connection)

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import struct
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
 
 import xxhash
@@ -36,7 +37,16 @@ _NUMBERS = struct.Struct(">60xI4xI")
 _RESTORE = "restore it from a copy, or take the machine down and start a new one"
 
 
-def open_file(path: Path) -> tuple[sqlite3.Connection, int]:
+class Synchronous(StrEnum):
+    """PRAGMA synchronous of a WAL: each commit is synced (FULL), or each checkpoint (NORMAL)."""
+
+    FULL = "full"
+    NORMAL = "normal"
+
+
+def open_file(
+    path: Path, synchronous: Synchronous = Synchronous.NORMAL
+) -> tuple[sqlite3.Connection, int]:
     """Open a journal, and lock it for as long as it is open; made with mode 0600 if it is missing.
 
     Gives the number of its last entry too, 0 if there is none.
@@ -53,7 +63,7 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, int]:
         # The order matters: an exclusive WAL needs no shared memory beside the file.
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
         # What wal.py relies on: a frame is written by a commit, and after the last one.
         connection.execute("PRAGMA cache_spill=OFF")
         connection.execute("PRAGMA wal_autocheckpoint=0")

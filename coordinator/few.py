@@ -1,0 +1,90 @@
+"""The short way of a migration of few pages: what does not wait for each other is asked at one go.
+
+A list of few pages is drained and isolated by one question, and its frames on the targets are asked
+for at the same time: before it is known that all of it can be isolated, so that some may be left.
+The call ends when every page has moved or stays: that new frames are put on the LRU and old ones
+freed follows behind it, as pagevecs and per-cpu lists do in a kernel.  Whoever migrates pages of
+the same address space next waits for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from coordinator.asked import Asked
+from coordinator.calls import PARKED, Reply, Steps
+from coordinator.life import State
+from coordinator.mem_map import PageFlag, Pfns, Rows, grouped
+from coordinator.memory import Memory
+from coordinator.mm import Mm
+from protocol.messages import MigratePrep, NewPageFrames, NewPages
+
+if TYPE_CHECKING:
+    from coordinator.unmap_and_move import UnmapAndMove
+
+
+def pages_on(mm: Mm, nid: int) -> int:
+    """How many pages of ``mm`` are on a node."""
+    return sum(int(np.count_nonzero(vma.nid[vma.present()] == nid)) for vma in mm.vmas)
+
+
+def no_trail(memory: Memory, mm: Mm) -> Steps[None]:
+    """Nothing of a migration of this address space is left to be done when this returns."""
+    while any(pages.trailing and pages.pid == mm.pid for pages in memory.page_lists):
+        yield PARKED
+
+
+def start_few(work: UnmapAndMove) -> None:
+    """Isolate all pages of the list, and meanwhile prepare other nodes and ask for frames."""
+    rows = np.arange(work.list.rows)
+    sources = np.unique(work.list.source)
+    for nid in work.memory.nids:
+        if nid not in work.memory.lost and nid not in sources:
+            work.put(nid, MigratePrep(), Asked(State.LISTED, rows[:0]))
+    work.step_ok(rows)
+    for asked in work.wanted(rows):
+        if asked.zonelist.nodes:
+            work.ask_zone(replace(asked, early=True))
+
+
+class Reserve:
+    """Frames that were asked for before their pages were isolated; rows are those of the list."""
+
+    def __init__(self, work: UnmapAndMove) -> None:
+        self._work = work
+        self._given: list[tuple[Asked, Rows]] = []
+
+    def got(self, asked: Asked, reply: Reply) -> None:
+        """The answer of a node; who gets no frame by it has to ask again."""
+        answer, wanted = reply.message, reply.ask.message
+        if answer is None:
+            return
+        assert isinstance(answer, NewPageFrames) and isinstance(wanted, NewPages)
+        given = np.flatnonzero(answer.status == 0)
+        if given.size:
+            work, node, rows = self._work, asked.zonelist.nodes[0], asked.rows[given]
+            pfn = work.memory.given(node, answer, given, wanted, PageFlag.HELD)
+            work.list.target[rows], work.list.target_pfn[rows] = node, pfn
+            self._given.append((asked, rows))
+
+    def take(self, rows: Rows) -> Rows:
+        """Let those rows go on that have a frame here; gives the others."""
+        for at, (asked, mine) in enumerate(self._given):
+            taken = np.intersect1d(mine, rows)
+            self._given[at] = asked, np.setdiff1d(mine, taken)
+            rows = np.setdiff1d(rows, taken)
+            if taken.size:
+                self._work.count_allocation(asked, taken.size)
+                self._work.step_ok(taken)
+        return rows
+
+    def rest(self) -> Iterator[tuple[int, Pfns]]:
+        """The frames that nobody took, by node; they are not here any more."""
+        given, self._given = self._given, []
+        for _, rows in given:
+            for nid, mine in grouped(self._work.list.target[rows]):
+                yield int(nid), self._work.list.target_pfn[rows[mine]]

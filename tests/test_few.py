@@ -1,0 +1,192 @@
+"""Few pages go a short way: the same end, in fewer round trips, whatever happens on it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from coordinator.life import State
+from coordinator.pagelist import FEW_PAGES
+from protocol.messages import (
+    CopyPages,
+    Done,
+    IsolateLruPage,
+    IsolatePages,
+    MigratePrep,
+    NewPages,
+    PutbackLruPages,
+    PutPages,
+    Statuses,
+)
+from protocol.profile import MODERN, SEED, Profile
+from protocol.schema import Message, node_name
+from protocol.syscalls import Exit
+from tests.crashes import RECOVERY_SECONDS, CrashLab
+from tests.lab import Lab, migration
+
+MakeLab = Callable[..., Lab]
+SHORT = {"few_pages": FEW_PAGES}
+STAGES = (MigratePrep, IsolateLruPage, NewPages, CopyPages, PutbackLruPages, PutPages)
+
+
+def short(make_lab: MakeLab, profile: Profile = SEED, nodes: int = 4) -> Lab:
+    return make_lab(nodes=nodes, profile=profile, **SHORT)
+
+
+def told(lab: Lab, pid: int, source: int, target: int) -> int:
+    call = lab.start(migration(0, pid, (source,), (target,)))
+    lab.run()
+    return call
+
+
+def value(lab: Lab, call: int) -> int:
+    answer = lab.answer_to(call)
+    assert isinstance(answer, Done), f"the call was answered {answer}"
+    return answer.value
+
+
+@pytest.mark.parametrize("profile", [SEED, MODERN])
+def test_pages_are_where_they_shall_be_with_what_was_in_them(
+    make_lab: MakeLab, profile: Profile
+) -> None:
+    lab = short(make_lab, profile)
+    pid = lab.spawn()
+    start = lab.mapped(pid, FEW_PAGES)
+    for page in range(FEW_PAGES):
+        lab.write(pid, start + page, page + 1)
+    before = lab.free()
+    assert lab.migrate(pid, 0, 3) == 0
+    assert lab.where(pid, start, FEW_PAGES) == [3] * FEW_PAGES
+    assert [lab.read(pid, start + page) for page in range(FEW_PAGES)] == [*range(1, FEW_PAGES + 1)]
+    assert lab.free() == [before[0] + FEW_PAGES, *before[1:3], before[3] - FEW_PAGES]
+    assert lab.memory.counters.pgmigrate_success == FEW_PAGES
+    assert lab.zone(3).isolated == lab.zone(3).locked == 0
+    assert not lab.memory.page_lists
+
+
+def test_what_does_not_wait_for_each_other_is_asked_together(make_lab: MakeLab) -> None:
+    lab = short(make_lab)
+    pid = lab.spawn()
+    lab.mapped(pid, 3)
+    for stage in (MigratePrep, IsolateLruPage, NewPages):
+        lab.hold_back(stage)
+    call = told(lab, pid, 0, 1)
+    assert len(lab.held(MigratePrep)) == 3, "the source drains when it isolates"
+    (isolate,), (frames,) = lab.held(IsolateLruPage), lab.held(NewPages)
+    assert isolate.drain and isolate.pfn.size == frames.owner.size == 3
+    for stage in (MigratePrep, IsolateLruPage, NewPages):
+        lab.let_go(stage)
+    assert value(lab, call) == 0
+
+
+def test_the_call_ends_at_the_move_and_the_next_one_waits_for_the_rest(make_lab: MakeLab) -> None:
+    lab = short(make_lab)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 2)
+    lab.write(pid, start, 7)
+    lab.hold_back(PutbackLruPages)
+    assert value(lab, told(lab, pid, 0, 1)) == 0
+    assert lab.memory.page_lists[0].count(State.SETTLING) == 2
+    second = told(lab, pid, 1, 2)
+    assert lab.answer_to(second) is None, "it would have found its pages taken"
+    lab.let_go(PutbackLruPages)
+    assert value(lab, second) == 0
+    assert lab.where(pid, start, 2) == [2, 2] and lab.read(pid, start) == 7
+
+
+def test_a_task_may_end_while_the_rest_of_its_migration_goes_on(make_lab: MakeLab) -> None:
+    lab = short(make_lab)
+    before = lab.free()
+    pid = lab.spawn()
+    lab.mapped(pid, 4)
+    lab.hold_back(PutbackLruPages)
+    told(lab, pid, 0, 1)
+    exited = lab.start(Exit(pid))
+    lab.let_go(PutbackLruPages)
+    lab.run()
+    assert lab.answer_to(exited) is not None
+    assert lab.free() == before and not lab.memory.page_lists
+
+
+def test_frames_for_pages_that_could_not_be_isolated_are_given_back(make_lab: MakeLab) -> None:
+    lab = short(make_lab)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 4)
+    where = lab.fault(pid, start)
+    generation = lab.memory.mem_map[0].generation[where.pfn]
+    asked = IsolatePages(where.pfn, generation, np.ones(1, np.uint8))
+    assert not lab.ask(asked, Statuses, node_name(0)).status.any()
+    before = lab.free()
+    assert lab.migrate(pid, 0, 1) == 0
+    assert lab.where(pid, start, 4) == [0, 1, 1, 1]
+    assert lab.free()[1] == before[1] - 3
+    back = IsolatePages(where.pfn, generation, np.zeros(1, np.uint8))
+    assert not lab.ask(back, Statuses, node_name(0)).status.any()
+
+
+@pytest.mark.parametrize("few_pages", [0, FEW_PAGES])
+def test_a_full_target_ends_both_ways_alike(make_lab: MakeLab, few_pages: int) -> None:
+    lab = make_lab(nodes=2, frames=8, profile=MODERN, few_pages=few_pages)
+    other = lab.spawn(cpu=1)
+    lab.mapped(other, 6, cpu=1)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 4)
+    assert lab.migrate(pid, 0, 1) == -errno.ENOMEM
+    assert sorted(lab.where(pid, start, 4)) == [0, 0, 1, 1]
+    assert lab.free()[1] == 0
+
+
+def test_a_pinned_page_is_tried_again_and_stays(make_lab: MakeLab) -> None:
+    lab = short(make_lab)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 3)
+    lab.hold_pages(lab.fault(pid, start + 1), pinned=1)
+    before = lab.free()
+    assert lab.migrate(pid, 0, 1) == 1
+    assert lab.where(pid, start, 3) == [1, 0, 1]
+    assert lab.free() == [before[0] + 2, before[1] - 2, *before[2:]]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("nid", [0, 1])
+def test_a_node_dies_at_a_step_and_nothing_is_lost(
+    make_lab: MakeLab, stage: type[Message], nid: int
+) -> None:
+    lab = CrashLab(**SHORT)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 3)
+    for page in range(3):
+        lab.write(pid, start + page, page + 1)
+    lab.hold_back(stage)
+    call = told(lab, pid, 0, 1)
+    lab.restart(nid)
+    lab.drop_held()
+    lab.wait(RECOVERY_SECONDS)
+    assert value(lab, call) >= 0
+    assert [lab.read(pid, start + page) for page in range(3)] == [1, 2, 3]
+    assert lab.migrate(pid, 0, 1) == 0 and lab.where(pid, start, 3) == [1, 1, 1]
+    assert lab.exit(pid) == 0
+    assert lab.free() == [256] * 4, f"frames of {node_name(nid)} leaked"
+    lab.validate()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_coordinator_dies_at_a_step_and_nothing_is_lost(stage: type[Message]) -> None:
+    lab = CrashLab(**SHORT)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 3)
+    for page in range(3):
+        lab.write(pid, start + page, page + 1)
+    lab.hold_back(stage)
+    told(lab, pid, 0, 1)
+    lab.drop_held()
+    lab.recover()
+    assert [lab.read(pid, start + page) for page in range(3)] == [1, 2, 3]
+    lab.migrate(pid, 0, 1)
+    assert lab.where(pid, start, 3) == [1, 1, 1]
+    assert lab.exit(pid) == 0
+    assert lab.free() == [256] * 4
+    lab.validate()
