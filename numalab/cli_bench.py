@@ -15,10 +15,10 @@ FIGURES = range(1, 15)
 PEERS = ("redis", "dask", "ray", "mpi")
 
 
-def _figures(ctx: click.Context, param: click.Parameter, text: str | None) -> list[int]:
-    """``1,2,7-9``; all without it."""
+def _figures(ctx: click.Context, param: click.Parameter, text: str | None) -> list[int] | None:
+    """``1,2,7-9``."""
     if text is None:
-        return list(FIGURES)
+        return None
     wanted = set[int]()
     for word in text.split(","):
         match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", word.strip())
@@ -67,6 +67,13 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 @click.option("--rounds", type=click.IntRange(1, 1000), help="Of everything, in each start.")
 @click.option("--starts", type=click.IntRange(1, 100), help="Fresh starts of all processes.")
 @click.option(
+    "--tools/--no-tools",
+    default=None,
+    help="The figures that migspeed, migration.c and stress-ng print.  [default: if all are]",
+)
+@click.option("--profile", is_flag=True, help="Where the time of a batch goes.")
+@click.option("--sweep", is_flag=True, help="Over the sizes of chunks, batches and windows.")
+@click.option(
     "--output",
     "--json-file",
     type=_PATH,
@@ -82,10 +89,18 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
     help="Name what got worse since then by more than the noise; exit code 1 if something did.",
 )
 @json_option
-def bench(as_json: bool, **options: Any) -> int:
-    """What moving pages costs here, beside the same bytes through bare sockets and others."""
+def bench(as_json: bool, tools: bool | None, **options: Any) -> int:
+    """What moving pages costs here, beside the same bytes through bare sockets and others.
+
+    --profile and --sweep alone measure no figure: name those that are wanted as well.
+    """
     from numalab.bench import command
 
+    if options["figures"] is None:
+        only = options["profile"] or options["sweep"] or tools
+        tools = not only if tools is None else tools
+        options["figures"] = [] if only else list(FIGURES)
+    options["tools"] = bool(tools)
     return run(command.bench, as_json, command.Options(**options))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,20 @@ from typing import Any
 from numalab.bench.comparing import Change, changes, differences
 from numalab.bench.facts import describe_facts
 from numalab.bench.plot import draw
+from numalab.bench.profile import describe_profile, measure_profile
 from numalab.bench.report import table
 from numalab.bench.scale import FULL, QUICK, Scale
 from numalab.bench.suite import measure
+from numalab.bench.sweep import describe_sweep, measure_sweep
+from numalab.bench.tools import describe_tools, measure_tools
 from numalab.console import SCHEMA, Answer, CommandFailed, Exit
+
+#: What else a result may have, and how it is printed.
+DESCRIBED: dict[str, Callable[[Any], Iterator[str]]] = {
+    "tools": describe_tools,
+    "profile": describe_profile,
+    "sweep": describe_sweep,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,9 @@ class Options:
     pages: int | None
     rounds: int | None
     starts: int | None
+    tools: bool
+    profile: bool
+    sweep: bool
     output: Path | None
     plot: Path | None
     compare: Path | None
@@ -47,6 +60,12 @@ async def bench(options: Options) -> Answer:
     """Measure, say, keep, draw and compare.  Raises CommandFailed."""
     old = None if options.compare is None else _read(options.compare)
     result = await measure(options.scale, options.figures, options.peers, _tell)
+    if options.tools:
+        result["tools"] = await measure_tools(options.scale)
+    if options.profile:
+        result["profile"] = await measure_profile(options.scale)
+    if options.sweep:
+        result["sweep"] = await measure_sweep(options.scale, _tell)
     found: list[Change] = []
     if old is not None:
         found = changes(old, result)
@@ -66,7 +85,11 @@ async def bench(options: Options) -> Answer:
 
 def _lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield describe_facts(result["facts"])
-    yield from table(result["figures"])
+    if result["figures"]:
+        yield from table(result["figures"])
+    for name, describe in DESCRIBED.items():
+        if name in result:
+            yield from describe(result[name])
     if "changes" in result:
         yield from result["differences"]
         yield from result["changes"] or ["Nothing changed by more than the noise."]

@@ -16,6 +16,7 @@ import xxhash
 
 from numalab.bench.lab import lab_of
 from numalab.bench.scale import Start
+from protocol.live.journal_file import Synchronous
 from protocol.topology import PAGE_SIZE
 
 #: Two machines at a time have as much memory as they need for so much fewer pages.
@@ -27,13 +28,15 @@ SUMS = 2
 
 
 async def measure(start: Start) -> None:
-    """CURVE, the page of metrics, records; sums beside the last."""
+    """CURVE, the page of metrics, records; sums beside these."""
     await _with_and_without(start, "CURVE", {"secure": True}, {})
     await _with_and_without(start, "metrics", {}, {"metrics": False})
     with TemporaryDirectory(prefix="numalab-bench-", dir="/dev/shm") as memory:
         await _with_and_without(start, "records", {}, {"run_directory": memory})
+    await _with_and_without(start, "synced records", {"synchronous": Synchronous.FULL}, {})
     start.readings.note(10, "metrics: served against not served; they are counted in both.")
     start.readings.note(10, "records: a journal on the disk against one in memory.")
+    start.readings.note(10, "synced records: no call waits for the disk unless it is told to.")
     start.readings.note(10, "sums: computed from the time of two sums of a page.")
 
 
@@ -46,15 +49,15 @@ async def _with_and_without(
         for turn in range(start.scale.rounds):
             seconds = {lab: await lab.move(tasks[lab][0], turn % 2, pages) for lab in tasks}
             start.readings.add(10, seconds[bare] / seconds[guarded], part)
-            start.readings.beside(10, **{f"with_{part}": pages / seconds[guarded]})
+            start.readings.beside(10, **{f"with {part}": pages / seconds[guarded]})
             if part == "records":
                 page = seconds[guarded] / pages
-                start.readings.add(10, 1 - min(SUMS * _sum_of_a_page() / page, 1), "sums")
+                start.readings.add(10, 1 - min(SUMS * sum_of_a_page() / page, 1), "sums")
         for lab, (task, address) in tasks.items():
             await lab.check(task, address, pages)
 
 
-def _sum_of_a_page() -> float:
+def sum_of_a_page() -> float:
     """Seconds, in the middle of a frame that has just been written."""
     data = np.arange(SUM_BYTES // 8).tobytes()
     began = time.perf_counter()

@@ -18,14 +18,17 @@ from numalab.bench.scale import Start, page_size_for
 from numalab.bench.simulated import seconds_to_move
 from protocol.topology import PAGE_SIZE
 
+#: Little, so that pages of 4 KiB fit where they can.
+SPARE = 1 / 16
+
 
 async def measure(start: Start) -> None:
     """Live in every start; simulated in the first, for there it takes long and hardly varies."""
     ladder = start.scale.ladder
-    size = page_size_for(3 * sum(ladder))
+    size = page_size_for(int(2 * (1 + SPARE) * sum(ladder)))
     if size != PAGE_SIZE:
         start.readings.note(5, f"Pages of {size} bytes: memory is short.")
-    async with lab_of(sum(ladder), page_size=size) as lab:
+    async with lab_of(sum(ladder), page_size=size, spare=SPARE) as lab:
         await _live(start, lab)
     if not start.number:
         await _simulated(start)
