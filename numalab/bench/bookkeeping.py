@@ -20,7 +20,7 @@ from protocol.schema import COORDINATOR, node_name
 
 #: The small machine is large enough to have several chunks under way, as the large one has.
 FEW = 32_768
-LEAST = 4 * FEW
+LEAST = 8 * FEW
 PROCESSES = {"coordinator": COORDINATOR, "node": node_name(1)}
 
 
