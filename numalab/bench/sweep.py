@@ -19,6 +19,8 @@ from protocol.topology import PAGE_SIZE
 #: By the setting of a machine (``numalab.cluster.Settings``).
 SETTINGS: dict[str, tuple[int, ...]] = {
     "chunk_pages": (1024, 2048, 4096, 8192, 16_384),
+    "batch_pages": (64, 128, 256, 512, 1024),
+    "credit": (1, 2, 4, 8),
 }
 
 
