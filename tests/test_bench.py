@@ -10,11 +10,26 @@ from xml.etree import ElementTree
 import pytest
 
 from numalab import cli_bench
-from numalab.bench import comparing, peer, plot, ratios, report, scale, suite
+from numalab.bench import (
+    command,
+    comparing,
+    peer,
+    plot,
+    profile,
+    ratios,
+    report,
+    scale,
+    suite,
+    sweep,
+    tools,
+)
 from numalab.bench.figures import FIGURES, TABLE, Verdict
 from numalab.bench.readings import Readings
 from numalab.bench.waiting import waits_between
 from numalab.cli import run
+from numalab.cluster import Settings
+from numalab.console import Answer
+from protocol.labels import STEP, Role
 
 # ---- samples -------------------------------------------------------------------------------
 
@@ -199,3 +214,57 @@ def test_a_quick_run_measures_draws_and_compares(
     assert result["facts"]["cpus"] > 0
     assert "<svg" in drawn.read_text()
     assert not comparing.changes(result, result)
+
+
+def test_the_profile_the_sweep_and_the_tools_are_printed() -> None:
+    step = {"phase": profile.PHASES["copying"], "batches": 16.0, "batch_ms": 7.0, "page_us": 1.5}
+    measured = {
+        "pages": 65_536,
+        "chunk_pages": 4096,
+        "whole_us": 3.0,
+        "steps": [step],
+        "copy_at_least_us": {"verify, two sums": 0.3},
+        "cpu_us": {"node0, main": 1.25},
+    }
+    lines = "\n".join(profile.describe_profile(measured))
+    assert "65,536 neighbouring pages" in lines and "node0, main" in lines
+    assert lines.index("lock, copy") < lines.index("at least: verify")
+    row = {"setting": "chunk_pages", "value": 4096, "pages_per_second": 5.0, "median": 0.5}
+    row |= {"lowest": 0.4, "highest": 0.6}
+    assert "[0.400-0.600]" in list(sweep.describe_sweep([row]))[1]
+    assert list(tools.describe_tools({"migspeed": {"Mbyte/s": 141.0}})) == [
+        "as migspeed: Mbyte/s 141"
+    ]
+
+
+def test_every_step_of_a_migration_has_a_name_in_the_profile() -> None:
+    assert tuple(profile.PHASES) == STEP.values(Role.COORDINATOR, ())
+
+
+def test_every_setting_of_the_sweep_is_one_of_a_machine() -> None:
+    assert set(sweep.SETTINGS) <= set(Settings.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "figures", "more"),
+    (
+        ([], list(cli_bench.FIGURES), True),
+        (["--figures", "2,7-8"], [2, 7, 8], False),
+        (["--no-tools"], list(cli_bench.FIGURES), False),
+        (["--tools"], [], True),
+        (["--profile"], [], False),
+        (["--sweep", "--figures", "1"], [1], False),
+    ),
+)
+def test_what_is_measured_is_what_is_named(
+    arguments: list[str], figures: list[int], more: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[command.Options] = []
+
+    async def heed(options: command.Options) -> Answer:
+        told.append(options)
+        return Answer("")
+
+    monkeypatch.setattr(command, "bench", heed)
+    assert run(["bench", *arguments]) == 0
+    assert (told[0].figures, told[0].tools) == (figures, more)
