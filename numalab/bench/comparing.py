@@ -10,6 +10,8 @@ from numalab.bench.report import number
 
 #: Medians that are nearer than this share of the old one say nothing, however small the spread.
 FLOOR = 0.03
+#: The same where there are too few samples to have a spread.
+FEW, FLOOR_OF_FEW = 3, 0.25
 #: Facts that have to be the same for a comparison to mean much.
 SAME = ("cpu", "cpus", "kernel", "python", "libzmq")
 
@@ -72,9 +74,9 @@ def _name(title: str, part: Mapping[str, Any]) -> str:
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool | None:
     """Whether it got worse; None: not by more than either run's middle half of samples spans."""
     difference = new["median"] - old["median"]
-    noise = max(
-        old["upper"] - old["lower"], new["upper"] - new["lower"], FLOOR * abs(old["median"])
-    )
+    floor = FLOOR if min(old["rounds"], new["rounds"]) >= FEW else FLOOR_OF_FEW
+    spans = [run["upper"] - run["lower"] for run in (old, new)]
+    noise = max(*spans, floor * abs(old["median"]))
     if abs(difference) <= noise:
         return None
     return bool((difference < 0) == (new["better"] == "more"))

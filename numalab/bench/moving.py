@@ -18,6 +18,7 @@ PEER_FIGURES = {"redis": (3, ""), "dask": (4, "Dask"), "ray": (4, "Ray"), "mpi":
 NEIGHBOURS = (1, 3, 4, 6)
 #: Half of the filler's pages go again, so these are the holes in between.
 HOLES = 1.125
+SETTLE_SECONDS = 0.2
 
 
 async def measure(start: Start) -> None:
@@ -49,11 +50,19 @@ async def _neighbours(start: Start, lab: Lab, raw: Pair) -> None:
                 carried = pages / await trio.to_thread.run_sync(peer.go)
                 readings.add(number, moved / carried, part)
                 readings.beside(number, **{"moved": moved, peer.name: carried})
+            if peers:
+                # What they throw away afterwards is no part of the next round.
+                await trio.sleep(SETTLE_SECONDS)
     await lab.check(task, address, pages)
     await task.exit()
 
 
 def _peers_of(start: Start) -> Sequence[str]:
+    """Those that are named and belong to a wanted figure; of the others the figure says so."""
+    for name in ("redis", "dask", "ray"):
+        number, part = PEER_FIGURES[name]
+        if start.any_of(number) and name not in start.peers:
+            start.readings.note(number, f"{part or 'Redis'} was not named: --peers {name}.")
     return [name for name in start.peers if start.any_of(PEER_FIGURES[name][0])]
 
 

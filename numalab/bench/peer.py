@@ -71,6 +71,8 @@ class Peer:
             stderr=subprocess.DEVNULL,
             text=True,
             bufsize=1,
+            # A Ctrl-C at the terminal is for us; the end of its orders ends it.
+            start_new_session=True,
         )
         try:
             if self._line() != "ready":

@@ -78,7 +78,7 @@ class Unchecked:
         """Nothing."""
 
 
-class Scale:
+class LargeWorld:
     """Two nodes and a client in a world that forgets every message at once."""
 
     def __init__(self, pages: int) -> None:
@@ -133,14 +133,14 @@ class Scale:
 
 def seconds_to_move(pages: int) -> float:
     """Seconds of this core that moving so many pages takes, by all the Cores together."""
-    scale = Scale(pages)
-    pid = scale.ask(Spawn(0, 0, 1, 0, ""))
+    world = LargeWorld(pages)
+    pid = world.ask(Spawn(0, 0, 1, 0, ""))
     length = pages * PAGE_SIZE
     protection, flags = PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
-    address = scale.ask(Mmap(pid, 0, length, protection, flags, "", 0))
-    scale.ask(Madvise(pid, address, length, MADV_POPULATE_WRITE))
+    address = world.ask(Mmap(pid, 0, length, protection, flags, "", 0))
+    world.ask(Madvise(pid, address, length, MADV_POPULATE_WRITE))
     began = time.process_time()
-    left = scale.ask(MigratePages(pid, pid, MAXNODE, user_mask((0,)), user_mask((1,)), ""))
+    left = world.ask(MigratePages(pid, pid, MAXNODE, user_mask((0,)), user_mask((1,)), ""))
     seconds = time.process_time() - began
     assert not left, f"{left} of {pages} pages did not move"
     return seconds

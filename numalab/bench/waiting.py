@@ -9,12 +9,10 @@ long the stores took that were under way between them (``Waits``).
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 import msgspec
 import numpy as np
@@ -22,6 +20,7 @@ import trio
 
 from numalab.bench.lab import Lab
 from numalab.bench.ratios import percentile
+from numalab.child import Child, child_process
 from numalab.machine import connect
 from numalab.parent import die_with_parent
 
@@ -50,52 +49,28 @@ class Waits(msgspec.Struct, frozen=True):
 class Writer:
     """The process, from the side of who measures."""
 
-    def __init__(self, process: trio.Process) -> None:
-        assert process.stdin is not None and process.stdout is not None
-        self._orders = process.stdin
-        self._answers = process.stdout
-        self._said = b""
+    def __init__(self, child: Child) -> None:
+        self._child = child
 
     async def begin(self, assignment: Assignment) -> None:
         """It stores from now on."""
-        await self._orders.send_all(msgspec.json.encode(assignment) + b"\n")
-        await self._line()
+        await self._child.stdin.send_all(msgspec.json.encode(assignment) + b"\n")
+        await self._child.next_line()
 
     async def waits(self, began: float, ended: float) -> Waits:
         """Of the stores that were under way between these times."""
-        await self._orders.send_all(f"[{began!r},{ended!r}]\n".encode())
-        return msgspec.json.decode(await self._line(), type=Waits)
-
-    async def _line(self) -> bytes:
-        while b"\n" not in self._said:
-            part = await self._answers.receive_some()
-            if not part:
-                raise OSError(0, "the writer has ended: measure again")
-            self._said += part
-        line, _, self._said = self._said.partition(b"\n")
-        return line
+        await self._child.stdin.send_all(f"[{began!r},{ended!r}]\n".encode())
+        return msgspec.json.decode(await self._child.next_line(), type=Waits)
 
 
 @asynccontextmanager
 async def writing(lab: Lab, pid: int, address: int, pages: int) -> AsyncIterator[Writer]:
     """A process that stores in these pages for as long as the block runs."""
-    async with trio.open_nursery() as nursery:
-        process = await nursery.start(
-            partial(
-                trio.run_process,
-                [sys.executable, "-m", __name__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                check=False,
-            )
-        )
-        writer = Writer(process)
+    async with child_process([__name__]) as child:
+        writer = Writer(child)
         size = lab.machine.page_size
         await writer.begin(Assignment(str(lab.directory), pid, address, pages, size))
-        try:
-            yield writer
-        finally:
-            nursery.cancel_scope.cancel()
+        yield writer
 
 
 # ---- the process ---------------------------------------------------------------------------
