@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 INSTALLED_TEST := $(VENV)/installed-test
+INSTALLED_PICTURES := $(VENV)/installed-pictures
 PACKAGES := protocol nodes coordinator numalab
 CHECKED := $(PACKAGES) grafana tests
 
@@ -13,7 +14,7 @@ RANDOM_SCENARIOS ?= 500
 # Of `make stress`; SEED=N draws the same load and faults again.
 STRESS_SECONDS ?= 600
 
-.PHONY: help demo test sim crashes soak stress compose bench conformance docs clean
+.PHONY: help demo test sim crashes soak stress compose bench conformance docs pictures clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is to make
@@ -56,6 +57,9 @@ docs: $(INSTALLED)  ## Write the pages that are made from the tables
 	$(BIN)/python -m numalab.documents
 	$(BIN)/python -m grafana.generate
 
+pictures: $(INSTALLED_PICTURES)  ## Draw the dashboards as a machine at work fills them
+	$(BIN)/python -m grafana.pictures
+
 clean:  ## Remove what make and the tools have made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -73,4 +77,8 @@ $(INSTALLED): pyproject.toml
 
 $(INSTALLED_TEST): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(INSTALLED_PICTURES): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[pictures]'
 	@touch $@

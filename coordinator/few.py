@@ -73,14 +73,16 @@ class Reserve:
 
     def take(self, rows: Rows) -> Rows:
         """Let those rows go on that have a frame here; gives the others."""
+        wanted = np.zeros(self._work.list.rows, np.bool_)
+        wanted[rows] = True
         for at, (asked, mine) in enumerate(self._given):
-            taken = np.intersect1d(mine, rows)
-            self._given[at] = asked, np.setdiff1d(mine, taken)
-            rows = np.setdiff1d(rows, taken)
+            taken = mine[wanted[mine]]
+            self._given[at] = asked, mine[~wanted[mine]]
+            wanted[taken] = False
             if taken.size:
                 self._work.count_allocation(asked, taken.size)
                 self._work.step_ok(taken)
-        return rows
+        return np.flatnonzero(wanted)
 
     def rest(self) -> Iterator[tuple[int, Pfns]]:
         """The frames that nobody took, by node; they are not here any more."""

@@ -108,7 +108,8 @@ class Migration:
             retry, failed = yield from self._passes()
             if self._only_frames_are_left():
                 self.list.trailing = True
-                self.list.status[self.list.moved()] = self.list.target[self.list.moved()]
+                gone = self.list.moved()
+                self.list.status[gone] = self.list.target[gone]
                 self.memory.started.append(self._trail())
             else:
                 yield from self._put_back_rest()

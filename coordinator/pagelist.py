@@ -152,7 +152,9 @@ class PageList:
 
     def moved(self) -> npt.NDArray[np.bool_]:
         """Which rows have been moved, whatever is left to be done about their frames."""
-        return np.isin(self.state, (State.SETTLING, State.RELEASING, State.MOVED))
+        moved: npt.NDArray[np.bool_] = self.state == State.MOVED
+        moved |= (self.state == State.SETTLING) | (self.state == State.RELEASING)
+        return moved
 
     def unsettled(self) -> int:
         """How many rows are in a state that is not final."""

@@ -113,20 +113,20 @@ _RECOVERED = Row(
             "short",
             Query("sum(numalab_frames_poisoned_total{@})"),
             steps((None, GREEN), (1, RED)),
-        ),
+        ).sized(4, 8),
         stat(
             "Zones replaced",
             "Nodes that came back with another zone while calls were under way.",
             "short",
             Query("sum(numalab_zones_replaced_total{@})"),
             steps((None, GREEN), (1, RED)),
-        ),
+        ).sized(4, 8),
         stat(
             "Coordinator recovery",
             "From the start of a coordinator until every node agreed with its journal.",
             "s",
             _recovery("coordinator", "job", "coordinator"),
-        ),
+        ).sized(4, 8),
         series(
             "Node recovery",
             "From the coordinator's first word to a node that has started until it serves.",

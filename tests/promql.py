@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import promql_parser
+
+from grafana.asking import without_macros
 
 #: What Grafana puts in for its macros, as a test may want it.
 MACROS = {"$__rate_interval": "20s", "$__interval": "5s", "$__range": "15m"}
@@ -24,16 +25,9 @@ class Selector(NamedTuple):
     window: bool
 
 
-def without_macros(expr: str, macros: dict[str, str] | None = None) -> str:
-    """The expression as Grafana would send it, the macros replaced."""
-    for macro, value in {**MACROS, **(macros or {})}.items():
-        expr = re.sub(re.escape(macro) + r"\b", value, expr)
-    return expr
-
-
 def selectors(expr: str) -> list[Selector]:
     """Raises ValueError for what is no PromQL."""
-    return list(_walk(promql_parser.parse(without_macros(expr)), ()))
+    return list(_walk(promql_parser.parse(without_macros(expr, MACROS)), ()))
 
 
 def _walk(node: Any, functions: tuple[str, ...]) -> Iterator[Selector]:

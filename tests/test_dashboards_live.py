@@ -5,68 +5,54 @@ It scrapes a real machine, which moves pages while messages are lost and two pro
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
 import pytest
 import trio
 
+from grafana.asking import macros_of, offered, without_macros
 from grafana.dashboard import Dashboard
 from grafana.generate import DASHBOARDS
+from grafana.observed import Course, machine_with_faults, work
+from grafana.overview import OVERVIEW
+from grafana.prometheus import LACKING, Prometheus, installed, prometheus
 from numalab.locate import read_machine
-from tests.observed import Prometheus, machine_with_faults, prometheus, work
-from tests.promql import without_macros
 from tests.test_prometheus_rules import RECORDS
 
-CHOSEN = {"$job": "numalab", "$instance": ".+", "$numa_node": "(0|1|2|3)"}
-LABEL_VALUES = re.compile(r"label_values\((.+), (\w+)\)")
-
-
-def sent(expr: str, whole: float) -> str:
-    """As Grafana would send it with everything chosen; ``whole``: seconds that are shown."""
-    macros = {"$__range": f"{int(whole)}s", "$__rate_interval": "5s", **CHOSEN}
-    return without_macros(expr, macros)
+COURSE = Course(quiet=5.0, pause=0.1, faults=(2.0, 18.0))
 
 
 def lacking(seen: Prometheus, end: float) -> Iterator[str]:
     """What got no series, a line each."""
-    whole = end - seen.start
     for board in DASHBOARDS:
         yield from _lacking_of_board(seen, board, end)
+    macros = macros_of(seen, OVERVIEW.json(), end)
     for rule in RECORDS:
         for expr in (rule["expr"], rule["record"]):
-            if not seen.values(sent(expr, whole), end):
+            if not seen.values(without_macros(expr, macros), end):
                 yield f"rule {rule['record']}: {expr}"
 
 
 def _lacking_of_board(seen: Prometheus, board: Dashboard, end: float) -> Iterator[str]:
-    whole, page = end - seen.start, board.json()
+    page = board.json()
+    macros = macros_of(seen, page, end)
     for panel in page["panels"]:
         for target in panel.get("targets", ()):
-            if not seen.values(sent(target["expr"], whole), end, instant=target["instant"]):
+            sent = without_macros(target["expr"], macros)
+            if not seen.values(sent, end, instant=target["instant"]):
                 where = f"{board.title}, panel '{panel['title']}' {target['refId']}"
                 yield f"{where}: {target['expr']}"
     for row in page["annotations"]["list"]:
-        if not seen.values(sent(row["expr"], whole), end):
+        if not seen.values(without_macros(row["expr"], macros), end):
             yield f"{board.title}, annotation {row['name']}: {row['expr']}"
     for row in page["templating"]["list"][1:]:
-        if not _offered(seen, row):
+        if not offered(seen, row, macros):
             yield f"{board.title}, variable {row['name']}: {row['definition']}"
-
-
-def _offered(seen: Prometheus, variable: dict[str, Any]) -> list[str]:
-    """What one may choose: the values of a label, as far as the regex of the variable has them."""
-    query = LABEL_VALUES.fullmatch(variable["definition"])
-    assert query is not None
-    found = seen.label_values(query[2], sent(query[1], 60))
-    regex = variable["regex"].strip("/")
-    return [value for value in found if re.search(regex, value)]
 
 
 def check_page(url: str) -> None:
@@ -80,12 +66,13 @@ def check_page(url: str) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, b""), url
 
 
+@pytest.mark.skipif(not installed(), reason=LACKING)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_every_expression_gets_a_series_from_a_machine_at_work(tmp_path: Path) -> None:
-    async with machine_with_faults(tmp_path) as (machine, run):
+    async with machine_with_faults(tmp_path, COURSE) as (machine, run):
         with prometheus(tmp_path, run) as seen:
-            await work(machine, run, print)
+            await work(machine, run, COURSE, print)
             await trio.sleep(1.5)
             end = time.time()
             missing = list(lacking(seen, end))

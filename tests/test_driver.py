@@ -13,6 +13,7 @@ import trio.testing
 from protocol.core import Command, Deadline, Effect, Event, Frames, Received, Record, Report, Send
 from protocol.live.driver import Driver
 from protocol.live.journal import Journal
+from protocol.live.journal_file import Synchronous
 from protocol.live.transport import Transport, open_transport
 from protocol.notes import JournalCompacted, JournalWritten, Note
 
@@ -88,6 +89,9 @@ class SlowJournal(Journal):
         self.snapshots.append(list(entries))
         await self.done.park()
         return 77
+
+    def append_small(self, entries: Sequence[bytes]) -> bool:
+        return False
 
     async def append(self, entries: Sequence[bytes]) -> None:
         self.commits.append(list(entries))
@@ -213,17 +217,26 @@ async def test_a_snapshot_covers_the_records_that_wait_and_no_later_ones() -> No
             nursery.cancel_scope.cancel()
 
 
-async def test_a_real_journal_has_the_record_when_the_send_leaves(tmp_path: object) -> None:
+@pytest.mark.parametrize("synchronous", Synchronous)
+@pytest.mark.parametrize("commit", [b"small", bytes(1 << 20)])
+async def test_a_real_journal_has_the_record_when_the_send_leaves(
+    tmp_path: object, synchronous: Synchronous, commit: bytes
+) -> None:
     wire = Wire()
+    path = f"{tmp_path}/journal"
     with trio.fail_after(5):
-        async with Journal(f"{tmp_path}/journal") as journal, trio.open_nursery() as nursery:
+        async with (
+            Journal(path, synchronous=synchronous) as journal,
+            trio.open_nursery() as nursery,
+        ):
             driver = Driver(Script(), wire, journal=journal)
             await nursery.start(driver.run)
-            driver.submit([Record(b"commit"), send(b"committed")])
-            assert wire.sent == []
+            driver.submit([Record(commit), send(b"committed")])
+            in_the_loop = synchronous == Synchronous.NORMAL and commit == b"small"
+            assert bool(wire.sent) == in_the_loop
             while not wire.sent:
                 await trio.lowlevel.checkpoint()
-            assert await journal.read_all() == [b"commit"]
+            assert await journal.read_all() == [commit]
             nursery.cancel_scope.cancel()
 
 

@@ -24,8 +24,9 @@ from protocol.messages import (
 from protocol.profile import MODERN, SEED, Profile
 from protocol.schema import Message, node_name
 from protocol.syscalls import Exit
+from tests.calls import migration
 from tests.crashes import RECOVERY_SECONDS, CrashLab
-from tests.lab import Lab, migration
+from tests.lab import Lab
 
 MakeLab = Callable[..., Lab]
 SHORT = {"few_pages": FEW_PAGES}

@@ -2,7 +2,7 @@
 
 The order of effects is kept.  A Send leaves only when every Record before it is on disk; while a
 Record is being written, everything behind it waits, and all Records that pile up meanwhile go in
-one transaction.  A Core that records nothing costs no hop between tasks.
+one transaction.  A Core that records nothing, or little at a time, costs no hop between tasks.
 
 A journal that has outgrown its last snapshot is replaced by a new one, in place of the next
 transaction: the Core says what it is at that moment, and that covers every Record it has emitted,
@@ -71,6 +71,7 @@ class Driver:
         self._interference = interference
         self._effects: deque[Effect] = deque()
         self._durable = 0
+        self._written_notes: deque[Note] = deque()
         self._record_waits = trio.Event()
         self._rest = trio.CancelScope()
 
@@ -126,15 +127,35 @@ class Driver:
                 self._transport.send(effect.target, effect.frames)
             elif isinstance(effect, Report):
                 self._on_note(effect.note)
+        while self._written_notes:
+            self._on_note(self._written_notes.popleft())
 
     def _may_leave(self, effect: Effect) -> bool:
         if self._journal is None or not isinstance(effect, Record):
             return True
-        if self._durable:
+        if self._durable or self._written_at_once(self._journal):
             self._durable -= 1
             return True
         self._record_waits.set()
         return False
+
+    def _written_at_once(self, journal: Journal) -> bool:
+        """All Records that wait, if that is quick."""
+        if self._interference is not None:
+            return False
+        entries, began = self._entries(), trio.current_time()
+        if not journal.append_small(entries):
+            return False
+        self._durable = len(entries)
+        self._note_written(entries, began)
+        return True
+
+    def _entries(self) -> list[bytes]:
+        return [effect.entry for effect in self._effects if isinstance(effect, Record)]
+
+    def _note_written(self, entries: list[bytes], began: float) -> None:
+        size, seconds = sum(map(len, entries)), trio.current_time() - began
+        self._written_notes.append(JournalWritten(len(entries), size, seconds))
 
     async def _write(self, journal: Journal) -> None:
         while True:
@@ -142,18 +163,16 @@ class Driver:
                 if self._interference is not None:
                     await self._interference.write()
                 # Both as of this moment: a snapshot says what these entries say.
-                entries = [effect.entry for effect in self._effects if isinstance(effect, Record)]
+                entries = self._entries()
                 began = trio.current_time()
                 if self._snapshot is not None and journal.outgrown:
                     size = await journal.replace(self._snapshot())
-                    note: Note = JournalCompacted(size, trio.current_time() - began)
+                    self._on_note(JournalCompacted(size, trio.current_time() - began))
                 else:
                     await journal.append(entries)
-                    size = sum(map(len, entries))
-                    note = JournalWritten(len(entries), size, trio.current_time() - began)
+                    self._note_written(entries, began)
                 self._durable = len(entries)
                 self._carry_out()
-                self._on_note(note)
             else:
                 self._record_waits = trio.Event()
                 await self._record_waits.wait()

@@ -5,8 +5,10 @@ and the zones of the nodes with it, which are memory; so by default nobody waits
 commits of a moment are synced together, behind (sync.py).  With ``synchronous`` FULL a commit is on
 the disk itself when it returns.
 
-One connection, made and used in one thread, which has no other work: the loop never waits for a
-write.  The database is locked for as long as it is open: two processes never write one journal.
+One connection, used in one thread, which has no other work, so that the loop waits for no disk; but
+for a small commit that nothing waits to be synced for: to write it takes less time than to wake a
+thread and be woken.  The database is locked for as long as it is open: two processes never write
+one journal.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ COMPACT_BYTES = 4 << 20
 COMPACT_FACTOR = 2
 #: The log is emptied when it is longer.
 _LOG_BYTES = 4 << 20
+#: A commit of fewer bytes may be written in the loop.
+_SMALL_BYTES = 16 << 10
 
 _T = TypeVar("_T")
 
@@ -60,6 +64,7 @@ class Journal:
         self._log = self.path.with_name(f"{self.path.name}-wal")
         #: Bytes of the last snapshot, and of what was written since.
         self._snapshot = self._written = 0
+        self._works = 0
 
     async def __aenter__(self) -> Self:
         try:
@@ -88,6 +93,21 @@ class Journal:
         Raises JournalError if the disk refuses.
         """
         await self._run(lambda: self._append(entries))
+
+    def append_small(self, entries: Sequence[bytes]) -> bool:
+        """``append`` in the loop, if it is quick; False: it is not, and nothing was done.
+
+        Raises JournalError if the disk refuses.
+        """
+        if self._works or self._syncer is None or self.outgrown:
+            return False
+        if sum(map(len, entries)) > _SMALL_BYTES:
+            return False
+        # Not the one after which the log is emptied: that waits for the disk.
+        if self._log.stat().st_size > _LOG_BYTES - 4 * _SMALL_BYTES:
+            return False
+        self._append(entries)
+        return True
 
     async def replace(self, entries: Iterable[bytes]) -> int:
         """These entries, a snapshot, take the place of all; on the disk when this returns.
@@ -120,6 +140,7 @@ class Journal:
         """Run one piece of work in the thread, and wait for its end even when cancelled."""
         token = trio.lowlevel.current_trio_token()
         ended = trio.Event()
+        self._works += 1
 
         def wake(_: Future[_T]) -> None:
             token.run_sync_soon(ended.set)
@@ -128,9 +149,10 @@ class Journal:
         future.add_done_callback(wake)
         with trio.CancelScope(shield=True):
             await ended.wait()
+        self._works -= 1
         return future.result()
 
-    # ---- in the thread ---------------------------------------------------------------------
+    # ---- in the thread, or in the loop while the thread has nothing to do ------------------
 
     def _open(self) -> None:
         self._connection, self._last = journal_file.open_file(self.path, self._synchronous)

@@ -59,7 +59,9 @@ def open_file(
             _create(path)
         path.chmod(_MODE)
         check_kind(path)
-        connection = sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None)
+        connection = sqlite3.connect(
+            path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
+        )
         # The order matters: an exclusive WAL needs no shared memory beside the file.
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute("PRAGMA journal_mode=WAL")
