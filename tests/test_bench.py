@@ -127,7 +127,7 @@ def test_a_change_beyond_the_noise_is_named() -> None:
     [worse] = comparing.changes(before, document(0.50, 0.51, 0.52))
     [better] = comparing.changes(before, document(0.90, 0.91, 0.92))
     assert worse.worse and not better.worse
-    assert worse.describe() == "worse: 1 neighbouring pages: 0.710 before, 0.510 x now"
+    assert worse.describe() == "worse: 1 neighbouring / bare zmq: 0.710 before, 0.510 x now"
 
 
 def test_less_is_better_for_some_figures() -> None:

@@ -69,12 +69,12 @@ COSTS = ("sums", "records", "metrics", "synced records", "CURVE")
 _ASKED_FOR = ("synced records", "CURVE")
 
 TABLE: tuple[Figure, ...] = (
-    Figure(1, "neighbouring pages", "bare pyzmq, same bytes", (_ratio("", 0.60, 0.85),)),
-    Figure(2, "pages scattered at both ends", "bare pyzmq, same bytes", (_ratio("", 0.42, 0.60),)),
-    Figure(3, "neighbouring pages", "Redis MIGRATE KEYS x 512", (_ratio("", 6.0, 10.0),)),
+    Figure(1, "neighbouring / bare zmq", "bare pyzmq, same bytes", (_ratio("", 0.60, 0.85),)),
+    Figure(2, "scattered / bare zmq", "the same, at both ends", (_ratio("", 0.42, 0.60),)),
+    Figure(3, "neighbouring / Redis", "Redis MIGRATE KEYS x 512", (_ratio("", 6.0, 10.0),)),
     Figure(
         4,
-        "neighbouring pages",
+        "neighbouring / copies",
         "what copies and keeps its source",
         (_ratio("Dask", 1.3, 2.0), _ratio("Ray", 1.3, 2.0), _ratio("MPI")),
     ),

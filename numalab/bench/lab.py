@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import trio
 
-from numalab.cluster import local_cluster
+from numalab import cluster
 from numalab.console import CommandFailed
 from numalab.constants import MADV_POPULATE_WRITE
 from numalab.locate import ProcessRow, read_machine
-from numalab.machine import Machine
+from numalab.machine import Machine, connect
 from numalab.task import Task
 from protocol.live.scrape import MetricsPage, fetch_page
 from protocol.schema import COORDINATOR
@@ -28,6 +29,8 @@ CHUNK_PAGES = 4096
 #: A part of the frames more than the pages need, so that the target always finds whole runs.
 SPARE = 4
 SCRAPE_SECONDS = 5.0
+#: A large zone takes as long as the host takes to clear its memory.
+START_SECONDS = 120.0
 _PIECE = 16_384
 _MESSAGES = ("numalab_transport_sent_total", "numalab_transport_received_total")
 
@@ -142,7 +145,7 @@ async def lab_of(
 ) -> AsyncIterator[Lab]:
     """A machine whose nodes have room for so many pages each, and a part ``spare`` more.
 
-    settings: those of ``local_cluster``.
+    settings: those of ``numalab.cluster.Settings``, and ``run_directory``.
     """
     frames = pages + int(pages * spare) + 256
     topology = Topology.uniform(2, frames * page_size, page_size=page_size)
@@ -153,10 +156,14 @@ async def lab_of(
     }
     with TemporaryDirectory(prefix="numalab-bench-") as made:
         directory = Path(settings.pop("run_directory", made))
-        async with local_cluster(
-            topology=topology, run_directory=directory, **(options | settings)
-        ) as machine:
-            yield Lab(machine, directory)
+        wanted = cluster.Settings(topology, **(options | settings))
+        await cluster.up(wanted, directory, parent=os.getpid(), within=START_SECONDS)
+        try:
+            async with connect(directory) as machine:
+                yield Lab(machine, directory)
+        finally:
+            with trio.CancelScope(shield=True):
+                await cluster.down(directory)
 
 
 def _contents(first: int, pages: int, page_size: int) -> U64:
