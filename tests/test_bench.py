@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from numalab import cli_bench
 from numalab.bench import (
     command,
     comparing,
+    moving,
     peer,
     plot,
     profile,
@@ -24,6 +26,7 @@ from numalab.bench import (
     tools,
 )
 from numalab.bench.figures import FIGURES, TABLE, Verdict
+from numalab.bench.lab import lab_of
 from numalab.bench.readings import Readings
 from numalab.bench.waiting import waits_between
 from numalab.cli import run
@@ -196,6 +199,20 @@ def test_a_wrong_argument_is_a_sentence(
     assert run(["bench", *arguments]) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
+
+
+@pytest.mark.slow
+async def test_holes_are_all_over_the_target() -> None:
+    pages = 1024
+    async with lab_of(pages, spare=2 * moving.HOLES - 1) as lab:
+        await moving.make_holes(lab, 2 * int(pages * moving.HOLES), np.random.default_rng(1))
+        filler = (await lab.machine.inventory(1)).owner[0]
+        task, _ = await lab.touched(pages)
+        await lab.move(task, 0, pages)
+        told = await lab.machine.inventory(1)
+        frames = np.sort(told.pfn[told.owner != filler].astype(np.int64))
+    assert frames.size == pages
+    assert 0.3 < np.mean(np.diff(frames) == 1) < 0.7
 
 
 @pytest.mark.slow

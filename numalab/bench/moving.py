@@ -8,15 +8,16 @@ import numpy as np
 import trio
 
 from numalab.bench.lab import Lab, lab_of
-from numalab.bench.peer import started_peers
+from numalab.bench.peer import Peer, PeerFailed, started_peers
 from numalab.bench.raw import Pair, carrying
+from numalab.bench.readings import Readings
 from numalab.bench.scale import Start
 from protocol.topology import PAGE_SIZE
 
 #: Which figure a peer is of, and which part of it.
 PEER_FIGURES = {"redis": (3, ""), "dask": (4, "Dask"), "ray": (4, "Ray"), "mpi": (4, "MPI")}
 NEIGHBOURS = (1, 3, 4, 6)
-#: Half of the filler's pages go again, so these are the holes in between.
+#: Half of the filler's pages move away, so these are the holes in between.
 HOLES = 1.125
 SETTLE_SECONDS = 0.2
 
@@ -45,16 +46,26 @@ async def _neighbours(start: Start, lab: Lab, raw: Pair) -> None:
             readings.add(6, (await lab.messages() - before) / (pages / 1000))
             readings.add(1, moved / bare)
             readings.beside(1, moved=moved, bare=bare)
-            for peer in peers:
-                number, part = PEER_FIGURES[peer.name]
-                carried = pages / await trio.to_thread.run_sync(peer.go)
-                readings.add(number, moved / carried, part)
-                readings.beside(number, **{"moved": moved, peer.name: carried})
-            if peers:
-                # What they throw away afterwards is no part of the next round.
-                await trio.sleep(SETTLE_SECONDS)
+            await _carry(peers, pages, moved, readings)
     await lab.check(task, address, pages)
     await task.exit()
+
+
+async def _carry(peers: list[Peer], pages: int, moved: float, readings: Readings) -> None:
+    """A round of each peer, beside a migration of ``moved`` pages a second; who fails is out."""
+    for peer in peers.copy():
+        number, part = PEER_FIGURES[peer.name]
+        try:
+            carried = pages / await trio.to_thread.run_sync(peer.go)
+        except PeerFailed as failed:
+            readings.note(number, str(failed))
+            peers.remove(peer)
+            continue
+        readings.add(number, moved / carried, part)
+        readings.beside(number, **{"moved": moved, peer.name: carried})
+    if peers:
+        # What they throw away afterwards is no part of the next round.
+        await trio.sleep(SETTLE_SECONDS)
 
 
 def _peers_of(start: Start) -> Sequence[str]:
@@ -84,10 +95,13 @@ async def _scattered(start: Start, lab: Lab, raw: Pair) -> None:
 
 
 async def make_holes(lab: Lab, frames: int, draw: np.random.Generator) -> None:
-    """Fill so many frames of node 1 in a random order, and free every second page of that: what is
-    free then are holes of a frame or two all over the node.  The filler stays."""
+    """Fill so many frames of node 1, and move half of these pages, drawn one by one, to node 0:
+    what is free on node 1 then are holes of a frame or two all over it.
+    """
     size = lab.machine.page_size
     filler = await lab.machine.spawn(cpu=1)
     address = await filler.mmap(frames * size)
-    await lab.touch_at_random(filler, address, frames, draw)
-    await filler.munmap(address, frames // 2 * size)
+    await lab.populate(filler, address, frames)
+    drawn = np.sort(draw.permutation(frames)[: frames // 2]).astype(np.uint64)
+    places = drawn * np.uint64(size) + np.uint64(address)
+    await filler.move_pages(filler.pid, places, [0] * places.size)

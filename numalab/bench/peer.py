@@ -137,7 +137,7 @@ async def started_peers(
                     sentence = str(failed)
             if sentence:
                 readings.note(PEERS[name].figure, sentence)
-        yield peers
+        yield list(peers)
     finally:
         with trio.CancelScope(shield=True):
             for peer in peers:
