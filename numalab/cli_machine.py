@@ -32,17 +32,9 @@ NODES_MAX = 254
     show_default=True,
     help="How many nodes.",
 )
-@click.option(
-    "--memory",
-    type=options.memory,
-    metavar="SIZE",
-    default="256M",
-    show_default=True,
-    help="Memory of each node.",
-)
-@click.option("--topology", metavar="NAME|FILE", help="See 'numalab topology'.")
-@click.option("--migration", type=click.Choice(["on", "off"]), default="on", show_default=True)
-@click.option("--profile", type=click.Choice(["seed", "modern"]), default="seed", show_default=True)
+@options.node_memory("256M")
+@options.topology
+@options.coordinator
 @click.option(
     "--behaviour",
     "behaviours",
@@ -50,13 +42,6 @@ NODES_MAX = 254
     multiple=True,
     metavar="NAME=on|off",
     help="Set one row of the profile by hand (docs/profiles.md).",
-)
-@click.option(
-    "--chunk",
-    type=click.IntRange(1),
-    default=4096,
-    show_default=True,
-    help="Pages that are copied together.",
 )
 @click.option(
     "--pace",
@@ -112,10 +97,8 @@ def _settings(
     nodes: int,
     memory: str,
     topology: str | None,
-    migration: str,
-    profile: str,
+    fields: dict[str, Any],
     behaviours: tuple[tuple[str, bool], ...],
-    chunk: int,
     pace: float,
     port: int | None,
     load: tuple[Path, ...],
@@ -127,10 +110,8 @@ def _settings(
 
     return Settings(
         topology_of(nodes, memory, topology),
-        migration=migration == "on",
-        profile=profile,
+        **fields,
         behaviours=dict(behaviours),
-        chunk_pages=chunk,
         pace=pace,
         ports={} if port is None else {COORDINATOR: port},
         metrics=metrics,

@@ -18,14 +18,7 @@ from numalab.options import json_option, run_with_bar
     metavar="PID",
     help="Import this process instead of one that is started for it.",
 )
-@click.option(
-    "--memory",
-    type=options.memory,
-    metavar="SIZE",
-    default="256M",
-    show_default=True,
-    help="Memory of each node.",
-)
+@options.node_memory("256M")
 @click.option(
     "--seconds",
     type=options.seconds,

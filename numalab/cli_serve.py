@@ -25,6 +25,11 @@ def _option(name: str, default: Any, help: str, **more: Any) -> Callable[[Comman
     return click.option(name, default=default, show_default=default != "", help=help, **more)
 
 
+def _metrics(default: str) -> Callable[[Command], Command]:
+    help = "Where the metrics page is served; empty: nowhere."
+    return _option("--metrics", default, help, metavar="HOST:PORT")
+
+
 #: Those of every process.
 _OPTIONS = (
     _option("--nodes", 4, "How many nodes the machine has.", type=click.IntRange(0, NODES_MAX)),
@@ -34,8 +39,8 @@ _OPTIONS = (
         "How many more there may be, of processes that come with --nid lease.",
         type=click.IntRange(0, NODES_MAX),
     ),
-    _option("--memory", "64M", "Memory of each node.", type=options.memory, metavar="SIZE"),
-    click.option("--topology", metavar="NAME|FILE", help="See 'numalab topology'."),
+    options.node_memory("64M"),
+    options.topology,
     _option("--state", "/state", "Of this process alone; it has to outlive it.", **_DIRECTORY),
     _option("--machine", "/machine", "Of all processes and clients of the machine.", **_DIRECTORY),
     _option("--bind", "tcp://*:7000", "Where questions are taken.", metavar="ADDRESS"),
@@ -45,12 +50,7 @@ _OPTIONS = (
         "Where a node is, with {nid} for its number.",
         metavar="ADDRESS",
     ),
-    _option(
-        "--metrics",
-        "0.0.0.0:9100",
-        "Where the metrics page is served; empty: nowhere.",
-        metavar="HOST:PORT",
-    ),
+    _metrics("0.0.0.0:9100"),
     _option(
         "--secure/--insecure",
         True,
@@ -136,15 +136,7 @@ def node(settings: Any, nid: str, advertise: str | None, coordinator: str) -> in
     show_default=True,
     help="Where clients find the coordinator.",
 )
-@click.option("--migration", type=click.Choice(["on", "off"]), default="on", show_default=True)
-@click.option("--profile", type=click.Choice(["seed", "modern"]), default="seed", show_default=True)
-@click.option(
-    "--chunk",
-    type=click.IntRange(1),
-    default=4096,
-    show_default=True,
-    help="Pages that are copied together.",
-)
+@options.coordinator
 @click.option(
     "--lease",
     type=options.positive_seconds,
@@ -153,23 +145,15 @@ def node(settings: Any, nid: str, advertise: str | None, coordinator: str) -> in
     show_default=True,
     help="How long the tasks of a silent client live.",
 )
-def coordinator(
-    settings: Any,
-    advertise: str,
-    migration: str,
-    profile: str,
-    chunk: int,
-    lease: float,
-) -> int:
+def coordinator(settings: Any, advertise: str, fields: dict[str, Any], lease: float) -> int:
     """Be the coordinator, which knows the address spaces."""
     from numalab.console import Answer, conclude
     from numalab.serve import run_coordinator
 
-    more = {"migration": migration == "on", "profile": profile}
-    more |= {"chunk_pages": chunk, "lease": lease}
+    told = fields | {"lease": lease}
 
     def become() -> Answer:
-        run_coordinator(settings(advertise=advertise, coordinator=tuple(more.items())))
+        run_coordinator(settings(advertise=advertise, coordinator=tuple(told.items())))
         return Answer("")
 
     return conclude(become)
@@ -195,6 +179,7 @@ def coordinator(
 )
 @click.option("--rounds", type=click.IntRange(1), help="Migrations.  [default: until SIGTERM]")
 @click.option("--health", type=_PATH, metavar="FILE", help="Touched after each migration.")
+@_metrics("")
 @json_option
 def workload(place: Place, as_json: bool, **wanted: Any) -> int:
     """Keep an address space busy and move it on a schedule; ends with a verdict.

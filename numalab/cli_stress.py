@@ -31,15 +31,8 @@ def _kinds(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, 
 )
 @click.option("--seed", type=click.IntRange(0), help="Of load and faults.  [default: drawn]")
 @click.option("--nodes", type=click.IntRange(2, 64), default=4, show_default=True)
-@click.option(
-    "--memory",
-    type=options.memory,
-    metavar="SIZE",
-    default="32M",
-    show_default=True,
-    help="Memory of each node.",
-)
-@click.option("--profile", type=click.Choice(("seed", "modern")), default="seed", show_default=True)
+@options.node_memory("32M")
+@options.profile
 @click.option("--clients", type=click.IntRange(1, 64), default=3, show_default=True)
 @click.option(
     "--faults",

@@ -75,7 +75,8 @@ _METRICS_HEAD = f"""\
 
 Generated from `protocol/metrics.py` by `make docs`.
 
-Every process serves its metrics at `/metrics`, in Prometheus' text format. Names follow
+Every process serves its metrics at `/metrics`, in Prometheus' text format; of the clients
+`numalab workload --metrics HOST:PORT` does, without those of the transport. Names follow
 `/proc/vmstat` and `numastat` where those have one. Process says which processes have the metric;
 fed by, what in the program raises it: a note of `protocol/notes.py`, or a count of the transport.
 The series of all nodes that are known at the start are there from the start. Beside these, a

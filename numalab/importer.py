@@ -7,7 +7,7 @@ whether every page that nobody wrote since is still the same (numalab/verify.py)
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from numalab.address_space import PAGE_SIZE, Area, Image, Source
 from numalab.machine import Machine
 from numalab.task import Task
 from protocol.core import ConfigurationError
+from protocol.nodemask import format_nodes
 from protocol.syscalls import Hardware
 
 #: One piece is 1 MiB, the size that moves fastest; so many of them are in flight.
@@ -119,9 +120,14 @@ async def import_image(
                 area.offset,
             )
         digests = await _fill(task, source, areas, heed)
-    except BaseException:
+    except BaseException as error:
         with trio.move_on_after(2, shield=True), suppress(OSError):
             await task.exit()
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            # Who was away then may be back by now, and who is away now may have gone since.
+            away = {*_away(hardware), *_away(await machine.hardware())}
+            sentence = "The machine ran out of frames during the import, which is undone"
+            raise no_room(sentence, away) from None
         raise
     return Imported(task, digests.page.size, digests, (image.note, *notes))
 
@@ -162,10 +168,26 @@ def _check_room(machine: Machine, hardware: Hardware, pages: int) -> None:
         )
     free = int(hardware.free[hardware.up != 0].sum())
     if pages > free:
-        raise ConfigurationError(
-            f"The image has {pages} pages and the machine has {free} free ones: start a machine "
-            "with more memory ('numalab up --memory'), or let some task exit."
+        sentence = f"The image has {pages} pages and the machine has {free} free ones"
+        raise no_room(sentence, _away(hardware))
+
+
+def _away(hardware: Hardware) -> list[int]:
+    away: list[int] = hardware.nid[hardware.up == 0].tolist()
+    return away
+
+
+def no_room(sentence: str, away: Collection[int]) -> ConfigurationError:
+    """What to do about it depends on whether nodes do not answer: those give no frame."""
+    if away:
+        return ConfigurationError(
+            f"{sentence}, while node {format_nodes(sorted(away))} did not answer: import it "
+            "again when 'numalab status' says that all are up."
         )
+    return ConfigurationError(
+        f"{sentence}: start a machine with more memory ('numalab up --memory'), or let some task "
+        "exit."
+    )
 
 
 def _pieces(areas: list[Area]) -> Iterator[tuple[Area, bool, Pages]]:
@@ -195,7 +217,7 @@ async def _fill(
                 await task.fill(page, contents, file=file)
             except Exception as error:
                 # The first of several that fail together is the one that is told.
-                failures.append(_explained(error))
+                failures.append(error)
                 scope.cancel()
                 return
             pages.append(page)
@@ -211,12 +233,3 @@ async def _fill(
     page, digest = np.concatenate(pages), np.concatenate(digests)
     order = np.argsort(page)
     return Digests(page[order], digest[order])
-
-
-def _explained(error: Exception) -> Exception:
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return ConfigurationError(
-            "The machine ran out of frames during the import, which is undone: start a machine "
-            "with more memory ('numalab up --memory'), or let some task exit."
-        )
-    return error

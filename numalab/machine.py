@@ -94,12 +94,14 @@ class Machine:
 
     page_size: bytes.  nids: its nodes.  cpusets: its cpuset file system.  weights: of
     WEIGHTED_INTERLEAVE.  jobs: migrations in slices.  run_directory: of a local machine, else None.
+    on_note: told of all that happens to this connection, in its loop.
     """
 
     def __init__(
         self, client: Client, transport: Transport, run_directory: Path | None = None
     ) -> None:
         self.run_directory = run_directory
+        self.on_note: Callable[[Note], None] = lambda note: None
         self.page_size = 0
         self.nids: tuple[int, ...] = ()
         self.cpusets = Cpusets(self)
@@ -311,6 +313,7 @@ class Machine:
     # ---- the connection --------------------------------------------------------------------
 
     def _heed(self, note: Note) -> None:
+        self.on_note(note)
         if isinstance(note, OperationEnded):
             outcome = self._outcomes.pop(note.ticket, None)
             if outcome is not None:

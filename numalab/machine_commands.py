@@ -24,6 +24,9 @@ from numalab.locate import MachineFile, MachineUnreachable, read_machine
 from numalab.machine import connect
 from numalab.stress_command import CODES
 from numalab.workload import Schedule, work
+from protocol.labels import Role
+from protocol.live.exposition import Exposition
+from protocol.live.process import serve_metrics
 from protocol.nodemask import format_nodes
 from protocol.topology import parse_size
 
@@ -155,9 +158,12 @@ async def workload(
     interval: float,
     rounds: int | None,
     health: Path | None,
+    metrics: str,
 ) -> Answer:
     """Work until SIGTERM or SIGINT, or until the rounds are over; says what it does as it goes."""
     schedule = Schedule(parse_size(memory), interval, rounds, health)
+    exposition = Exposition(Role.CLIENT, ())
+    serve_metrics(exposition, metrics)
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
@@ -168,7 +174,7 @@ async def workload(
 
             nursery.start_soon(heed)
             tell = (lambda _: None) if quiet else (lambda line: say(f"{line}\n"))
-            result, account = await work(place.where, schedule, stop, tell)
+            result, account = await work(place.where, schedule, stop, tell, exposition.feed)
             nursery.cancel_scope.cancel()
     said = [finding.sentence for finding in account.findings]
     text = "".join(f"{sentence}\n" for sentence in said) + (

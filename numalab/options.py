@@ -10,13 +10,10 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
-
-if TYPE_CHECKING:
-    pass
 
 Command = Callable[..., int]
 
@@ -247,6 +244,53 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(
         command
     )
+
+
+# ---- options of machines -------------------------------------------------------------------
+
+topology = click.option("--topology", metavar="NAME|FILE", help="See 'numalab topology'.")
+profile = click.option(
+    "--profile", type=click.Choice(["seed", "modern"]), default="seed", show_default=True
+)
+
+
+def node_memory(default: str) -> Callable[[Command], Command]:
+    """--memory of a command that makes nodes: gives ``memory``."""
+    return click.option(
+        "--memory",
+        type=memory,
+        metavar="SIZE",
+        default=default,
+        show_default=True,
+        help="Memory of each node.",
+    )
+
+
+def coordinator(command: Command) -> Command:
+    """What a coordinator is told, wherever it is started: fields of its configuration."""
+
+    @click.option(
+        "--migration",
+        type=click.Choice(["on", "off"]),
+        default="on",
+        show_default=True,
+        callback=lambda context, option, value: value == "on",
+    )
+    @profile
+    @click.option(
+        "--chunk",
+        "chunk_pages",
+        type=click.IntRange(1),
+        default=4096,
+        show_default=True,
+        help="Pages that are copied together.",
+    )
+    @functools.wraps(command)
+    def with_fields(migration: bool, profile: str, chunk_pages: int, **options: Any) -> int:
+        fields = {"migration": migration, "profile": profile, "chunk_pages": chunk_pages}
+        return command(fields=fields, **options)
+
+    return with_fields
 
 
 # ---- how a command runs --------------------------------------------------------------------

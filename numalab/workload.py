@@ -26,6 +26,8 @@ from numalab.machine import Machine, connect
 from numalab.orders import IndefiniteError
 from numalab.task import Task
 from numalab.writer import WORD, WORDS_AT_ONCE, Counting
+from protocol.notes import Note
+from protocol.workload_metrics import RoundEnded, TurnEnded
 
 #: From errno.h; the module errno does not have it everywhere.
 EHWPOISON = 133
@@ -57,8 +59,12 @@ class Schedule:
 
 @dataclass(slots=True)
 class Account:
-    """What was done so far.  lives: tasks.  findings: what is wrong."""
+    """What was done so far.  lives: tasks.  findings: what is wrong.
 
+    on_note: told of it as it is done, and of what happens to the connection.
+    """
+
+    on_note: Callable[[Note], None]
     rounds: int = 0
     stores: int = 0
     lives: int = 0
@@ -74,17 +80,22 @@ class _Lost(_Over):
 
 
 async def work(
-    place: str | Path, schedule: Schedule, stop: trio.Event, say: Callable[[str], None]
+    place: str | Path,
+    schedule: Schedule,
+    stop: trio.Event,
+    say: Callable[[str], None],
+    on_note: Callable[[Note], None] = lambda note: None,
 ) -> tuple[Verdict, Account]:
     """Work until ``stop``, or until the rounds are over; the verdict on all of it.
 
     A machine that is not there yet, or not there any more, is waited for.
     """
-    account = Account()
+    account = Account(on_note)
     while not stop.is_set() and not _done(schedule, account):
         try:
             async with connect(place) as machine:
                 account.lives += 1
+                machine.on_note = on_note
                 await _live(machine, schedule, account, stop, say)
         except (MachineUnreachable, _Over) as error:
             say(f"{str(error).rstrip('.')}: trying again")
@@ -106,14 +117,16 @@ class _Life:
             Counting(task, pages + np.uint64(WORD * number)) for number in range(WRITERS)
         ]
 
-    async def write(self, counting: Counting, number: int) -> None:
+    async def write(self, counting: Counting, number: int, account: Account) -> None:
         """Count in one part of the words after the other, in an order of the writer's own."""
         rows = np.arange(self.pages.size)
         parts = [rows[at : at + WORDS_AT_ONCE] for at in range(0, rows.size, WORDS_AT_ONCE)]
         order = np.random.default_rng(number).permutation(len(parts)).tolist()
         for part in itertools.cycle(order):
-            trouble = await _or_trouble(partial(counting.count, parts[part]))
-            await trio.sleep(AGAIN_SECONDS if trouble else REST_SECONDS)
+            stored = await _or_trouble(partial(counting.count, parts[part]))
+            words = parts[part].size
+            account.on_note(TurnEnded(words, 0) if stored is True else TurnEnded(0, words))
+            await trio.sleep(AGAIN_SECONDS if isinstance(stored, str) else REST_SECONDS)
 
     async def move(self, number: int) -> tuple[str, int]:
         """The ``number``-th round: what it is, and how many pages stayed."""
@@ -168,7 +181,7 @@ async def _live(
     try:
         async with trio.open_nursery() as nursery:
             for number, counting in enumerate(life.writers):
-                nursery.start_soon(life.write, counting, number)
+                nursery.start_soon(life.write, counting, number, account)
             nursery.start_soon(_cancel_when, stop, nursery)
             await _rounds(life, schedule, account, say)
             nursery.cancel_scope.cancel()
@@ -205,9 +218,13 @@ async def _rounds(
     while not _done(schedule, account):
         started = time.perf_counter()
         moved = await _or_trouble(partial(life.move, account.rounds))
+        seconds = time.perf_counter() - started
         account.rounds += 1
-        told = moved if isinstance(moved, str) else f"{moved[0]}: {moved[1]} pages stayed"
-        say(f"round {account.rounds}: {told}, {time.perf_counter() - started:.2f} s")
+        failed = isinstance(moved, str)
+        told, stayed = (moved, 0) if isinstance(moved, str) else moved
+        account.on_note(RoundEnded(seconds, stayed, failed))
+        said = told if failed else f"{told}: {stayed} pages stayed"
+        say(f"round {account.rounds}: {said}, {seconds:.2f} s")
         if schedule.health is not None:
             schedule.health.touch()
         await trio.sleep(schedule.interval)

@@ -72,8 +72,8 @@ class Counting:
         self._acknowledged = np.frombuffer(words, np.uint64).copy()
         self._attempted = self._acknowledged.copy()
 
-    async def count(self, rows: npt.NDArray[np.intp]) -> None:
-        """Add one to the words of these rows."""
+    async def count(self, rows: npt.NDArray[np.intp]) -> bool:
+        """Add one to the words of these rows; whether that is known to have been stored."""
         addresses = self._addresses[rows]
         started = time.perf_counter()
         found = np.frombuffer(await self._task.load_many(addresses, WORD), np.uint64)
@@ -85,10 +85,11 @@ class Counting:
             await self._task.store_many(addresses, WORD, self._attempted[rows].tobytes())
         except IndefiniteError:
             # The next load of these words tells; until then both values are possible.
-            return
+            return False
         self._acknowledged[rows] = self._attempted[rows]
         self._stores += rows.size
         self._longest = max(self._longest, loaded - started, time.perf_counter() - loaded)
+        return True
 
     async def check_all(self) -> None:
         """Read every word; what is wrong is in the report then."""

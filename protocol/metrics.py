@@ -17,6 +17,7 @@ from protocol.metric import Kind, Metric, Sample, Samples, TransportMetric
 from protocol.migration_metrics import MIGRATION
 from protocol.notes import Note
 from protocol.recovery_metrics import RECOVERY
+from protocol.workload_metrics import WORKLOAD
 
 # ---- rows ----------------------------------------------------------------------------------
 
@@ -377,6 +378,7 @@ TABLE: tuple[Metric, ...] = (
         "Orders of the client that ended with an error.",
         roles=_CLIENT,
     ),
+    *WORKLOAD,
 )
 
 TRANSPORT: tuple[TransportMetric, ...] = (

@@ -93,6 +93,8 @@ class Session:
         self._resend = resend
         self._resend_max = resend_max
         self._window = window
+        # Nobody is ever forgotten: a question may be on its way for longer than any lease, and to
+        # an empty ReplyCache it would be new.  A client that has left costs 1 KB.
         self._peers: dict[str, Peer] = {}
         self._asked: dict[int, Asked] = {}
         self._tickets = 0

@@ -235,11 +235,12 @@ def await_end(started: list[Process]) -> None:
     assert not [child.pid for child in started if child.alive]
 
 
-def test_a_node_that_is_down_is_named(numalab: Numalab, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def without_node1(self: Machine) -> Hardware:
-        told = await self.expect(DescribeHardware(), Hardware)
-        return dataclasses.replace(told, up=np.array([1, 0, 1, 1], np.uint8))
+async def without_node1(self: Machine) -> Hardware:
+    told = await self.expect(DescribeHardware(), Hardware)
+    return dataclasses.replace(told, up=np.array([1, 0, 1, 1], np.uint8))
 
+
+def test_a_node_that_is_down_is_named(numalab: Numalab, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refused(*_: object, **__: object) -> None:
         raise OSError(errno.ENODEV, "No such device")
 
@@ -248,6 +249,27 @@ def test_a_node_that_is_down_is_named(numalab: Numalab, monkeypatch: pytest.Monk
         monkeypatch.setattr(Task, call, refused)
     for words in (("migratepages", 1, 0, 1), ("move-pages", 1, 1000, "--to", 1)):
         assert_one_sentence(numalab(*words), Exit.FAILED, "node1 is down", "numalab status")
+
+
+def test_an_import_without_room_names_the_node_that_is_away(
+    numalab: Numalab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been away only when the import began, or only when no frame was found."""
+
+    async def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(Task, "fill", full)
+    away, all_up = without_node1, Machine.hardware
+    for first, then, why in (
+        (away, all_up, "while node 1 did not answer"),
+        (all_up, away, "while node 1 did not answer"),
+        (all_up, all_up, "more memory"),
+    ):
+        told = [first, then]
+        monkeypatch.setattr(Machine, "hardware", lambda self, told=told: told.pop(0)(self))
+        with program() as child:
+            assert_one_sentence(numalab("import", child), Exit.FAILED, "ran out of frames", why)
 
 
 def test_a_silent_node_is_named_and_not_the_message(run_directory: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from numalab.documents import metrics_table
-from protocol import labels, notes
+from protocol import labels, notes, workload_metrics
 from protocol.core import ConfigurationError
 from protocol.labels import Role
 from protocol.live.exposition import Exposition
@@ -25,6 +25,7 @@ from protocol.metric import Kind, Metric
 from protocol.metrics import TABLE, TRANSPORT
 from protocol.notes import Note
 from protocol.syscalls import MigratePages
+from protocol.workload_metrics import RoundEnded, TurnEnded
 
 ROOT = Path(__file__).parent.parent
 NIDS = (0, 1, 2, 3)
@@ -77,6 +78,8 @@ NOTES: dict[type[Note], Note] = {
         notes.JournalWritten(3, 420, 0.004),
         notes.JournalCompacted(9000, 0.03),
         notes.OperationEnded(1, OSError(5, "EIO")),
+        TurnEnded(16, 2),
+        RoundEnded(0.25, 8, True),
     )
 }
 
@@ -148,7 +151,8 @@ def test_a_note_changes_its_metric(metric: Metric, cls: type[Note]) -> None:
 
 
 def test_every_class_of_note_has_an_example_here() -> None:
-    declared = {c for c in vars(notes).values() if isinstance(c, type) and issubclass(c, Note)}
+    classes = (*vars(notes).values(), *vars(workload_metrics).values())
+    declared = {c for c in classes if isinstance(c, type) and issubclass(c, Note)}
     assert declared - {Note} == set(NOTES)
 
 

@@ -1,10 +1,11 @@
-"""The configuration of Prometheus: promtool accepts it, and every rule has a unit test."""
+"""The configuration of Prometheus and Alertmanager: their tools accept it; every rule is tested."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,14 @@ def cases_of(kind: str) -> list[dict[str, Any]]:
     return [row for file in documents for test in file["tests"] for row in test.get(kind, ())]
 
 
-def promtool(*words: str) -> subprocess.CompletedProcess[str]:
-    found = shutil.which("promtool")
+def told(program: str, package: str, *words: str) -> subprocess.CompletedProcess[str]:
+    found = shutil.which(program)
     if found is None:
-        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+        pytest.skip(f"{program} is not installed (Debian: apt-get install {package})")
     return subprocess.run([found, *words], capture_output=True, text=True, timeout=60, check=False)
+
+
+promtool = partial(told, "promtool", "prometheus")
 
 
 def anchors(page: str) -> set[str]:
@@ -53,6 +57,12 @@ def test_promtool_accepts_configuration_and_rules() -> None:
     done = promtool("check", "config", str(PROMETHEUS / "prometheus.yml"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("rules found") == len(RULES) == 2
+
+
+def test_amtool_accepts_the_configuration_of_alertmanager() -> None:
+    file = str(PROMETHEUS / "alertmanager.yml")
+    done = told("amtool", "prometheus-alertmanager", "check-config", file)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_rules_do_what_their_tests_say() -> None:

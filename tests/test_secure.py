@@ -38,7 +38,7 @@ SECONDS = 60.0
 def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where a secure machine runs, for as long as these tests do."""
     directory = tmp_path_factory.mktemp("secure") / "machine"
-    settings = cluster.Settings(Topology.uniform(NODES, "384M"), lease=60.0, secure=True)
+    settings = cluster.Settings(Topology.uniform(NODES, "96M"), lease=60.0, secure=True)
     trio.run(partial(cluster.up, settings, directory, parent=os.getpid()))
     yield directory
     trio.run(cluster.down, directory)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -109,6 +110,12 @@ def hardware(site: Site, capfd: pytest.CaptureFixture[str]) -> list[int]:
     return [node["id"] for node in nodes]
 
 
+def counted(port: int, series: str) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        page = answer.read().decode()
+    return next(float(line.split()[1]) for line in page.splitlines() if line.startswith(series))
+
+
 def test_a_machine_grows_loses_a_node_and_ends_with_a_verdict(
     site: Site, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,12 +145,17 @@ def test_a_machine_grows_loses_a_node_and_ends_with_a_verdict(
 def test_a_workload_that_is_stopped_reads_everything_back_first(site: Site) -> None:
     site.coordinator()
     site.node("a")
-    command = (NUMALAB, "workload", "--run-directory", str(site.machine))
+    (port,) = _ports(1)
+    command = (NUMALAB, "workload", "--run-directory", str(site.machine), "--memory", "1M")
+    page = ("--metrics", f"127.0.0.1:{port}")
     site.serves("coordinator")
-    with subprocess.Popen((*command, "--memory", "1M"), stdout=subprocess.PIPE, text=True) as busy:
+    with subprocess.Popen((*command, *page), stdout=subprocess.PIPE, text=True) as busy:
         assert busy.stdout is not None
         assert "writers" in busy.stdout.readline()
         assert "round 1" in busy.stdout.readline()
+        for name in ("workload_round_seconds_count", "workload_stores_total", "operations_total"):
+            site.until(lambda name=name: counted(port, f"numalab_{name}") > 0, name)  # type: ignore[misc]
+        assert counted(port, "numalab_workload_rounds_failed_total") == 0
         busy.send_signal(signal.SIGTERM)
         said, _ = busy.communicate(timeout=SECONDS)
     assert busy.returncode == 0 and said.endswith("verdict: valid\n"), said

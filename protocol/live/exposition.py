@@ -1,7 +1,8 @@
 """The table of metrics bound to prometheus_client, and served.
 
 Notes come from the event loop; the page is rendered in a thread of its own, because rendering a
-large registry takes longer than a page may wait.  Only finished numbers cross between the two.
+large registry takes longer than a page may wait.  Only finished numbers cross between the two, and
+notes that do nothing but set gauges: of those the last one is kept, and read when the page is.
 """
 
 from __future__ import annotations
@@ -71,24 +72,38 @@ class Exposition:
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self.registry.register(_First(self._read_latest))
         self._process = ProcessCollector(registry=None)
         self._close: Callable[[], None] | None = None
         self._feeds: dict[type[Note], list[tuple[Samples, _Series]]] = {}
+        #: The last note of each type that does nothing but set gauges without labels.
+        self._latest: dict[type[Note], Note] = {}
         for metric in metrics_of(role):
             series = _bind(metric, self.registry)
             for values in _known(metric.labels, role, nids):
                 series.open(values)
             for note, samples in metric.feeds:
                 self._feeds.setdefault(note, []).append((samples, series))
+        self._gauges = frozenset(note for note, feeds in self._feeds.items() if _sets_gauges(feeds))
         if statistics is not None:
             self.registry.register(_TransportCollector(statistics, role, nids))
 
     def feed(self, note: Note) -> None:
         """Count, set or observe what ``note`` says.  A few microseconds."""
+        if type(note) in self._gauges:
+            self._latest[type(note)] = note
+        else:
+            self._apply(note)
+
+    def _apply(self, note: Note) -> None:
         for samples, series in self._feeds.get(type(note), ()):
             for values, amount in samples(note):
                 update = series.updates.get(values) or series.open(values)
                 update(amount)
+
+    def _read_latest(self) -> None:
+        for note in tuple(self._latest.values()):
+            self._apply(note)
 
     def page(self) -> bytes:
         """The page as it would be served now, in Prometheus' text format."""
@@ -142,6 +157,24 @@ def _bind(metric: Metric, registry: CollectorRegistry) -> _Series:
 
 def _known(labels: Sequence[Label], role: Role, nids: Sequence[int]) -> Iterator[tuple[str, ...]]:
     return itertools.product(*(label.values(role, nids) for label in labels))
+
+
+def _sets_gauges(feeds: list[tuple[Samples, _Series]]) -> bool:
+    return all(isinstance(series.instrument, Gauge) and () in series.updates for _, series in feeds)
+
+
+class _First(Collector):
+    """Has no metrics; what it is given is called before any others are collected."""
+
+    def __init__(self, before: Callable[[], None]) -> None:
+        self._before = before
+
+    def describe(self) -> Iterator[Family]:
+        return iter(())
+
+    def collect(self) -> Iterator[Family]:
+        self._before()
+        return iter(())
 
 
 class _TransportCollector(Collector):
