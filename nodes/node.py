@@ -384,9 +384,11 @@ class Node:
             self._report(AccessRefused(kind, refused))
 
     def _count(self) -> None:
-        if (counted := self._zone.count()) != self._counted:
+        census = self._zone.census
+        if census.changed and (counted := census.count()) != self._counted:
             self._counted = counted
             self._report(ZoneCounted(**counted))
+        census.changed = False
 
 
 _Handler = Callable[[Node, Question, Any], Message | None]
