@@ -2,8 +2,9 @@
 
 A message is a frozen dataclass.  Scalar fields travel in the msgpack body; array fields
 (``U32`` ...) and page contents (``Data``) travel as zmq frames of their own, or in the first frame
-if they are few bytes, in field order, little endian.  All arrays of one message that are annotated with a *column* type (``U8`` ...) have
-the same length, a row for each page; ``Plain...`` arrays may have any length.
+if they are few bytes, in field order, little endian.  All arrays of one message that are annotated
+with a *column* type (``U8`` ...) have the same length, a row for each page; ``Plain...`` arrays may
+have any length.
 """
 
 from __future__ import annotations
