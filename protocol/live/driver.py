@@ -98,14 +98,24 @@ class Driver:
 
     async def _listen(self) -> None:
         while True:
-            frames = None
-            # submit() moves the end of this rest when it gives the Core an earlier deadline.
+            # submit() moves the end of this rest when it gives the Core another deadline.
             with trio.CancelScope(deadline=self._due()) as self._rest:
-                frames = await self._transport.receive()
+                await self._take_until_due(self._rest)
             # A deadline that is due at every turn cuts every rest short, and must starve nobody.
-            self._drain(self._transport.receive_nowait() if frames is None else frames)
+            if self._rest.cancelled_caught:
+                self._drain(self._transport.receive_nowait())
             if self._due() <= trio.current_time():
                 self._handle(Deadline())
+
+    async def _take_until_due(self, rest: trio.CancelScope) -> None:
+        """Messages until a deadline has come; only a receive is cut short by it."""
+        while True:
+            self._drain(await self._transport.receive())
+            due = self._due()
+            if due <= trio.current_time():
+                return
+            if due != rest.deadline:
+                rest.deadline = due
 
     def _drain(self, frames: Frames | None) -> None:
         budget = _MESSAGES_A_WAKE
