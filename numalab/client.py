@@ -132,9 +132,10 @@ class Client:
         return [*self._session.take_effects(), *reports]
 
     def next_deadline(self) -> float | None:
-        times = [self._session.next_deadline(), self._renew_at, self._rests.next()]
-        times += [access.retry_at for access in self._accesses.values()]
-        return min((time for time in times if time is not None), default=None)
+        times = [access.retry_at for access in self._accesses.values()]
+        times += [self._session.next_deadline(), self._renew_at, self._rests.next()]
+        known = [time for time in times if time is not None]
+        return min(known) if known else None
 
     def validate(self) -> None:
         self._session.validate()

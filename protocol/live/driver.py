@@ -90,7 +90,9 @@ class Driver:
     def submit(self, order: object) -> None:
         """Hand the Core a Command at once; for tasks of the same loop."""
         self._handle(Command(order))
-        self._rest.deadline = self._due()
+        due = self._due()
+        if due < self._rest.deadline:
+            self._rest.deadline = due
 
     def _due(self) -> float:
         due = self._core.next_deadline()
@@ -98,7 +100,7 @@ class Driver:
 
     async def _listen(self) -> None:
         while True:
-            # submit() moves the end of this rest when it gives the Core another deadline.
+            # submit() moves the end of this rest when it gives the Core an earlier deadline.
             with trio.CancelScope(deadline=self._due()) as self._rest:
                 await self._take_until_due(self._rest)
             # A deadline that is due at every turn cuts every rest short, and must starve nobody.
@@ -114,7 +116,8 @@ class Driver:
             due = self._due()
             if due <= trio.current_time():
                 return
-            if due != rest.deadline:
+            # Not a later one: every question has its own, and nearly all are answered before it.
+            if due < rest.deadline:
                 rest.deadline = due
 
     def _drain(self, frames: Frames | None) -> None:
