@@ -41,14 +41,15 @@ def no_trail(memory: Memory, mm: Mm) -> Steps[None]:
 def start_few(work: UnmapAndMove) -> None:
     """Isolate all pages of the list, and meanwhile prepare other nodes and ask for frames."""
     rows = np.arange(work.list.rows)
-    sources = np.unique(work.list.source)
-    for nid in work.memory.nids:
-        if nid not in work.memory.lost and nid not in sources:
-            work.put(nid, MigratePrep(), Asked(State.LISTED, rows[:0]))
+    prepared = {*np.unique(work.list.source).tolist(), *work.memory.lost}
     work.step_ok(rows)
     for asked in work.wanted(rows):
         if asked.zonelist.nodes:
             work.ask_zone(replace(asked, early=True))
+            prepared.add(asked.zonelist.nodes[0])
+    for nid in work.memory.nids:
+        if nid not in prepared:
+            work.put(nid, MigratePrep(), Asked(State.LISTED, rows[:0]))
 
 
 class Reserve:

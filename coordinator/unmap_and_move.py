@@ -207,8 +207,11 @@ class UnmapAndMove:
             yield Asked(State.ALLOCATING, rows[mine], zonelist, int(nid))
 
     def ask_zone(self, asked: Asked) -> None:
-        kind = NewUncachedPages if self.settings.granule else NewPages
-        self.put(asked.zonelist.nodes[0], kind(0, *self._objects(asked.rows)), asked)
+        objects = self._objects(asked.rows)
+        message: Message = NewPages(0, *objects, int(asked.early))
+        if self.settings.granule:
+            message = NewUncachedPages(0, *objects)
+        self.put(asked.zonelist.nodes[0], message, asked)
 
     def _objects(self, rows: Rows) -> tuple[Pfns, Pfns]:
         """Of which object these pages are, and which page of it each (page->mapping, ->index)."""

@@ -93,8 +93,7 @@ class Node:
         if zone.nid != nid:
             raise ValueError(f"this is the zone of node {zone.nid}; start node {nid} on its own")
         self.name = node_name(nid)
-        self._nid = nid
-        self._zone = zone
+        self._nid, self._zone = nid, zone
         self._land_seconds, self._batching = land_seconds, batching
         self._session = Session(
             self.name, boot_id=boot_id, key=key, epoch=max(epoch, zone.epoch), **session
@@ -312,6 +311,8 @@ class Node:
         return Statuses(self._zone.putback_lru_pages(message.pfn, message.generation))
 
     def on_new_pages(self, _: Question, message: NewPages) -> NewPageFrames:
+        if message.drain:
+            self._zone.migrate_prep()
         return NewPageFrames(*self._zone.new_pages(message.mapped, message.owner, message.index))
 
     def on_new_uncached_pages(self, _: Question, message: NewUncachedPages) -> NewPageFrames:
@@ -350,9 +351,8 @@ class Node:
         return LoadedBytes(status, data)
 
     def on_store_bytes(self, _: Question, message: StoreBytes) -> Statuses:
-        status = self._zone.store(
-            message.size, message.pfn, message.generation, message.start, message.data
-        )
+        where = message.pfn, message.generation, message.start
+        status = self._zone.store(message.size, *where, message.data)
         self._report_access("store", status)
         return Statuses(status)
 
