@@ -39,7 +39,7 @@ KEY_BYTES = 16
 _FIELDS_BEFORE_SOURCE = 6
 _SOURCE_WITHIN = 512
 #: More than the first frame has beside the scalar fields.
-_ENVELOPE_MAX = 1 << 13
+_ENVELOPE_MAX = 1 << 12
 
 _digest = struct.Struct("<Q")
 
