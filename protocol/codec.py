@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -24,6 +23,7 @@ import xxhash
 from protocol import files, hotplug, jobs, messages, observe, policies, syscalls, task_calls
 from protocol.core import Buffer, Frames
 from protocol.schema import ENTRIES, MESSAGES, ROWS, TEXT_MAX, ArrayTag, Message, Row
+from protocol.values import value
 
 #: All parts of the table must be there before anything is decoded.
 TABLES = (messages, syscalls, files, policies, observe, task_calls, hotplug, jobs)
@@ -57,7 +57,7 @@ class Kind(IntEnum):
     REFUSAL = 2
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Envelope:
     """Who says it, to which incarnation, and where in the conversation.
 

@@ -21,6 +21,7 @@ from protocol.messages import (
     UnlockPages,
 )
 from protocol.schema import MESSAGES, ROWS, Message
+from protocol.values import value
 
 #: How far apart the copies of one letter arrive at most, in seconds.
 ECHO_SECONDS = 0.25
@@ -92,7 +93,7 @@ class Step:
         return STEPS[self.state][1]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Letter:
     """What a rule may look at: between whom, which message, when (seconds).
 
@@ -108,7 +109,7 @@ class Letter:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """What becomes of a letter.
 

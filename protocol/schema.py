@@ -98,7 +98,7 @@ def message(
     def enter(cls: _C) -> _C:
         table = ENTRIES if route == "journal" else MESSAGES
         assert opcode not in table and opcode not in RETIRED, f"opcode {opcode:#x} is taken"
-        cls = typing.cast(_C, dataclass(frozen=True, slots=True, eq=False)(cls))
+        cls = typing.cast(_C, dataclass(slots=True, eq=False)(cls))
         asker, _, answerer = route.partition(">")
         hints = typing.get_type_hints(cls, include_extras=True)
         scalars: list[tuple[str, Any]] = []

@@ -16,7 +16,8 @@ from numalab.conformance.arm import Answer, Arm
 from numalab.conformance.scenario import DISTANCES, NODES, PAGE, Scenario
 from numalab.machine import Machine
 from numalab.orders import Order
-from numalab.simulation.world import Make, World
+from numalab.simulation.happening import Make
+from numalab.simulation.world import World
 from protocol.core import Core
 from protocol.live.transport import Transport
 from protocol.notes import Note, OperationEnded

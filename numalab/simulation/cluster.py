@@ -20,8 +20,9 @@ from nodes.zone import Zone
 from numalab.checker import I64, Entries, Frames, Kind
 from numalab.client import Client
 from numalab.faults import Crash, Rule, swarm
+from numalab.simulation.happening import Make
 from numalab.simulation.steps import StepFault, StepWatch, draw_step
-from numalab.simulation.world import Make, World
+from numalab.simulation.world import World
 from protocol.core import Core
 from protocol.notes import Note, ZoneReplaced
 from protocol.profile import PROFILES, Profile, adjusted

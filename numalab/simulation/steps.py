@@ -18,7 +18,8 @@ import numpy as np
 from coordinator.coordinator import Coordinator
 from coordinator.life import PLACES, State
 from coordinator.pagelist import PageList
-from numalab.simulation.world import Arrival, World
+from numalab.simulation.happening import Arrival
+from numalab.simulation.world import World
 from protocol.codec import Kind, WireError, decode
 from protocol.faults import STEPS, TARGET
 from protocol.messages import MigratePrep

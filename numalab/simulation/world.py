@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 import xxhash
 
 from numalab.faults import Rule
+from numalab.simulation.happening import Arrival, Call, Make, Order, Packet, Process, Wake, What
 from numalab.simulation.harm import Harm
 from protocol.core import Command, Core, Deadline, Event, Received, Record, Report, Send
 from protocol.notes import Note
@@ -23,7 +23,6 @@ from protocol.notes import Note
 #: A Core may be woken so often without any time going by; more is a loop.
 WAKES_MAX = 1000
 
-Make = Callable[[int, list[bytes]], Core]
 Watch = Callable[[str], None]
 Listen = Callable[[str, Note], None]
 #: Sees an arrival first; True: it has dealt with it.
@@ -32,72 +31,6 @@ Intercept = Callable[["Arrival"], bool]
 
 class Stuck(AssertionError):
     """Something that must happen within a bounded virtual time has not happened."""
-
-
-@dataclass(slots=True, eq=False)
-class Packet:
-    """One message, as the network sees it.  Times in seconds; ``arrived``: once for each copy."""
-
-    number: int
-    sent: float
-    source: str
-    target: str
-    frames: tuple[bytes, ...]
-    arrived: list[float] = field(default_factory=list)
-    fate: str = "on its way"
-
-
-@dataclass(slots=True, eq=False)
-class Process:
-    """A Core and what lives as long as its process, or (``journal``) longer."""
-
-    name: str
-    make: Make
-    boot: int
-    core: Core | None
-    journal: list[bytes]
-    #: The deadline that the valid wake in the heap is for; None: there is none.
-    armed: float | None = None
-    #: It dies when so many more effects are carried out; None: it lives.
-    effects_left: int | None = None
-    wakes: int = 0
-    #: It stands still (SIGSTOP): what has happened to it meanwhile; None: it runs.
-    missed: list[What] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """A deadline of one incarnation; void when the process is armed for another time by now."""
-
-    name: str
-    boot: int
-    time: float
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A copy of a packet is at its target."""
-
-    packet: Packet
-    frames: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """The owner of a Core tells it something."""
-
-    name: str
-    order: object
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The scenario does something to the world (heals it, kills somebody)."""
-
-    function: Callable[[], None]
-
-
-What = Wake | Arrival | Order | Call
 
 
 class World:
