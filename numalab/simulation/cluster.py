@@ -194,11 +194,11 @@ def profile_of(plan: Plan) -> Profile:
 
 
 class Cluster:
-    """The Cores of a plan in a world of their own."""
+    """The Cores of a plan in a world of their own; ``every``: of World."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, every: int = 1) -> None:
         self.plan = plan
-        self.world = World(plan.seed, key=KEY, rules=plan.rules)
+        self.world = World(plan.seed, key=KEY, rules=plan.rules, every=every)
         nodes = tuple(
             TopologyNode(nid, frames, (2 * nid, 2 * nid + 1))
             for nid, frames in enumerate(plan.frames)

@@ -38,6 +38,8 @@ class Process:
     #: It dies when so many more effects are carried out; None: it lives.
     effects_left: int | None = None
     wakes: int = 0
+    #: Its invariants are looked at after so many more of its events.
+    look_in: int = 1
     #: It stands still (SIGSTOP): what has happened to it meanwhile; None: it runs.
     missed: list[What] | None = None
 

@@ -34,11 +34,20 @@ class Stuck(AssertionError):
 
 
 class World:
-    """The network, the processes and the time.  ``key``: the machine's, to read opcodes with."""
+    """The network, the processes and the time.
 
-    def __init__(self, seed: int, *, key: bytes, rules: Iterable[Rule] = ()) -> None:
+    key: the machine's, to read opcodes with.  every: the invariants of a Core are looked at after
+    so many of its events, on the average; after its next one when any process dies, comes back,
+    stands still or goes on; and by ``check``.
+    """
+
+    def __init__(
+        self, seed: int, *, key: bytes, rules: Iterable[Rule] = (), every: int = 1
+    ) -> None:
         self.draw = random.Random(seed)
         self.key = key
+        self._every = every
+        self._gaps = random.Random(f"looking at {seed}")
         self.harm = Harm(self, tuple(rules))
         self.now = 0.0
         self.events = 0
@@ -73,6 +82,7 @@ class World:
         process = self.processes[name]
         self.incidents.append((self.now, name, "crash"))
         process.core = process.missed = None
+        self._look_soon()
         process.armed = process.effects_left = None
 
     def crash_after(self, name: str, effects: int) -> None:
@@ -103,12 +113,14 @@ class World:
         if process.core is not None and process.missed is None:
             process.missed = []
             self.incidents.append((self.now, name, "pause"))
+            self._look_soon()
 
     def resume(self, name: str) -> None:
         """SIGCONT: now it sees all that has happened, in its order."""
         process = self.processes[name]
         if process.missed is not None:
             self.incidents.append((self.now, name, "resume"))
+            self._look_soon()
         missed, process.missed = process.missed or [], None
         for what in missed:
             self._push(self.now, what)
@@ -117,10 +129,22 @@ class World:
         """The Cores that run, in the order in which they were added."""
         return [process.core for process in self.processes.values() if process.core is not None]
 
+    def check(self) -> None:
+        """Every invariant of every Core that runs.  Raises AssertionError."""
+        for process in self.processes.values():
+            if process.core is not None:
+                process.core.validate()
+
+    def _look_soon(self) -> None:
+        """Something out of the common has happened: whoever runs next is looked at."""
+        for process in self.processes.values():
+            process.look_in = 1
+
     def _start(self, process: Process) -> Core:
         self._boots += 1
         process.boot = self._boots
         process.wakes = 0
+        self._look_soon()
         process.core = core = process.make(process.boot, process.journal)
         assert core.name == process.name, f"{process.name} calls itself {core.name}"
         self._arm(process)
@@ -264,7 +288,10 @@ class World:
                     self.notes.append((self.now, name, note))
                     for listen in self.listeners:
                         listen(name, note)
-        core.validate()
+        process.look_in -= 1
+        if process.look_in == 0:
+            process.look_in = self._gaps.randrange(1, 2 * self._every)
+            core.validate()
         self._arm(process)
         for watch in self.watches:
             watch(name)
