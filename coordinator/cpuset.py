@@ -11,6 +11,7 @@ from enum import IntFlag
 from typing import TYPE_CHECKING
 
 from protocol.topology import Topology
+from protocol.values import at_hand
 
 if TYPE_CHECKING:
     from coordinator.memory import Memory
@@ -21,6 +22,7 @@ EACCES, EBUSY, EINVAL, ENOSPC = 13, 16, 22, 28
 TOP = "/"
 
 
+@at_hand
 class CpusetFlag(IntFlag):
     """The attribute files that hold 0 or 1."""
 

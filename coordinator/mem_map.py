@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocol.values import at_hand
+
 Rows = npt.NDArray[np.intp]
 Pfns = npt.NDArray[np.uint32]
 Nids = npt.NDArray[np.uint8]
@@ -26,6 +28,7 @@ FILLING, POISONED = 1, 2
 CACHE_MAX = 1 << 28
 
 
+@at_hand
 class PageFlag(IntFlag):
     """Bits of ``MemMap.flags``."""
 
@@ -44,8 +47,9 @@ class PageFlag(IntFlag):
 
 def grouped(keys: npt.NDArray[Any]) -> Iterator[tuple[int, Rows]]:
     """Each value among whole numbers, ascending, with its rows; quick if there is only one."""
-    if keys.size and (keys == keys[0]).all():
-        yield int(keys[0]), np.arange(keys.size)
+    if keys.size < 2 or (keys == keys[0]).all():
+        if keys.size:
+            yield int(keys[0]), np.arange(keys.size)
         return
     for key in np.unique(keys):
         yield int(key), np.flatnonzero(keys == key)
@@ -88,7 +92,7 @@ class MemMap:
         self.mapping[pfn] = mapping
         self.index[pfn] = index
         self.referenced[pfn] = False
-        self.flags[pfn] = PageFlag.ALLOCATED | flags
+        self.flags[pfn] = int(PageFlag.ALLOCATED) | int(flags)
         self.used += pfn.size
 
     def free(self, pfn: Pfns) -> None:

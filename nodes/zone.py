@@ -22,8 +22,6 @@ from nodes.flags import (
     ACTIVE,
     ALLOCATED,
     FREEING,
-    GAUGE_ROWS,
-    GAUGES,
     HELD,
     ISOLATED,
     LEGAL,
@@ -38,6 +36,7 @@ from nodes.flags import (
 )
 from nodes.free_area import Frames, FreeArea
 from nodes.generation import next_incarnation, same_incarnation
+from nodes.histogram import Histogram
 from nodes.layout import U16, U32
 from nodes.rows import ascending, distinct, refuse
 from protocol.core import Buffer
@@ -105,7 +104,7 @@ class Zone:
         self._generation[cut] = next_incarnation(self._generation[cut])
         flags[cut] = 0
         self._refcount[:] = REFCOUNT[flags]
-        self._histogram = np.bincount(flags, minlength=FREEING)
+        self._histogram = Histogram(flags)
         self._free = FreeArea(flags)
         self._pending = np.empty(0, np.intp)
         self._lru_add(np.flatnonzero(flags & PENDING_MASK == MAPPED))
@@ -152,7 +151,7 @@ class Zone:
         before = self._flags[freed]
         self._flags[freed] = FREEING
         self._generation[freed] = next_incarnation(self._generation[freed])
-        self._count(before, np.zeros_like(before))
+        self._histogram.change(before, np.zeros_like(before))
         self._refcount[freed] = 0
         self._flags[freed] = 0
         self._free.put(freed)
@@ -306,7 +305,7 @@ class Zone:
 
     def count(self) -> dict[str, int]:
         """Frames that are free, active, inactive, pending, isolated, locked (in that order)."""
-        return dict(zip(GAUGES, (GAUGE_ROWS @ self._histogram).tolist(), strict=True))
+        return self._histogram.gauges()
 
     def active(self, pfn: U32) -> U8:
         """PageActive of each; every pfn is a frame."""
@@ -323,7 +322,7 @@ class Zone:
         where, flags = f"the zone of node {self.nid}", self._flags
         assert int(flags.max()) < FREEING and LEGAL[flags].all(), f"{where}: flags"
         assert (self._refcount == REFCOUNT[flags]).all(), f"{where}: refcounts"
-        assert (self._histogram == np.bincount(flags, minlength=FREEING)).all(), f"{where}: counts"
+        assert self._histogram.agrees(flags), f"{where}: counts"
         self._free.validate()
         pending = np.flatnonzero(flags & PENDING_MASK == MAPPED)
         assert (np.sort(self._pending) == pending).all(), f"{where}: pending LRU adds"
@@ -336,7 +335,7 @@ class Zone:
         frame = pfn.astype(np.intp)
         status = np.zeros(pfn.size, np.int32)
         outside = frame >= self.frames
-        if outside.any():
+        if np.count_nonzero(outside):
             frame[outside] = 0
             status[outside] = -errno.EINVAL
         flags = self._flags[frame]
@@ -373,6 +372,8 @@ class Zone:
 
     def _lru_add(self, frame: Frames) -> None:
         """Collect, and put whole pagevecs on the LRU, the eldest first.  ``frame``: distinct."""
+        if not frame.size:
+            return
         waiting = np.concatenate((self._pending, frame))
         drained = waiting.size // PAGEVEC_SIZE * PAGEVEC_SIZE
         self._pending = waiting[drained:]
@@ -386,13 +387,11 @@ class Zone:
 
     def _write(self, frame: Frames, after: U16) -> None:
         """Store flags, with all that follows from them; the flags last."""
+        if not frame.size:
+            return
         if not ascending(frame):
             backwards, last = np.unique(frame[::-1], return_index=True)
             frame, after = backwards, after[::-1][last]
-        self._count(self._flags[frame], after)
+        self._histogram.change(self._flags[frame], after)
         self._refcount[frame] = REFCOUNT[after]
         self._flags[frame] = after
-
-    def _count(self, before: U16, after: U16) -> None:
-        self._histogram += np.bincount(after, minlength=FREEING)
-        self._histogram -= np.bincount(before, minlength=FREEING)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import cache
 from typing import Any
 
 import msgpack
@@ -23,7 +24,7 @@ import xxhash
 from protocol import files, hotplug, jobs, messages, observe, policies, syscalls, task_calls
 from protocol.core import Buffer, Frames
 from protocol.schema import ENTRIES, MESSAGES, ROWS, TEXT_MAX, ArrayTag, Message, Row
-from protocol.values import value
+from protocol.values import at_hand, value
 
 #: All parts of the table must be there before anything is decoded.
 TABLES = (messages, syscalls, files, policies, observe, task_calls, hotplug, jobs)
@@ -39,6 +40,7 @@ _SOURCE_WITHIN = 512
 _ENVELOPE_MAX = 1 << 12
 
 _digest = struct.Struct("<Q")
+_dtype = cache(np.dtype)
 
 
 class WireError(Exception):
@@ -49,6 +51,7 @@ class WireError(Exception):
         self.reason = reason
 
 
+@at_hand
 class Kind(IntEnum):
     """What a message is in the conversation."""
 
@@ -261,12 +264,14 @@ def _join(row: Row, scalars: list[Any], buffers: list[memoryview]) -> Message:
             checked = msgspec.convert(scalars, row.checked)
         except (ValueError, RecursionError) as error:
             raise WireError("fields", f"{row.name}: {error}") from None
-        values = {name: value for (name, _), value in zip(row.scalars, checked, strict=True)}
+        found = msgspec.structs.astuple(checked)
+        values = {name: one for (name, _), one in zip(row.scalars, found, strict=True)}
     length = -1
     for (name, tag), buffer in zip(row.arrays, buffers, strict=False):
-        if buffer.nbytes % np.dtype(tag.dtype).itemsize:
+        dtype = _dtype(tag.dtype)
+        if buffer.nbytes % dtype.itemsize:
             raise WireError("fields", f"{row.name}.{name} is cut")
-        array = np.frombuffer(buffer, dtype=tag.dtype)
+        array = np.frombuffer(buffer, dtype)
         if tag.column:
             if length not in (-1, array.size):
                 raise WireError("fields", f"{row.name}: columns of different lengths")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
@@ -126,13 +127,18 @@ def message(
             tuple(arrays),
             data,
             meaning,
-            tuple[tuple(hint for _, hint in scalars)] if scalars else None,  # type: ignore[misc]
+            _checked(cls.__name__, scalars) if scalars else None,
         )
         table[opcode] = row
         ROWS[cls] = row
         return cls
 
     return enter
+
+
+def _checked(name: str, scalars: list[tuple[str, Any]]) -> type[msgspec.Struct]:
+    """A class and not a tuple of types, so that msgspec looks at the types only once."""
+    return msgspec.defstruct(name, scalars, array_like=True, forbid_unknown_fields=True)
 
 
 def node_name(nid: int) -> str:

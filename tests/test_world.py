@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -18,12 +17,13 @@ from protocol.core import Command, Deadline, Effect, Event, Received, Record, Re
 from protocol.messages import Hello, LandPages
 from protocol.notes import Note
 from protocol.schema import ROWS
+from protocol.values import value
 
 KEY = b"0123456789abcdef"
 OPCODE = ROWS[LandPages].opcode
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Heard(Note):
     """What a Teller says when it got a message."""
 

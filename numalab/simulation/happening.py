@@ -37,7 +37,9 @@ class Process:
     armed: float | None = None
     #: It dies when so many more effects are carried out; None: it lives.
     effects_left: int | None = None
+    #: How often it was woken at the time ``woken``.
     wakes: int = 0
+    woken: float = -1.0
     #: Its invariants are looked at after so many more of its events.
     look_in: int = 1
     #: It stands still (SIGSTOP): what has happened to it meanwhile; None: it runs.

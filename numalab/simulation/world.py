@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
+from typing import Any, TypeVar
 
 import xxhash
 
@@ -24,9 +25,12 @@ from protocol.notes import Note
 WAKES_MAX = 1000
 
 Watch = Callable[[str], None]
-Listen = Callable[[str, Note], None]
+Listen = Callable[[Any], None]
 #: Sees an arrival first; True: it has dealt with it.
 Intercept = Callable[["Arrival"], bool]
+
+
+_N = TypeVar("_N", bound=Note)
 
 
 class Stuck(AssertionError):
@@ -58,9 +62,8 @@ class World:
         self.incidents: list[tuple[float, str, str]] = []
         #: Called after every event with the name of the Core that ran.
         self.watches: list[Watch] = []
-        #: Called for every note, when it is reported.
-        self.listeners: list[Listen] = []
         self.intercept: Intercept | None = None
+        self._listeners: dict[type[Note], list[Listen]] = {}
         self._heap: list[tuple[float, int, What]] = []
         self._sequence = 0
         self._boots = 0
@@ -160,6 +163,10 @@ class World:
         """Do something to the world, ``delay`` seconds from now."""
         self._push(self.now + delay, Call(function))
 
+    def listen(self, kind: type[_N], function: Callable[[_N], None]) -> None:
+        """Call it for every note of this kind, when that is reported."""
+        self._listeners.setdefault(kind, []).append(function)
+
     def heal(self) -> None:
         """The faults end: nothing is lost, repeated, kept back or killed from now on."""
         self.harm.end()
@@ -169,19 +176,15 @@ class World:
         if not self._heap:
             return False
         time, _, what = heappop(self._heap)
-        if time > self.now:
-            self.now = time
-            for process in self.processes.values():
-                process.wakes = 0
-        match what:
-            case Arrival():
-                self._arrive(what)
-            case Wake():
-                self._wake(what)
-            case Order():
-                self._run(what.name, Command(what.order))
-            case Call():
-                what.function()
+        self.now = max(self.now, time)
+        if isinstance(what, Arrival):
+            self._arrive(what)
+        elif isinstance(what, Wake):
+            self._wake(what)
+        elif isinstance(what, Order):
+            self._run(what.name, Command(what.order))
+        else:
+            what.function()
         return True
 
     def run_until(self, done: Callable[[], bool], *, within: float, what: str) -> None:
@@ -246,6 +249,8 @@ class World:
         process.armed = None
         deadline = process.core.next_deadline()
         if deadline is not None and deadline <= self.now:
+            if process.woken != self.now:
+                process.woken, process.wakes = self.now, 0
             process.wakes += 1
             assert process.wakes < WAKES_MAX, f"{wake.name} asks for the same deadline for ever"
             self._run(wake.name, Deadline())
@@ -272,22 +277,20 @@ class World:
                     self.crash(name)
                     return
                 process.effects_left -= 1
-            match effect:
-                case Record() if entries:
-                    delay = self.harm.write(name)
-                    if delay is None:
-                        return
-                    late += delay
-                    process.journal += entries
-                    entries.clear()
-                case Send(target, frames) if not mute:
-                    self._send(name, target, tuple(bytes(frame) for frame in frames), late)
+            if isinstance(effect, Report):
+                self._report(name, effect.note)
+            elif isinstance(effect, Send):
+                if not mute:
+                    self._send(name, effect.target, tuple(map(bytes, effect.frames)), late)
                     if process.core is not core:
                         return
-                case Report(note):
-                    self.notes.append((self.now, name, note))
-                    for listen in self.listeners:
-                        listen(name, note)
+            elif entries:
+                delay = self.harm.write(name)
+                if delay is None:
+                    return
+                late += delay
+                process.journal += entries
+                entries.clear()
         process.look_in -= 1
         if process.look_in == 0:
             process.look_in = self._gaps.randrange(1, 2 * self._every)
@@ -295,6 +298,11 @@ class World:
         self._arm(process)
         for watch in self.watches:
             watch(name)
+
+    def _report(self, name: str, note: Note) -> None:
+        self.notes.append((self.now, name, note))
+        for listen in self._listeners.get(type(note), ()):
+            listen(note)
 
     def _arm(self, process: Process) -> None:
         assert process.core is not None
