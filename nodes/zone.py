@@ -313,7 +313,7 @@ class Zone:
 
     def inventory(self) -> tuple[U32, U16, U32, U32, U32]:
         """Every frame that is not free: (pfn, flags, generation, owner, index)."""
-        frame = np.flatnonzero(self._flags)
+        frame = self._flags.nonzero()[0]
         columns = (self._generation[frame], self._owner[frame], self._index[frame])
         return frame.astype(np.uint32), self._flags[frame], *columns
 

@@ -150,7 +150,7 @@ class Client:
     def next_deadline(self) -> float | None:
         times = [self._session.next_deadline(), self._renew_at, self._rests.next()]
         times += [access.retry_at for access in self._accesses.values()]
-        return min((time for time in times if time is not None), default=None)
+        return min([time for time in times if time is not None], default=None)
 
     def validate(self) -> None:
         self._session.validate()

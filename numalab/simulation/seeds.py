@@ -113,8 +113,9 @@ class Run:
     def _watch(self, name: str) -> None:
         if name == COORDINATOR:
             self.compaction.watch(self.cluster.memory, self.world.processes[name].journal)
-        self._raise(self.driver.history.findings)
-        self._raise(self.driver.findings)
+        if self.driver.history.findings or self.driver.findings:
+            self._raise(self.driver.history.findings)
+            self._raise(self.driver.findings)
         if self.world.events % self.care.tables == 0 and not self.cluster.recovering:
             frames = self.cluster.frames()
             self._raise(check_placement(self.cluster.entries(), frames, settled=False))
