@@ -44,7 +44,7 @@ class Care:
 
 CLOSE = Care(core=1, tables=16)
 #: A seed is run so first, and once more with a close look if anything was wrong.
-PASSING = Care(core=8, tables=64)
+PASSING = Care(core=16, tables=64)
 
 
 @dataclass(frozen=True, slots=True)
