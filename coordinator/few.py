@@ -41,24 +41,27 @@ def no_trail(memory: Memory, mm: Mm) -> Steps[None]:
 def start_few(work: UnmapAndMove) -> None:
     """Isolate all pages of the list, and meanwhile prepare other nodes and ask for frames."""
     rows = np.arange(work.list.rows)
-    sources = np.unique(work.list.source)
-    for nid in work.memory.nids:
-        if nid not in work.memory.lost and nid not in sources:
-            work.put(nid, MigratePrep(), Asked(State.LISTED, rows[:0]))
+    prepared = {*np.unique(work.list.source).tolist(), *work.memory.lost}
     work.step_ok(rows)
     for asked in work.wanted(rows):
         if asked.zonelist.nodes:
             work.ask_zone(replace(asked, early=True))
+            prepared.add(asked.zonelist.nodes[0])
+    for nid in work.memory.nids:
+        if nid not in prepared:
+            work.put(nid, MigratePrep(), Asked(State.LISTED, rows[:0]))
 
 
 class Reserve:
-    """Frames that were asked for before their pages were isolated; rows are those of the list."""
+    """Frames that were asked for before their pages were isolated; rows are those of the list.
 
-    def __init__(self, work: UnmapAndMove) -> None:
-        self._work = work
+    It does not know whose it is: in a cycle, the columns of a long list would outlive the call.
+    """
+
+    def __init__(self) -> None:
         self._given: list[tuple[Asked, Rows]] = []
 
-    def got(self, asked: Asked, reply: Reply) -> None:
+    def got(self, work: UnmapAndMove, asked: Asked, reply: Reply) -> None:
         """The answer of a node; who gets no frame by it has to ask again."""
         answer, wanted = reply.message, reply.ask.message
         if answer is None:
@@ -66,27 +69,29 @@ class Reserve:
         assert isinstance(answer, NewPageFrames) and isinstance(wanted, NewPages)
         given = np.flatnonzero(answer.status == 0)
         if given.size:
-            work, node, rows = self._work, asked.zonelist.nodes[0], asked.rows[given]
+            node, rows = asked.zonelist.nodes[0], asked.rows[given]
             pfn = work.memory.given(node, answer, given, wanted, PageFlag.HELD)
             work.list.target[rows], work.list.target_pfn[rows] = node, pfn
             self._given.append((asked, rows))
 
-    def take(self, rows: Rows) -> Rows:
+    def take(self, work: UnmapAndMove, rows: Rows) -> Rows:
         """Let those rows go on that have a frame here; gives the others."""
-        wanted = np.zeros(self._work.list.rows, np.bool_)
+        if not self._given:
+            return rows
+        wanted = np.zeros(work.list.rows, np.bool_)
         wanted[rows] = True
         for at, (asked, mine) in enumerate(self._given):
             taken = mine[wanted[mine]]
             self._given[at] = asked, mine[~wanted[mine]]
             wanted[taken] = False
             if taken.size:
-                self._work.count_allocation(asked, taken.size)
-                self._work.step_ok(taken)
+                work.count_allocation(asked, taken.size)
+                work.step_ok(taken)
         return np.flatnonzero(wanted)
 
-    def rest(self) -> Iterator[tuple[int, Pfns]]:
+    def rest(self, work: UnmapAndMove) -> Iterator[tuple[int, Pfns]]:
         """The frames that nobody took, by node; they are not here any more."""
         given, self._given = self._given, []
         for _, rows in given:
-            for nid, mine in grouped(self._work.list.target[rows]):
-                yield int(nid), self._work.list.target_pfn[rows[mine]]
+            for nid, mine in grouped(work.list.target[rows]):
+                yield int(nid), work.list.target_pfn[rows[mine]]

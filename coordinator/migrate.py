@@ -97,6 +97,8 @@ class Migration:
     def __init__(self, memory: Memory, pagelist: PageList, work: UnmapAndMove) -> None:
         self.memory, self.list, self.work = memory, pagelist, work
         self.settings = work.settings
+        #: The chunk that frames were last asked for; of no other do pages wait for theirs.
+        self.chunk: Rows = np.zeros(0, np.intp)
 
     # ---- the passes (K 1.19) ---------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class Migration:
         return Done(0)
 
     def _put_unused(self) -> Steps[None]:
-        for nid, pfn in (*self.work.unused, *self.work.reserve.rest()):
+        for nid, pfn in (*self.work.unused, *self.work.reserve.rest(self.work)):
             yield from put_unused(self.memory, nid, pfn)
 
     def _take_emulated_time(self, started: float) -> Steps[None]:
@@ -198,6 +200,7 @@ class Migration:
                     yield PARKED
             if self.work.nomem_row is not None:
                 break
+            self.chunk = rows
             self.work.step_ok(rows)
         yield from self._wait_until(
             lambda: not self.work.outstanding or self._only_frames_are_left()
@@ -241,7 +244,7 @@ class Migration:
             return
         if self.list.count(State.COPYING) + ready > 2 * self._size():
             return
-        rows = np.flatnonzero(self.list.state == State.ALLOCATED)
+        rows = self.chunk[self.list.state[self.chunk] == State.ALLOCATED]
         if self.work.nomem_row is not None:
             late = rows[rows >= self.work.nomem_row]
             self.work.step(late, np.full(late.size, -ENOMEM, np.int32))

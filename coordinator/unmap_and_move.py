@@ -60,7 +60,7 @@ class UnmapAndMove:
         self.force = False
         #: Frames, by node, of pages whose last entry went meanwhile; the final putback frees them.
         self.unused: list[tuple[int, Pfns]] = []
-        self.reserve = Reserve(self)
+        self.reserve = Reserve()
         #: The first row that got no frame: it and all after it are not attempted (K 1.20).
         self.nomem_row: int | None = None
 
@@ -131,7 +131,7 @@ class UnmapAndMove:
         step = asked.state.name.lower()
         self.memory.notes.append(StepAnswered(step, asked.rows.size, seconds))
         if asked.early:
-            self.reserve.got(asked, reply)
+            self.reserve.got(self, asked, reply)
             return
         if asked.state == State.ALLOCATING and reply.message is not None:
             self._got_frames(asked, reply)
@@ -187,7 +187,7 @@ class UnmapAndMove:
             self.put(nid, message, Asked(state, mine))
 
     def _ask_for_frames(self, rows: Rows) -> None:
-        for asked in self.wanted(self.reserve.take(rows)):
+        for asked in self.wanted(self.reserve.take(self, rows)):
             if asked.zonelist.nodes:
                 self.ask_zone(asked)
             else:
@@ -207,8 +207,11 @@ class UnmapAndMove:
             yield Asked(State.ALLOCATING, rows[mine], zonelist, int(nid))
 
     def ask_zone(self, asked: Asked) -> None:
-        kind = NewUncachedPages if self.settings.granule else NewPages
-        self.put(asked.zonelist.nodes[0], kind(0, *self._objects(asked.rows)), asked)
+        objects = self._objects(asked.rows)
+        message: Message = NewPages(0, *objects, int(asked.early))
+        if self.settings.granule:
+            message = NewUncachedPages(0, *objects)
+        self.put(asked.zonelist.nodes[0], message, asked)
 
     def _objects(self, rows: Rows) -> tuple[Pfns, Pfns]:
         """Of which object these pages are, and which page of it each (page->mapping, ->index)."""

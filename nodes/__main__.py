@@ -16,6 +16,7 @@ import trio
 
 from nodes.node import Node
 from nodes.zone import Zone
+from protocol.bulk import BATCH_PAGES, CREDIT, Batching
 from protocol.core import ConfigurationError
 from protocol.labels import Role
 from protocol.live.driver import Driver
@@ -36,12 +37,17 @@ LOCK_SECONDS = 5.0
 
 
 class NodeConfiguration(Configuration, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """nid, and the zone: its file, page size in bytes, and number of page frames."""
+    """nid, and the zone: its file, page size in bytes, and number of page frames.
+
+    batch_pages, credit: of the transport of pages (protocol/bulk.py).
+    """
 
     nid: int
     zone: str
     page_size: int
     frames: int
+    batch_pages: int = BATCH_PAGES
+    credit: int = CREDIT
 
 
 @contextmanager
@@ -152,7 +158,9 @@ async def serve(configuration: NodeConfiguration) -> None:
     name = node_name(configuration.nid)
     keys = configuration.keys(name)
     with open_zone(configuration) as zone:
-        node = Node(configuration.nid, zone, boot_id=time.time_ns(), key=key)
+        batching = Batching(configuration.batch_pages, configuration.credit)
+        boot_id = time.time_ns()
+        node = Node(configuration.nid, zone, boot_id=boot_id, key=key, batching=batching)
         interference = configuration.interference(name)
         async with open_transport(
             name,

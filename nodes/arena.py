@@ -75,6 +75,15 @@ class Arena:
         else:
             self._windows(size)[position] = source.reshape(rows, size)
 
+    def read(self, position: int, size: int) -> bytes:
+        """``size`` bytes from one position."""
+        return self._flat[position : position + size].tobytes()
+
+    def write(self, position: int, data: Buffer) -> None:
+        """Put ``data`` at one position."""
+        source = np.frombuffer(data, np.uint8)
+        self._flat[position : position + source.size] = source
+
     def zero(self, frame: npt.NDArray[np.intp]) -> None:
         """Fill whole frames with zeros."""
         if frame.size == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntFlag
 
 import numpy as np
+import numpy.typing as npt
 
 from protocol.values import at_hand
 
@@ -62,3 +63,15 @@ GAUGES = {
     "locked": (LOCKED, LOCKED),
 }
 GAUGE_ROWS = np.array([_ALL & mask == value for mask, value in GAUGES.values()], np.int64)
+
+
+def check_flags(flags: npt.NDArray[np.uint16], nid: int) -> None:
+    """Raise ValueError with a sentence if these cannot be the flags of the frames of a zone."""
+    damaged = np.flatnonzero(flags > FREEING)
+    if damaged.size == 0:
+        damaged = np.flatnonzero(~np.append(LEGAL, True)[flags])
+    if damaged.size:
+        raise ValueError(
+            f"the zone of node {nid} is damaged: frame {damaged[0]} has flags "
+            f"{flags[damaged[0]]:#x}; format a new zone, its pages are lost"
+        )

@@ -18,7 +18,7 @@ from nodes.lists import count_lru, page_active
 from nodes.recovery import Gate, recover_frames
 from nodes.transfer import Transfer
 from nodes.zone import U8, Zone
-from protocol.bulk import BATCH_BYTES, BATCH_PAGES, CREDIT, Batch, Sending, land_pages
+from protocol.bulk import BATCHING, Batch, Batching, Sending, land_pages
 from protocol.codec import WireError
 from protocol.core import Deadline, Effect, Event, Frames, Received, Report
 from protocol.hotplug import PeersAre
@@ -87,18 +87,18 @@ class Node:
         key: bytes,
         epoch: int = 0,
         land_seconds: float = LAND_SECONDS,
+        batching: Batching = BATCHING,
         **session: Any,
     ) -> None:
         if zone.nid != nid:
             raise ValueError(f"this is the zone of node {zone.nid}; start node {nid} on its own")
         self.name = node_name(nid)
-        self._nid = nid
-        self._zone = zone
-        self._land_seconds = land_seconds
+        self._nid, self._zone = nid, zone
+        self._land_seconds, self._batching = land_seconds, batching
         self._session = Session(
             self.name, boot_id=boot_id, key=key, epoch=max(epoch, zone.epoch), **session
         )
-        # First come, first sent; at most CREDIT batches are in flight for all of them together.
+        # First come, first sent; at most ``credit`` batches are in flight for all of them together.
         self._transfers: list[Transfer] = []
         self._flights: dict[int, tuple[Transfer, Batch]] = {}
         self._holds = Holds(zone)
@@ -132,7 +132,8 @@ class Node:
         self._zone.validate()
         self._session.validate()
         assert self._zone.epoch == self._session.epoch, f"{self.name}: the zone's epoch"
-        assert len(self._flights) <= CREDIT, f"{self.name}: {len(self._flights)} batches in flight"
+        flights, credit = len(self._flights), self._batching.credit
+        assert flights <= credit, f"{self.name}: {flights} batches in flight"
         for transfer in self._transfers:
             transfer.sending.validate()
             assert not transfer.sending.done, f"{self.name}: a transfer is over and not answered"
@@ -194,12 +195,9 @@ class Node:
     # ---- transfers -------------------------------------------------------------------------
 
     def on_copy_pages(self, question: Question, message: CopyPages) -> None:
-        sending = Sending(
-            message.pfn,
-            message.target_pfn,
-            message.target_generation,
-            batch_pages=max(1, min(BATCH_PAGES, BATCH_BYTES // self._zone.page_size)),
-        )
+        batch_pages = self._batching.pages_of(self._zone.page_size)
+        columns = (message.pfn, message.target_pfn, message.target_generation)
+        sending = Sending(*columns, batch_pages=batch_pages)
         self._transfers.append(Transfer(question, message, sending))
 
     def on_unlock_pages(self, _: Question, message: UnlockPages) -> Statuses:
@@ -251,7 +249,7 @@ class Node:
 
     def _send(self, transfer: Transfer, now: float) -> None:
         message = transfer.message
-        for batch in transfer.sending.next_batches(CREDIT - len(self._flights)):
+        for batch in transfer.sending.next_batches(self._batching.credit - len(self._flights)):
             # A page that is not locked may change while it is under way: send a copy of it.
             data = self._zone.gather(batch.pfn, copy=not message.lock)
             active = self._active(transfer, batch)
@@ -313,6 +311,8 @@ class Node:
         return Statuses(self._zone.putback_lru_pages(message.pfn, message.generation))
 
     def on_new_pages(self, _: Question, message: NewPages) -> NewPageFrames:
+        if message.drain:
+            self._zone.migrate_prep()
         return NewPageFrames(*self._zone.new_pages(message.mapped, message.owner, message.index))
 
     def on_new_uncached_pages(self, _: Question, message: NewUncachedPages) -> NewPageFrames:
@@ -351,9 +351,8 @@ class Node:
         return LoadedBytes(status, data)
 
     def on_store_bytes(self, _: Question, message: StoreBytes) -> Statuses:
-        status = self._zone.store(
-            message.size, message.pfn, message.generation, message.start, message.data
-        )
+        where = message.pfn, message.generation, message.start
+        status = self._zone.store(message.size, *where, message.data)
         self._report_access("store", status)
         return Statuses(status)
 
@@ -385,9 +384,11 @@ class Node:
             self._report(AccessRefused(kind, refused))
 
     def _count(self) -> None:
-        if (counted := self._zone.count()) != self._counted:
+        census = self._zone.census
+        if census.changed and (counted := census.count()) != self._counted:
             self._counted = counted
             self._report(ZoneCounted(**counted))
+        census.changed = False
 
 
 _Handler = Callable[[Node, Question, Any], Message | None]

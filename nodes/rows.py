@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 from nodes.free_area import Frames
 
+#: The statuses of one row that is served; nobody writes to it.
+ONE_SERVED = np.zeros(1, np.int32)
+
 
 def ascending(frame: Frames) -> bool:
     """Whether each is larger than the one before, so that none comes twice."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from nodes import layout
 from nodes.arena import Arena
+from nodes.census import Census
 from nodes.flags import (
     ACTIVE,
     ALLOCATED,
@@ -33,12 +34,12 @@ from nodes.flags import (
     PINNED,
     REFCOUNT,
     UNCACHED,
+    check_flags,
 )
 from nodes.free_area import Frames, FreeArea
 from nodes.generation import next_incarnation, same_incarnation
-from nodes.histogram import Histogram
 from nodes.layout import U16, U32
-from nodes.rows import ascending, distinct, refuse
+from nodes.rows import ONE_SERVED, ascending, distinct, refuse
 from protocol.core import Buffer
 
 U8 = npt.NDArray[np.uint8]
@@ -60,13 +61,13 @@ class Zone:
         """The zone that is in ``buffer``.  ValueError, and nothing written, if there is none."""
         parts = layout.read(buffer)
         self.nid, self.page_size, self.frames = parts.nid, parts.page_size, parts.frames
-        self.uuid = parts.uuid
-        self._epoch = parts.epoch
-        self._generation = parts.generation
-        self._owner = parts.owner
-        self._index = parts.index
-        self._flags = parts.flags
-        self._refcount = parts.refcount
+        self.uuid, self._epoch = parts.uuid, parts.epoch
+        self._generation, self._flags, self._refcount = (
+            parts.generation,
+            parts.flags,
+            parts.refcount,
+        )
+        self._owner, self._index = parts.owner, parts.index
         self._arena = Arena(parts.pages, parts.page_size)
         self._derive()
 
@@ -92,19 +93,12 @@ class Zone:
     def _derive(self) -> None:
         """Finish what was cut, then count: flags of each kind, free frames of each block."""
         flags = self._flags
-        damaged = np.flatnonzero(flags > FREEING)
-        if damaged.size == 0:
-            damaged = np.flatnonzero(~np.append(LEGAL, True)[flags])
-        if damaged.size:
-            raise ValueError(
-                f"the zone of node {self.nid} is damaged: frame {damaged[0]} has flags "
-                f"{flags[damaged[0]]:#x}; format a new zone, its pages are lost"
-            )
+        check_flags(flags, self.nid)
         cut = np.flatnonzero(flags == FREEING)
         self._generation[cut] = next_incarnation(self._generation[cut])
         flags[cut] = 0
         self._refcount[:] = REFCOUNT[flags]
-        self._histogram = Histogram(flags)
+        self.census = Census(flags)
         self._free = FreeArea(flags)
         self._pending = np.empty(0, np.intp)
         self._lru_add(np.flatnonzero(flags & PENDING_MASK == MAPPED))
@@ -140,8 +134,7 @@ class Zone:
             self._lru_add(frame)
         status = np.full(owner.size, -errno.ENOMEM, np.int32)
         pfn, generation = np.zeros((2, owner.size), np.uint32)
-        status[:got] = 0
-        pfn[:got], generation[:got] = frame, self._generation[frame]
+        status[:got], pfn[:got], generation[:got] = 0, frame, self._generation[frame]
         return status, pfn, generation
 
     def put_pages(self, pfn: U32, generation: U32) -> Statuses:
@@ -151,11 +144,11 @@ class Zone:
         before = self._flags[freed]
         self._flags[freed] = FREEING
         self._generation[freed] = next_incarnation(self._generation[freed])
-        self._histogram.change(before, np.zeros_like(before))
+        self.census.move(before, np.zeros_like(before))
         self._refcount[freed] = 0
         self._flags[freed] = 0
         self._free.put(freed)
-        self._forget_pending()
+        self._pending = self._pending[self._flags[self._pending] & MAPPED != 0]
         status[status == -errno.ESTALE] = 0
         return status
 
@@ -251,6 +244,8 @@ class Zone:
         -EINVAL beyond the end of a page, -EAGAIN if not mapped or locked.  A ``size`` greater than
         a page has no bytes at all.
         """
+        if (at := self._reach_one(size, pfn, generation, start)) >= 0:
+            return ONE_SERVED, self._arena.read(at, size)
         position, status = self._reach(size, pfn, generation, start)
         done = status == 0
         if done.all():
@@ -268,6 +263,10 @@ class Zone:
 
         -EINVAL in every row if ``data`` is not ``size`` bytes for each.
         """
+        at = self._reach_one(size, pfn, generation, start)
+        if at >= 0 and memoryview(data).nbytes == size:
+            self._arena.write(at, data)
+            return ONE_SERVED
         position, status = self._reach(size, pfn, generation, start)
         if memoryview(data).nbytes != size * pfn.size:
             status[:] = -errno.EINVAL
@@ -305,7 +304,7 @@ class Zone:
 
     def count(self) -> dict[str, int]:
         """Frames that are free, active, inactive, pending, isolated, locked (in that order)."""
-        return self._histogram.gauges()
+        return self.census.count()
 
     def active(self, pfn: U32) -> U8:
         """PageActive of each; every pfn is a frame."""
@@ -322,7 +321,7 @@ class Zone:
         where, flags = f"the zone of node {self.nid}", self._flags
         assert int(flags.max()) < FREEING and LEGAL[flags].all(), f"{where}: flags"
         assert (self._refcount == REFCOUNT[flags]).all(), f"{where}: refcounts"
-        assert self._histogram.agrees(flags), f"{where}: counts"
+        self.census.validate(flags, where)
         self._free.validate()
         pending = np.flatnonzero(flags & PENDING_MASK == MAPPED)
         assert (np.sort(self._pending) == pending).all(), f"{where}: pending LRU adds"
@@ -363,6 +362,16 @@ class Zone:
         status[start.astype(np.int64) > within] = -errno.EINVAL
         return frame * self.page_size + start.astype(np.intp), status
 
+    def _reach_one(self, size: int, pfn: U32, generation: U32, start: U32) -> int:
+        """``_reach`` of one row, as most have: its position, or -1 for who has to look why not."""
+        if pfn.size != 1 or (frame := int(pfn[0])) >= self.frames:
+            return -1
+        shut = int(self._flags[frame]) & (MAPPED | LOCKED | HELD) != MAPPED
+        at = int(start[0])
+        if shut or self._generation[frame] != generation[0] or at + size > self.page_size:
+            return -1
+        return frame * self.page_size + at
+
     def _put(self, position: Frames, size: int, done: npt.NDArray[np.bool_], data: Buffer) -> None:
         if done.all():
             self._arena.scatter(position, size, data)
@@ -372,26 +381,19 @@ class Zone:
 
     def _lru_add(self, frame: Frames) -> None:
         """Collect, and put whole pagevecs on the LRU, the eldest first.  ``frame``: distinct."""
-        if not frame.size:
-            return
         waiting = np.concatenate((self._pending, frame))
         drained = waiting.size // PAGEVEC_SIZE * PAGEVEC_SIZE
         self._pending = waiting[drained:]
         self._change(waiting[:drained], add=LRU)
-
-    def _forget_pending(self) -> None:
-        self._pending = self._pending[self._flags[self._pending] & MAPPED != 0]
 
     def _change(self, frame: Frames, *, add: int = 0, remove: int = 0) -> None:
         self._write(frame, self._flags[frame] & np.uint16(0xFFFF ^ remove) | np.uint16(add))
 
     def _write(self, frame: Frames, after: U16) -> None:
         """Store flags, with all that follows from them; the flags last."""
-        if not frame.size:
-            return
         if not ascending(frame):
             backwards, last = np.unique(frame[::-1], return_index=True)
             frame, after = backwards, after[::-1][last]
-        self._histogram.change(self._flags[frame], after)
+        self.census.move(self._flags[frame], after)
         self._refcount[frame] = REFCOUNT[after]
         self._flags[frame] = after

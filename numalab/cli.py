@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from numalab import (
+    cli_bench,
     cli_cpuset,
     cli_jobs,
     cli_machine,
@@ -57,6 +58,7 @@ for _command in (
     *cli_policy.COMMANDS,
     *cli_cpuset.COMMANDS,
     *cli_programs.COMMANDS,
+    *cli_bench.COMMANDS,
     *cli_serve.COMMANDS,
     *cli_stress.COMMANDS,
     *cli_watch.COMMANDS,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import click
 
 from numalab import options
-from numalab.options import json_option, run, run_with_bar
+from numalab.options import json_option, run_with_bar
 
 
 @click.command()
@@ -134,28 +133,4 @@ def sim(
     return console.conclude(simulate, as_json=as_json)
 
 
-@click.command()
-@click.option(
-    "--pages",
-    type=click.IntRange(256, 1 << 24),
-    default=65_536,
-    show_default=True,
-    help="Pages that are moved at once.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(1),
-    default=7,
-    show_default=True,
-    help="How often each thing is measured.",
-)
-@click.option("--memory", is_flag=True, help="Bookkeeping of each page, and a large machine.")
-@json_option
-def bench(as_json: bool, **sizes: Any) -> int:
-    """How fast pages move, beside the same bytes through bare sockets."""
-    from numalab import machine_commands
-
-    return run(machine_commands.bench, as_json, **sizes)
-
-
-COMMANDS = (demo, sim, bench)
+COMMANDS = (demo, sim)

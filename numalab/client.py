@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from numalab.access import Access, Translating, Translation, Working, access_of
+from numalab.access import Access, Translating, Working, access_of
+from numalab.asking import Accessing, Asking
+from numalab.direct import Direct, place_of, question_of, served
 from numalab.holds import Holds
 from numalab.meter import Meter, Rests
 from numalab.orders import (
@@ -32,7 +33,7 @@ from numalab.translations import TranslationCache
 from numalab.work import FaultAccess
 from protocol.codec import WireError
 from protocol.core import Command, Deadline, Effect, Event, Received, Report
-from protocol.messages import Done
+from protocol.messages import Done, LoadedBytes
 from protocol.notes import FrameDropped, OperationEnded, PeersTold
 from protocol.schema import COORDINATOR, ROWS, Message, node_name
 from protocol.session import Answer, Session
@@ -41,7 +42,6 @@ from protocol.syscalls import (
     Attached,
     Exit,
     Fork,
-    Mmap,
     Mprotect,
     Munmap,
     Renew,
@@ -66,22 +66,6 @@ __all__ = [
 CACHED_PAGES = 16
 NODE_SECONDS = 10.0
 LEASE_PARTS = 3
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Asking:
-    """An Ask on its way; ``until`` is when its time is over."""
-
-    order: Ask
-    until: float | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Accessing:
-    """A question of the access of order ``ticket``."""
-
-    ticket: int
-    step: Translating | Working
 
 
 class Client:
@@ -112,7 +96,7 @@ class Client:
         self.meter = Meter()
         self._rests = Rests()
         self._accesses: dict[int, Access] = {}
-        self._questions: dict[int, _Asking | _Accessing] = {}
+        self._questions: dict[int, Asking | Accessing | Direct] = {}
         self._tickets: dict[int, list[int]] = {}
         self._lease: float | None = None
         self._renew_at: float | None = None
@@ -148,9 +132,10 @@ class Client:
         return [*self._session.take_effects(), *reports]
 
     def next_deadline(self) -> float | None:
-        times = [self._session.next_deadline(), self._renew_at, self._rests.next()]
-        times += [access.retry_at for access in self._accesses.values()]
-        return min([time for time in times if time is not None], default=None)
+        times = [access.retry_at for access in self._accesses.values()]
+        times += [self._session.next_deadline(), self._renew_at, self._rests.next()]
+        known = [time for time in times if time is not None]
+        return min(known) if known else None
 
     def validate(self) -> None:
         self._session.validate()
@@ -170,6 +155,8 @@ class Client:
                 self._ask(order, None if within is None else now + within, now)
             case Forget(ticket):
                 self._forget_order(ticket)
+            case Load() | Store() if self._direct(order, now):
+                return
             case Load() | Store() | LoadMany() | StoreMany() | Fill() | Hold() | Isolate():
                 try:
                     access = access_of(order, self._page_size)
@@ -186,6 +173,23 @@ class Client:
             case _:
                 raise AssertionError(f"{self._name}: {order!r} is no order")
 
+    def _direct(self, order: Load | Store, now: float) -> bool:
+        """Whether it went the quick way (numalab/direct.py)."""
+        place = place_of(order, self._page_size)
+        if place is None:
+            return False
+        page, offset = place
+        known = self._cache.find(order.pid, page, isinstance(order, Store))
+        if known is None:
+            return False
+        message = question_of(order, known, offset)
+        ticket = self._session.ask(
+            node_name(known.nid), message, now=now, within=self._node_seconds
+        )
+        self._questions[ticket] = Direct(order, known, message, now)
+        self._tickets.setdefault(order.ticket, []).append(ticket)
+        return True
+
     def _preset(self, access: Access) -> None:
         if access.fault > FaultAccess.WRITE:
             return
@@ -197,7 +201,7 @@ class Client:
     def _ask(self, order: Ask, until: float | None, now: float) -> None:
         within = None if until is None else max(0.0, until - now)
         question = self._session.ask(order.peer, order.message, now=now, within=within)
-        self._questions[question] = _Asking(order, until)
+        self._questions[question] = Asking(order, until)
         self._tickets.setdefault(order.ticket, []).append(question)
 
     def _advance(self, ticket: int, now: float) -> None:
@@ -212,9 +216,12 @@ class Client:
 
     def _end_access(self, ticket: int, access: Access, now: float) -> None:
         """It ends now, or at a pace when its emulated time is over."""
-        result, until = access.result(), access.started + access.emulated * self.meter.pace
+        until = access.started + access.emulated * self.meter.pace
         if access.fault <= FaultAccess.WRITE:
             self.meter.waited(access.pid, max(until, now) - access.started)
+        self._end_at(ticket, until, access.result(), now)
+
+    def _end_at(self, ticket: int, until: float, result: object, now: float) -> None:
         if until > now:
             self._drop(ticket)
             self._rests.add(ticket, until, result)
@@ -225,7 +232,7 @@ class Client:
         self, ticket: int, step: Translating | Working, peer: str, within: float | None, now: float
     ) -> None:
         question = self._session.ask(peer, step.message, now=now, within=within)
-        self._questions[question] = _Accessing(ticket, step)
+        self._questions[question] = Accessing(ticket, step)
         self._tickets.setdefault(ticket, []).append(question)
 
     def _end(self, ticket: int, result: object) -> None:
@@ -235,7 +242,7 @@ class Client:
     def _forget_order(self, ticket: int) -> None:
         for question in self._tickets.get(ticket, []):
             asking = self._questions[question]
-            if isinstance(asking, _Accessing) and isinstance(asking.step, Working):
+            if isinstance(asking, Accessing) and isinstance(asking.step, Working):
                 self._holds.lost(self._accesses[ticket], asking.step)
         self._rests.forget(ticket)
         self._drop(ticket)
@@ -255,9 +262,14 @@ class Client:
         question = self._questions.pop(answer.ticket, None)
         if question is None:
             return
-        ticket = question.ticket if isinstance(question, _Accessing) else question.order.ticket
+        ticket = question.ticket if isinstance(question, Accessing) else question.order.ticket
         self._tickets[ticket].remove(answer.ticket)
-        if isinstance(question, _Asking):
+        if isinstance(question, Direct):
+            if served(question, answer.message):
+                self._end_direct(question, answer.message, now)
+                return
+            question = self._as_access(question)
+        elif isinstance(question, Asking):
             self._asked(question, answer, now)
             return
         access = self._accesses[ticket]
@@ -276,6 +288,24 @@ class Client:
                 self._holds.answered(access, question.step, refused)
         self._advance(ticket, now)
 
+    def _end_direct(self, direct: Direct, answer: Message | None, now: float) -> None:
+        order, message = direct.order, direct.message
+        emulated = self.meter.served(order.pid, order.cpu, direct.known.nid, message, 1)
+        until = direct.started + emulated * self.meter.pace
+        self.meter.waited(order.pid, max(until, now) - direct.started)
+        result = bytes(answer.data) if isinstance(answer, LoadedBytes) else None
+        self._end_at(order.ticket, until, result, now)
+
+    def _as_access(self, direct: Direct) -> Accessing:
+        """What it would be had it not gone the quick way."""
+        order = direct.order
+        access = self._accesses[order.ticket] = access_of(order, self._page_size)
+        access.started = direct.started
+        access.preset(0, direct.known)
+        step = access.next_work()
+        assert step is not None, f"{order!r} had a translation and asks nothing"
+        return Accessing(order.ticket, step)
+
     def _count(self, access: Access, step: Working, refused: int) -> None:
         """Filling in an image is no access of a task."""
         if access.fault <= FaultAccess.WRITE and refused < step.rows.size:
@@ -284,7 +314,7 @@ class Client:
                 access.pid, access.cpu, step.nid, step.message, rows
             )
 
-    def _asked(self, question: _Asking, answer: Answer, now: float) -> None:
+    def _asked(self, question: Asking, answer: Answer, now: float) -> None:
         order = question.order
         if answer.status == -errno.ENODEV and ROWS[type(order.message)].idempotent:
             self._ask(order, question.until, now)
@@ -296,7 +326,7 @@ class Client:
             return
         self._forget_translations(order.message)
         if isinstance(answer.message, Done) and answer.message.value >= 0:
-            self._forget_holds(order.message, answer.message.value)
+            self._holds.unmapped(order.message, answer.message.value, self._page_size)
         if isinstance(answer.message, Attached):
             self._lease = answer.message.lease
             self._page_size = answer.message.page_size
@@ -307,36 +337,16 @@ class Client:
     def _keep_translations(
         self, access: Access, asked: Translating, answer: Message | None
     ) -> None:
-        """The zero page is not cached: it is replaced at the first store, which no node sees."""
         pages = asked.message.page
         if access.page.size > CACHED_PAGES or access.fault > FaultAccess.WRITE:
             return
-        if not isinstance(answer, Translations) or answer.status.size != pages.size:
-            return
-        for row, page in enumerate(pages.tolist()):
-            nid = int(answer.nid[row])
-            if answer.status[row] == 0 and nid >= 0:
-                pfn, generation = int(answer.pfn[row]), int(answer.generation[row])
-                known = Translation(nid, pfn, generation, bool(answer.writable[row]))
-                self._cache.keep(access.pid, page, known)
+        if isinstance(answer, Translations) and answer.status.size == pages.size:
+            self._cache.learn(access.pid, pages.tolist(), answer)
 
     def _forget_translations(self, message: Message) -> None:
         """Calls that take rights away make all of the task's translations stale, or most."""
         if isinstance(message, Munmap | Mprotect | Fork | Exit):
             self._cache.drop_task(message.pid)
-
-    def _forget_holds(self, message: Message, value: int) -> None:
-        """Of what was held at these addresses before the call, none is mapped there any more."""
-        match message:
-            case Exit(pid=pid):
-                self._holds.drop(pid)
-            case Munmap(pid=pid, address=start, length=length):
-                self._holds.drop(pid, self._pages(start, length))
-            case Mmap(pid=pid, length=length):
-                self._holds.drop(pid, self._pages(value, length))
-
-    def _pages(self, address: int, length: int) -> range:
-        return range(address // self._page_size, -(-(address + length) // self._page_size))
 
     # ---- time ------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from numalab.locate import (
 from numalab.machine import Machine, connect
 from numalab.plan import CLIENT, Plan, make_plan, write_configurations
 from numalab.processes import Process
+from protocol.bulk import BATCH_PAGES, CREDIT
 from protocol.core import ConfigurationError
 from protocol.distance import check_pace
 from protocol.live.extension import load_extension
@@ -53,8 +54,8 @@ class Settings:
     set by hand (docs/profiles.md).  load: users' Python files that add methods to the machine
     (docs/extending.md).  faults: path of a file of faults that the processes shall suffer
     (docs/faults.md), or empty.  secure: CURVE on every socket (docs/security.md).  synchronous: of
-    the journal (protocol/live/journal.py).  The others are those of
-    ``coordinator.coordinator.Coordinator``.
+    the journal (protocol/live/journal.py).  batch_pages, credit: of the nodes (protocol/bulk.py).
+    The others are those of ``coordinator.coordinator.Coordinator``.
     """
 
     topology: Topology
@@ -71,6 +72,8 @@ class Settings:
     faults: str = ""
     secure: bool = False
     synchronous: Synchronous = Synchronous.NORMAL
+    batch_pages: int = BATCH_PAGES
+    credit: int = CREDIT
 
     @property
     def names(self) -> list[str]:

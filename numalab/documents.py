@@ -23,11 +23,11 @@ _MESSAGES_HEAD = """\
 Generated from `protocol/messages.py` and the tables beside it by `make docs`.
 
 Every message is one zmq message. Its first frame is an xxh3_64 digest (8 bytes, little endian) and
-then a msgpack array: the envelope, the scalar fields, and the length and digest of every further
-frame. Array fields (`U8`, `U16`, `U32`, `U64`, `I32`) and page contents (`Data`) are frames of
-their own, little endian, in field order. All arrays of a message have the same length, a row for
-each page, but for the `Plain` ones. A status is 0 or a negative errno. `Word` is a signed,
-`Unsigned` a non-negative number of 64 bits, `Node` is 0..254.
+then a msgpack array: the envelope, the scalar fields, and for each array field (`U8`, `U16`, `U32`,
+`U64`, `I32`) and the page contents (`Data`), in field order, either the bytes, if they are at most
+128, or length and digest of a further frame that has them; little endian. All arrays of a message
+have the same length, a row for each page, but for the `Plain` ones. A status is 0 or a negative
+errno. `Word` is a signed, `Unsigned` a non-negative number of 64 bits, `Node` is 0..254.
 
 Any question may also be answered with `Done` and a negative errno. *Idempotent* means: a question
 that comes again is executed again, instead of being answered from the cache.

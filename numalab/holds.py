@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from numalab.access import Access, Translation, Working
 from numalab.work import Rows
 from protocol.messages import HoldPages
+from protocol.schema import Message
+from protocol.syscalls import Exit, Mmap, Munmap
 
 _Page = tuple[int, int]
 
@@ -77,6 +79,20 @@ class Holds:
         for page in list(self._held):
             if page[0] == pid and (pages is None or page[1] in pages):
                 del self._held[page]
+
+    def unmapped(self, message: Message, value: int, page_size: int) -> None:
+        """A call has ended with ``value``: what was held at its addresses is mapped no more."""
+
+        def pages(address: int, length: int) -> range:
+            return range(address // page_size, -(-(address + length) // page_size))
+
+        match message:
+            case Exit(pid=pid):
+                self.drop(pid)
+            case Munmap(pid=pid, address=start, length=length):
+                self.drop(pid, pages(start, length))
+            case Mmap(pid=pid, length=length):
+                self.drop(pid, pages(value, length))
 
 
 def _rows(access: Access, asked: Working, message: HoldPages) -> Iterator[tuple[int, _Page, _Held]]:

@@ -15,8 +15,6 @@ from typing import Any
 import trio
 
 from numalab import cluster, revival, shell, sysfs_files
-from numalab.bench import describe_memory, describe_moves, measure_moves
-from numalab.bench_memory import measure_memory
 from numalab.checker import Verdict
 from numalab.commands import Place
 from numalab.console import Answer, Exit, Heed, say
@@ -185,10 +183,3 @@ async def workload(
     document = {"verdict": result.name.lower(), "findings": said, "rounds": account.rounds}
     document |= {"stores": account.stores, "tasks": account.lives}
     return Answer(text, document, CODES[result])
-
-
-async def bench(pages: int, rounds: int, *, memory: bool) -> Answer:
-    """How fast pages move, or what their bookkeeping takes."""
-    result = await measure_memory() if memory else await measure_moves(pages, rounds)
-    lines = describe_memory(result) if memory else describe_moves(result)
-    return Answer("\n".join(lines) + "\n", result)

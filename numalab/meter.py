@@ -87,7 +87,7 @@ class Rests:
 
     def next(self) -> float | None:
         """When the first of them ends."""
-        return min([until for until, _ in self._until.values()]) if self._until else None
+        return min(until for until, _ in self._until.values()) if self._until else None
 
     def over(self, now: float) -> list[tuple[int, object]]:
         """Those whose time has come, with their results; they are forgotten."""

@@ -285,9 +285,21 @@ def coordinator(command: Command) -> Command:
         show_default=True,
         help="Pages that are copied together.",
     )
+    @click.option(
+        "--synchronous",
+        type=click.Choice(["normal", "full"]),
+        default="normal",
+        show_default=True,
+        help="Full: each commit of the journal waits for the disk; normal: it is synced behind.",
+    )
     @functools.wraps(command)
-    def with_fields(migration: bool, profile: str, chunk_pages: int, **options: Any) -> int:
+    def with_fields(
+        migration: bool, profile: str, chunk_pages: int, synchronous: str, **options: Any
+    ) -> int:
+        from protocol.live.journal_file import Synchronous
+
         fields = {"migration": migration, "profile": profile, "chunk_pages": chunk_pages}
+        fields |= {"synchronous": Synchronous(synchronous)}
         return command(fields=fields, **options)
 
     return with_fields

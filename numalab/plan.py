@@ -130,5 +130,7 @@ def write_configurations(plan: Plan) -> None:
                 "zone": plan.zone(name),
                 "page_size": topology.page_size,
                 "frames": node.frames,
+                "batch_pages": settings.batch_pages,
+                "credit": settings.credit,
             }
         processes.write_private(plan.file(name, "json"), msgspec.json.encode(configuration))

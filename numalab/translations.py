@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from numalab.access import Translation
+from protocol.syscalls import Translations
 
 CACHE_MAX = 1 << 16
 
@@ -25,6 +28,17 @@ class TranslationCache:
         pages = self._tasks.setdefault(pid, {})
         self._size += page not in pages
         pages[page] = known
+
+    def learn(self, pid: int, pages: Sequence[int], told: Translations) -> None:
+        """Keep what the coordinator told of these pages.
+
+        Not the zero page: it is replaced at the first store, which no node sees.
+        """
+        for row, page in enumerate(pages):
+            nid = int(told.nid[row])
+            if told.status[row] == 0 and nid >= 0:
+                pfn, generation = int(told.pfn[row]), int(told.generation[row])
+                self.keep(pid, page, Translation(nid, pfn, generation, bool(told.writable[row])))
 
     def drop(self, pid: int, page: int) -> None:
         if self._tasks.get(pid, {}).pop(page, None) is not None:

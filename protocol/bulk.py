@@ -32,6 +32,24 @@ BATCH_BYTES = 4 << 20
 CREDIT = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """pages: of a batch at most.  credit: batches in flight.  They decide how fast it goes, no
+    more; ``numalab bench --sweep`` sets them, and a machine has what was found best.
+    """
+
+    pages: int = BATCH_PAGES
+    credit: int = CREDIT
+
+    def pages_of(self, page_size: int) -> int:
+        """The same for pages of this size (bytes)."""
+        return max(1, min(self.pages, BATCH_BYTES // page_size))
+
+
+#: As shipped.
+BATCHING = Batching()
+
+
 @at_hand
 class _Row(IntEnum):
     """How far a page of a transfer is."""

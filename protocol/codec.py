@@ -1,8 +1,9 @@
 """Bytes <-> messages: the one place that sees msgpack.
 
 Frame 0 of a message is an xxh3_64 digest (8 bytes, little endian) of the rest of the frame, and
-then a msgpack array: the envelope, the scalar fields, and (length, xxh3_64) of every further frame.
-Further frames are the arrays and the page contents, as they are.
+then a msgpack array: the envelope, the scalar fields, and for each of the arrays and the page
+contents either its bytes, if they are few, or (length, xxh3_64) of a further frame, which has them
+as they are.  A frame costs libzmq and Python more than a few bytes do.
 
 Foreign bytes that are wrong raise ``WireError`` and nothing else.
 """
@@ -29,7 +30,9 @@ from protocol.values import at_hand, value
 #: All parts of the table must be there before anything is decoded.
 TABLES = (messages, syscalls, files, policies, observe, task_calls, hotplug, jobs)
 
-VERSION = 1
+VERSION = 2
+#: An array of no more bytes stands in the first frame.
+INLINE_BYTES = 128
 FRAMES_MAX = 16
 HEAD_MAX = 1 << 23
 KEY_BYTES = 16
@@ -37,7 +40,7 @@ KEY_BYTES = 16
 _FIELDS_BEFORE_SOURCE = 6
 _SOURCE_WITHIN = 512
 #: More than the first frame has beside the scalar fields.
-_ENVELOPE_MAX = 1 << 12
+_ENVELOPE_MAX = 1 << 13
 
 _digest = struct.Struct("<Q")
 _dtype = cache(np.dtype)
@@ -96,9 +99,10 @@ class _Head(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     target_boot: int
     epoch: int
     scalars: list[Any]
-    sums: list[tuple[int, int]]
+    parts: list[bytes | tuple[int, int]]
 
 
+_head = msgspec.msgpack.Decoder(_Head)
 _ENTRY = tuple[int, list[Any], list[bytes | list[int]]]
 #: So many elements a folded column of the journal has at most.
 FOLDED_MAX = 1 << 24
@@ -108,10 +112,17 @@ _packer = msgpack.Packer(use_bin_type=True)
 def encode(envelope: Envelope, message: Message | None) -> Frames:
     """The frames of one message; page contents and arrays are passed on, not copied."""
     scalars: list[Any] = []
-    buffers: list[Buffer] = []
+    parts: list[bytes | tuple[int, int]] = []
+    frames: list[Buffer] = []
     if message is not None:
         scalars, buffers = _split(ROWS[type(message)], message)
-    sums = [(memoryview(b).nbytes, xxhash.xxh3_64_intdigest(b)) for b in buffers]
+        for buffer in buffers:
+            size = memoryview(buffer).nbytes
+            if size <= INLINE_BYTES:
+                parts.append(bytes(buffer))
+            else:
+                parts.append((size, xxhash.xxh3_64_intdigest(buffer)))
+                frames.append(buffer)
     body = _packer.pack(
         (
             VERSION,
@@ -126,10 +137,10 @@ def encode(envelope: Envelope, message: Message | None) -> Frames:
             envelope.target_boot,
             envelope.epoch,
             scalars,
-            sums,
+            parts,
         )
     )
-    return (_digest.pack(xxhash.xxh3_64_intdigest(body)) + body, *buffers)
+    return (_digest.pack(xxhash.xxh3_64_intdigest(body)) + body, *frames)
 
 
 def _split(row: Row, message: Message) -> tuple[list[Any], list[Buffer]]:
@@ -173,19 +184,34 @@ def decode(frames: Sequence[Buffer], key: bytes) -> tuple[Envelope, Message | No
     """The envelope and the message; a REFUSAL has no message.  Raises WireError."""
     if not 1 <= len(frames) <= FRAMES_MAX:
         raise WireError("frames", f"{len(frames)} frames where 1 to {FRAMES_MAX} may be")
-    envelope, scalars, sums = _decode_head(memoryview(frames[0]), key)
-    buffers = [memoryview(frame).cast("B") for frame in frames[1:]]
-    if len(sums) != len(buffers):
-        raise WireError("frames", f"{len(buffers)} frames where {len(sums)} are announced")
-    for buffer, (length, digest) in zip(buffers, sums, strict=True):
-        if buffer.nbytes != length or xxhash.xxh3_64_intdigest(buffer) != digest:
-            raise WireError("checksum", f"a frame of {buffer.nbytes} bytes is damaged")
+    envelope, scalars, parts = _decode_head(memoryview(frames[0]), key)
+    buffers = _buffers(parts, frames[1:])
     if envelope.kind == Kind.REFUSAL:
         return envelope, None
     row = MESSAGES.get(envelope.opcode)
     if row is None:
         raise WireError("opcode", f"there is no message {envelope.opcode:#x}")
     return envelope, _join(row, scalars, buffers)
+
+
+def _buffers(
+    parts: list[bytes | tuple[int, int]], frames: Sequence[Buffer]
+) -> list[bytes | memoryview]:
+    """The bytes of each array, from the first frame or one of the further ones."""
+    announced = sum(type(part) is tuple for part in parts)
+    if announced != len(frames):
+        raise WireError("frames", f"{len(frames)} frames where {announced} are announced")
+    buffers: list[bytes | memoryview] = []
+    rest = iter(frames)
+    for part in parts:
+        if isinstance(part, bytes):
+            buffers.append(part)
+            continue
+        buffer = memoryview(next(rest)).cast("B")
+        if (buffer.nbytes, xxhash.xxh3_64_intdigest(buffer)) != part:
+            raise WireError("checksum", f"a frame of {buffer.nbytes} bytes is damaged")
+        buffers.append(buffer)
+    return buffers
 
 
 def peek(frame: Buffer) -> tuple[Kind, int, int, str, str]:
@@ -221,15 +247,16 @@ def source_of(frame: Buffer) -> str | None:
     return source if isinstance(source, str) else None
 
 
-def _decode_head(head: memoryview, key: bytes) -> tuple[Envelope, list[Any], list[tuple[int, int]]]:
+def _decode_head(
+    head: memoryview, key: bytes
+) -> tuple[Envelope, list[Any], list[bytes | tuple[int, int]]]:
     if not _digest.size < head.nbytes <= HEAD_MAX:
         raise WireError("head", f"a first frame of {head.nbytes} bytes")
     body = head[_digest.size :]
     if _digest.unpack_from(head)[0] != xxhash.xxh3_64_intdigest(body):
         raise WireError("checksum", "the first frame is damaged")
     try:
-        plain = msgpack.unpackb(body, raw=False, use_list=True, max_ext_len=0)
-        got = msgspec.convert(plain, _Head)
+        got = _head.decode(body)
         envelope = Envelope(
             got.key,
             Kind(got.kind),
@@ -250,10 +277,10 @@ def _decode_head(head: memoryview, key: bytes) -> tuple[Envelope, list[Any], lis
         raise WireError("key", "a message of another machine")
     if min(got.xid, got.floor, got.boot, got.target_boot, got.epoch) < 0:
         raise WireError("envelope", "a negative number")
-    return envelope, got.scalars, got.sums
+    return envelope, got.scalars, got.parts
 
 
-def _join(row: Row, scalars: list[Any], buffers: list[memoryview]) -> Message:
+def _join(row: Row, scalars: list[Any], buffers: Sequence[bytes | memoryview]) -> Message:
     if len(scalars) != len(row.scalars):
         raise WireError("fields", f"{row.name} with {len(scalars)} fields")
     if len(buffers) != len(row.arrays) + (row.data is not None):
@@ -268,10 +295,10 @@ def _join(row: Row, scalars: list[Any], buffers: list[memoryview]) -> Message:
         values = {name: one for (name, _), one in zip(row.scalars, found, strict=True)}
     length = -1
     for (name, tag), buffer in zip(row.arrays, buffers, strict=False):
-        dtype = _dtype(tag.dtype)
-        if buffer.nbytes % dtype.itemsize:
-            raise WireError("fields", f"{row.name}.{name} is cut")
-        array = np.frombuffer(buffer, dtype)
+        try:
+            array = np.frombuffer(buffer, _dtype(tag.dtype))
+        except ValueError:
+            raise WireError("fields", f"{row.name}.{name} is cut") from None
         if tag.column:
             if length not in (-1, array.size):
                 raise WireError("fields", f"{row.name}: columns of different lengths")

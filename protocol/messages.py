@@ -102,12 +102,14 @@ class NewPages(Message):
     ``owner`` and ``index`` say for which object and at which page of it (page->mapping, ->index).
     ``mapped``: 1 = a first touch: zero it, it is mapped and pending for the active list at once;
     2 = the same for the inactive list; 0 = a migration target: contents come by LandPages, mapped
-    by PutbackLruPages; 3 = the same for a copy that goes to the active list.
+    by PutbackLruPages; 3 = the same for a copy that goes to the active list.  ``drain`` 1: after
+    migrate_prep().
     """
 
     mapped: Annotated[int, Meta(ge=0, le=3)]
     owner: U32
     index: U32
+    drain: Annotated[int, Meta(ge=0, le=1)] = 0
 
 
 @message(0x16, "node>coordinator")

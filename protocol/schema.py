@@ -1,9 +1,10 @@
 """How messages are declared: field types, the decorator that enters a message into its table.
 
 A message is a frozen dataclass.  Scalar fields travel in the msgpack body; array fields
-(``U32`` ...) and page contents (``Data``) travel as zmq frames of their own, in field order,
-little endian.  All arrays of one message that are annotated with a *column* type (``U8`` ...) have
-the same length, a row for each page; ``Plain...`` arrays may have any length.
+(``U32`` ...) and page contents (``Data``) travel as zmq frames of their own, or in the first frame
+if they are few bytes, in field order, little endian.  All arrays of one message that are annotated
+with a *column* type (``U8`` ...) have the same length, a row for each page; ``Plain...`` arrays may
+have any length.
 """
 
 from __future__ import annotations

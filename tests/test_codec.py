@@ -22,6 +22,7 @@ from coordinator.records import FramesFreed
 from protocol.codec import (
     FRAMES_MAX,
     HEAD_MAX,
+    INLINE_BYTES,
     VERSION,
     Envelope,
     Kind,
@@ -32,13 +33,13 @@ from protocol.codec import (
     encode_entry,
 )
 from protocol.core import Frames
-from protocol.messages import IsolateLruPage, LandPages
+from protocol.messages import IsolateLruPage, LandPages, PutPages
 from protocol.schema import ENTRIES, MESSAGES, Message, Row
 from protocol.syscalls import Exit
 
 KEY = b"k" * 16
 PARTS = (
-    "version key kind opcode xid floor source target boot target_boot epoch scalars sums"
+    "version key kind opcode xid floor source target boot target_boot epoch scalars parts"
 ).split()
 EVERY_ROW = [pytest.param(row, id=row.name) for row in MESSAGES.values()]
 NUMBERS = st.integers(0, 2**63 - 1)
@@ -190,7 +191,7 @@ def test_a_refusal_is_an_envelope_alone() -> None:
 
 def test_page_contents_and_arrays_are_not_copied() -> None:
     pages = memoryview(bytearray(8192))
-    numbers = np.array([1, 2], np.uint32)
+    numbers = np.arange(200, dtype=np.uint32)
     frames = encode(
         envelope_of(0x30), LandPages(1, numbers, numbers, numbers.astype(np.uint8), pages)
     )
@@ -200,6 +201,16 @@ def test_page_contents_and_arrays_are_not_copied() -> None:
     assert np.shares_memory(received.pfn, numbers)
     pages[0] = 77
     assert received.data[0] == 77
+
+
+def test_few_bytes_stand_in_the_first_frame() -> None:
+    few, many = (np.arange(n, dtype=np.uint32) for n in (INLINE_BYTES // 4, INLINE_BYTES // 4 + 1))
+    for numbers, frames in ((few, 1), (few[:0], 1), (many, 3)):
+        encoded = encode(envelope_of(0x19), PutPages(numbers, numbers))
+        assert len(encoded) == frames
+        _, received = decode(encoded, KEY)
+        assert isinstance(received, PutPages) and (received.pfn == numbers).all()
+        assert received.generation.size == numbers.size
 
 
 # ---- foreign bytes -------------------------------------------------------------------------
@@ -320,6 +331,6 @@ def test_columns_of_different_lengths_are_refused_and_plain_arrays_are_not_colum
 
 def test_an_array_that_is_cut_inside_a_number_is_refused() -> None:
     number = b"\x01\x02\x03"
-    sums = [(3, xxhash.xxh3_64_intdigest(number))] * 2
-    head = forged(opcode=0x13, scalars=[], sums=sums)
+    parts = [(3, xxhash.xxh3_64_intdigest(number))] * 2
+    head = forged(opcode=0x13, scalars=[], parts=parts)
     assert refused((*head, number, number)) == "fields"

@@ -10,9 +10,10 @@ from numalab.faults import Crash, Fault, Rule
 from numalab.simulation.campaign import describe
 from numalab.simulation.cluster import draw_plan
 from numalab.simulation.matrix import run_cell
-from numalab.simulation.seeds import plan_of, run_seed
+from numalab.simulation.seeds import Run, plan_of, run_seed
 from numalab.simulation.shrink import faults_of, shrink, with_faults
 from numalab.simulation.steps import StepFault, What, all_steps
+from protocol.schema import COORDINATOR
 
 #: A thousand seeds in all.
 TESTS, SEEDS_EACH = 40, 25
@@ -69,3 +70,20 @@ def test_the_console_program_runs_crashes(capsys: pytest.CaptureFixture[str]) ->
 def test_a_matrix_takes_no_other_faults(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["sim", "--matrix", "--crashes"]) == 2
     assert "--matrix goes with --seed alone" in capsys.readouterr().err
+
+
+def test_files_go_although_a_new_coordinator_refused_their_unlink(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(plan_of(3))
+    unlink_all, files = run.driver.kinds.unlink_all, list[int]()
+
+    def unlink_all_and_crash() -> None:
+        files.append(len(run.cluster.memory.files))
+        unlink_all()
+        if len(files) == 1:
+            run.world.crash_for(COORDINATOR, 0.01)
+
+    monkeypatch.setattr(run.driver.kinds, "unlink_all", unlink_all_and_crash)
+    run.to_the_end()
+    assert files[0] > 0 and not run.cluster.memory.files

@@ -9,7 +9,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.codec import Envelope, Kind, WireError, decode, encode, source_of
+from protocol.codec import VERSION, Envelope, Kind, WireError, decode, encode, source_of
 from protocol.messages import Hello
 from tests.strangers import HELLO
 
@@ -45,7 +45,7 @@ def test_numbers_and_texts_written_at_length_hide_nobody() -> None:
         wide = b"".join(
             [
                 b"\xdd" + struct.pack(">I", 13),
-                b"\xcf" + struct.pack(">Q", 1),
+                b"\xcf" + struct.pack(">Q", VERSION),
                 b"\xc6" + struct.pack(">I", 16) + KEY,
                 *(b"\xcf" + struct.pack(">Q", n) for n in (Kind.QUESTION, HELLO, 1, 1)),
                 b"\xdb" + struct.pack(">I", len(source)) + source,

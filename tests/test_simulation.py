@@ -76,7 +76,7 @@ def test_seeds_differ_in_everything_that_can_differ() -> None:
 def test_the_seeds_compare_every_kind_of_call_with_the_oracle() -> None:
     tally = sum((run_once(seed).tally for seed in SEEDS), Counter())
     assert all(tally[kind] >= least for kind, least in COMPARED.items()), tally
-    assert sum(tally[f"{kind} undetermined"] for kind in COMPARED) < 10, tally
+    assert sum(tally[f"{kind} undetermined"] for kind in COMPARED) < 15, tally
 
 
 def test_a_failing_seed_says_what_who_when_and_how_to_see_it_again(

@@ -30,13 +30,17 @@ class Heard(Note):
     xid: int
 
 
+#: So long that it is a frame of its own.
+OLD = b"old" * 100
+
+
 class Teller:
     """Told a number, it says it to its peer ``at`` a time; what it hears it records and reports."""
 
     def __init__(self, name: str, peer: str = "") -> None:
         self.name, self.peer = name, peer
         self.at: float | None = None
-        self.page = bytearray(b"old")
+        self.page = bytearray(OLD)
 
     def handle(self, event: Event, *, now: float) -> Sequence[Effect]:
         match event:
@@ -97,7 +101,7 @@ def test_what_arrives_is_what_the_buffer_held_when_it_was_sent() -> None:
     world.step()
     core.page[:] = b"new"
     world.run_for(1)
-    assert world.processes["b"].journal == [b"old"]
+    assert world.processes["b"].journal == [OLD]
 
 
 def test_each_fault_does_what_its_name_says() -> None:
@@ -174,7 +178,7 @@ def test_a_process_dies_at_an_effect_boundary_and_comes_back_with_its_journal() 
         return Teller("b", "a")
 
     world.restart("b", make)
-    assert journals == [[b"old", b"old"]] and world.processes["b"].boot > boot
+    assert journals == [[OLD, OLD]] and world.processes["b"].boot > boot
 
 
 def test_what_never_happens_is_stuck() -> None:

@@ -90,7 +90,9 @@ class Driver:
     def submit(self, order: object) -> None:
         """Hand the Core a Command at once; for tasks of the same loop."""
         self._handle(Command(order))
-        self._rest.deadline = self._due()
+        due = self._due()
+        if due < self._rest.deadline:
+            self._rest.deadline = due
 
     def _due(self) -> float:
         due = self._core.next_deadline()
@@ -98,14 +100,25 @@ class Driver:
 
     async def _listen(self) -> None:
         while True:
-            frames = None
             # submit() moves the end of this rest when it gives the Core an earlier deadline.
             with trio.CancelScope(deadline=self._due()) as self._rest:
-                frames = await self._transport.receive()
+                await self._take_until_due(self._rest)
             # A deadline that is due at every turn cuts every rest short, and must starve nobody.
-            self._drain(self._transport.receive_nowait() if frames is None else frames)
+            if self._rest.cancelled_caught:
+                self._drain(self._transport.receive_nowait())
             if self._due() <= trio.current_time():
                 self._handle(Deadline())
+
+    async def _take_until_due(self, rest: trio.CancelScope) -> None:
+        """Messages until a deadline has come; only a receive is cut short by it."""
+        while True:
+            self._drain(await self._transport.receive())
+            due = self._due()
+            if due <= trio.current_time():
+                return
+            # Not a later one: every question has its own, and nearly all are answered before it.
+            if due < rest.deadline:
+                rest.deadline = due
 
     def _drain(self, frames: Frames | None) -> None:
         budget = _MESSAGES_A_WAKE

@@ -131,9 +131,9 @@ class Guard:
 
     def _has_room(self, identity: bytes) -> bool:
         """The machine's own processes are few, and no number of clients shall keep them out."""
-        if _is_process(identity.decode(errors="replace")):
-            return True
         clients, now = self._clients, trio.current_time()
+        if identity not in clients and _is_process(identity.decode(errors="replace")):
+            return True
         if identity not in clients and len(clients) >= CLIENTS_MAX:
             if next(iter(clients.values())) > now - SILENT_SECONDS:
                 return False

@@ -151,14 +151,9 @@ class Transport:
 
     def statistics(self) -> Statistics:
         """The counts at this moment."""
-        lost, refused = dict(self._lost), dict(self._guard.refused)
-        return Statistics(
-            self._sent,
-            MappingProxyType(lost),
-            self._received,
-            self._oversized,
-            MappingProxyType(refused),
-        )
+        counts = (self._lost, self._guard.refused)
+        lost, refused = (MappingProxyType(dict(count)) for count in counts)
+        return Statistics(self._sent, lost, self._received, self._oversized, refused)
 
     def connect(self, name: str, address: str) -> None:
         """Enter a peer into the address book, or give it another address.
@@ -262,6 +257,7 @@ class Transport:
         A cancelled receive has taken no message.  Raises trio.ClosedResourceError after the end.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        rested = False
         while True:
             if self._closed:
                 raise trio.ClosedResourceError
@@ -269,12 +265,14 @@ class Transport:
             if frames is not None:
                 if self._receivers:
                     self._receivers.unpark()
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                if not rested:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 return frames
             if self._ready:
                 await trio.lowlevel.checkpoint()
             else:
                 await self._receivers.park()
+            rested = True
 
     def receive_nowait(self) -> Frames | None:
         """The next message if there is one; the peers take turns.

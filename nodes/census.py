@@ -1,0 +1,39 @@
+"""How many frames of a zone are in which condition, kept as they change."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nodes.flags import FREEING, GAUGE_ROWS, GAUGES
+from nodes.layout import U16
+
+#: So many frames are counted quicker one by one.
+FEW = 16
+
+
+class Census:
+    """Frames by their flags.  ``changed``: since somebody last set it to False."""
+
+    def __init__(self, flags: U16) -> None:
+        self._histogram = np.bincount(flags, minlength=FREEING)
+        self.changed = True
+
+    def move(self, before: U16, after: U16) -> None:
+        """Frames had the flags ``before`` and have ``after``."""
+        self.changed = True
+        if after.size > FEW:
+            self._histogram += np.bincount(after, minlength=FREEING)
+            self._histogram -= np.bincount(before, minlength=FREEING)
+            return
+        for was, now in zip(before.tolist(), after.tolist(), strict=True):
+            self._histogram[was] -= 1
+            self._histogram[now] += 1
+
+    def count(self) -> dict[str, int]:
+        """Frames that are free, active, inactive, pending, isolated, locked (in that order)."""
+        return dict(zip(GAUGES, (GAUGE_ROWS @ self._histogram).tolist(), strict=True))
+
+    def validate(self, flags: U16, where: str) -> None:
+        """Raise AssertionError if it is not what the flags say."""
+        right = (self._histogram == np.bincount(flags, minlength=FREEING)).all()
+        assert right, f"{where}: counts"
