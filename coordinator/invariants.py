@@ -73,7 +73,7 @@ class _Entries:
 def check_memory(memory: Memory) -> None:
     """Raise AssertionError with a sentence if page tables, mem_map and rmap disagree.
 
-    It is asked after every event of a simulation, so the pages of all vmas are looked at at once.
+    It is asked all the time in a simulation, so the pages of all vmas are looked at at once.
     """
     _check_cpusets(memory)
     users: dict[Mm, int] = {}
