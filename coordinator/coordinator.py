@@ -199,7 +199,8 @@ class Coordinator:
         else:
             assert isinstance(event, Deadline), "nobody gives the coordinator orders"
             heard = list(self.session.tick(now=now))
-        end_page_writeback(self.memory, lambda until, _: until <= now)
+        if self.memory.writeback:
+            end_page_writeback(self.memory, lambda until, _: until <= now)
         for item in heard:
             if isinstance(item, Question):
                 self._asked(item)

@@ -31,6 +31,9 @@ class CpusetFlag(IntFlag):
     MEMORY_MIGRATE = 4
 
 
+_EXCLUSIVE = int(CpusetFlag.CPU_EXCLUSIVE | CpusetFlag.MEM_EXCLUSIVE)
+
+
 @dataclass(frozen=True, slots=True)
 class Cpuset:
     """struct cpuset: a change of it puts another one in its place."""
@@ -91,9 +94,8 @@ def tasks_of(memory: Memory, path: str) -> list[Task]:
 
 def is_subset(inner: Cpuset, outer: Cpuset) -> bool:
     """is_cpuset_subset(): masks, and no exclusive flag that the outer one has not."""
-    exclusive = CpusetFlag.CPU_EXCLUSIVE | CpusetFlag.MEM_EXCLUSIVE
     inside = inner.cpus <= outer.cpus and inner.mems <= outer.mems
-    return inside and not inner.flags & exclusive & ~outer.flags
+    return inside and not int(inner.flags) & _EXCLUSIVE & ~int(outer.flags)
 
 
 def overlaps_exclusively(one: Cpuset, other: Cpuset) -> bool:
