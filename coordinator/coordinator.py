@@ -134,8 +134,9 @@ class Coordinator:
         self._tickets: dict[int, tuple[Call, Ask]] = {}
         self._parked: list[Call] = []
         self._calls = 0
-        self._counted: MachineCounted | None = None
-        self._migrations = MigrationsCounted(0, 0)
+        #: What was told last of the machine, and of its migrations.
+        self._counted = (0, 0, 0, -1)
+        self._migrations = (0, 0)
         self._started: float | None = None
         #: A node lost its zone while calls were under way: nothing happens here any more.
         self._ended = False
@@ -163,13 +164,10 @@ class Coordinator:
         """When the session or the members need attention."""
         if self._ended:
             return None
-        times = (
-            self.session.next_deadline(),
-            self.members.next_deadline(),
-            next_writeback(self.memory),
-            min(self.memory.alarms, default=None),
-        )
-        return min((time for time in times if time is not None), default=None)
+        times = [self.session.next_deadline(), self.members.next_deadline(), *self.memory.alarms]
+        if self.memory.writeback:
+            times.append(next_writeback(self.memory))
+        return min([time for time in times if time is not None], default=None)
 
     def validate(self) -> None:
         """Page tables, mem_map and rmap agree; the session is sound."""
@@ -201,7 +199,8 @@ class Coordinator:
         else:
             assert isinstance(event, Deadline), "nobody gives the coordinator orders"
             heard = list(self.session.tick(now=now))
-        end_page_writeback(self.memory, lambda until, _: until <= now)
+        if self.memory.writeback:
+            end_page_writeback(self.memory, lambda until, _: until <= now)
         for item in heard:
             if isinstance(item, Question):
                 self._asked(item)
@@ -352,17 +351,15 @@ class Coordinator:
     def _effects(self) -> list[Effect]:
         """Records first: what is sent after this event depends on them (design 3)."""
         memory = self.memory
-        counted = MachineCounted(
-            len(memory.tasks), len(self._parked), self._calls, self.members.nodes_up()
-        )
+        counted = len(memory.tasks), len(self._parked), self._calls, self.members.nodes_up()
         if counted != self._counted:
             self._counted = counted
-            memory.notes.append(counted)
+            memory.notes.append(MachineCounted(*counted))
         lists = memory.page_lists
-        migrations = MigrationsCounted(len(lists), sum(pages.unsettled() for pages in lists))
+        migrations = len(lists), sum([pages.unsettled() for pages in lists]) if lists else 0
         if migrations != self._migrations:
             self._migrations = migrations
-            memory.notes.append(migrations)
+            memory.notes.append(MigrationsCounted(*migrations))
         effects: list[Effect] = [Record(encode_entry(entry)) for entry in memory.records]
         effects += self.session.take_effects()
         effects += [Report(note) for note in memory.notes]

@@ -11,6 +11,7 @@ from enum import IntFlag
 from typing import TYPE_CHECKING
 
 from protocol.topology import Topology
+from protocol.values import at_hand
 
 if TYPE_CHECKING:
     from coordinator.memory import Memory
@@ -21,12 +22,16 @@ EACCES, EBUSY, EINVAL, ENOSPC = 13, 16, 22, 28
 TOP = "/"
 
 
+@at_hand
 class CpusetFlag(IntFlag):
     """The attribute files that hold 0 or 1."""
 
     CPU_EXCLUSIVE = 1
     MEM_EXCLUSIVE = 2
     MEMORY_MIGRATE = 4
+
+
+_EXCLUSIVE = int(CpusetFlag.CPU_EXCLUSIVE | CpusetFlag.MEM_EXCLUSIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +94,8 @@ def tasks_of(memory: Memory, path: str) -> list[Task]:
 
 def is_subset(inner: Cpuset, outer: Cpuset) -> bool:
     """is_cpuset_subset(): masks, and no exclusive flag that the outer one has not."""
-    exclusive = CpusetFlag.CPU_EXCLUSIVE | CpusetFlag.MEM_EXCLUSIVE
     inside = inner.cpus <= outer.cpus and inner.mems <= outer.mems
-    return inside and not inner.flags & exclusive & ~outer.flags
+    return inside and not int(inner.flags) & _EXCLUSIVE & ~int(outer.flags)
 
 
 def overlaps_exclusively(one: Cpuset, other: Cpuset) -> bool:

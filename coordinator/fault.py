@@ -19,11 +19,28 @@ from coordinator.inode import PageTag
 from coordinator.mem_map import FILLING, NO_NODE, PageFlag, Rows
 from coordinator.memory import Memory
 from coordinator.merge import anon_vma_prepare
-from coordinator.mm import PROT_READ, PROT_WRITE, UNCACHED, Mm, Pages, Pte, Task, Vma, VmFlag
+from coordinator.mm import (
+    ANON,
+    BUSY,
+    DIRTY,
+    ENTRY,
+    PRESENT,
+    PROT_READ,
+    PROT_WRITE,
+    UNCACHED,
+    WRITE,
+    Mm,
+    Pages,
+    Pte,
+    Task,
+    Vma,
+    VmFlag,
+)
 from coordinator.poison import EHWPOISON, poisoned
 from coordinator.uncached import allocate_granules
 from protocol.notes import FaultServed
 from protocol.syscalls import Translations
+from protocol.values import at_hand
 
 EFAULT, EACCES, ENOMEM = 14, 13, 12
 ZERO_PAGE = -1
@@ -31,6 +48,7 @@ ZERO_PAGE = -1
 _MARKS = np.uint8(Pte.PRESENT | Pte.ENTRY | Pte.BUSY | Pte.ACCESSED)
 
 
+@at_hand
 class Access(IntEnum):
     """What a fault is for; the populating ones fill in an image and ignore the protection."""
 
@@ -133,8 +151,8 @@ def _protection(vma: Vma | None, access: Access) -> int:
 def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
     """Sort the slots by what has to be done before the access can be granted."""
     bits = vma.bits[slot]
-    present = (bits & Pte.PRESENT) != 0
-    busy = (bits & (Pte.ENTRY | Pte.BUSY)) != 0
+    present = (bits & PRESENT) != 0
+    busy = (bits & (ENTRY | BUSY)) != 0
     here = slot[present]
     unsettled = memory.flagged(vma.nid[here], vma.pfn[here], PageFlag.UNSETTLED)
     blocked = bool(busy.any() or unsettled.any())
@@ -156,19 +174,19 @@ def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
     populates = access == Access.POPULATE_ANON and vma.copies_file
     if access != Access.WRITE and not populates:
         return Needs(blocked, absent, attach, none, none)
-    here = here[((vma.bits[here] & Pte.BUSY) == 0) & ~unsettled]
+    here = here[((vma.bits[here] & BUSY) == 0) & ~unsettled]
     if vma.shared:
         # The entry of a page that was cleaned is clean: a store has to make it dirty again.
-        granted = np.uint8(Pte.WRITE | Pte.DIRTY)
+        granted = WRITE | DIRTY
         return Needs(blocked, absent, attach, none, here[(vma.bits[here] & granted) != granted])
     if populates:
-        here = here[(vma.bits[here] & Pte.ANON) == 0]
-    readonly = here[(vma.bits[here] & Pte.WRITE) == 0]
+        here = here[(vma.bits[here] & ANON) == 0]
+    readonly = here[(vma.bits[here] & WRITE) == 0]
     frame = vma.nid[readonly], vma.pfn[readonly]
     # Who has just copied it may be served from it still, until that is revoked.
     alone = (memory.mapcounts(*frame) == 1) & ~memory.flagged(*frame, PageFlag.REVOKING)
     if vma.copies_file:
-        alone &= (vma.bits[readonly] & Pte.ANON) != 0
+        alone &= (vma.bits[readonly] & ANON) != 0
     reuse, copy = readonly[alone], readonly[~alone]
     held = memory.flagged(vma.nid[copy], vma.pfn[copy], PageFlag.HELD)
     return Needs(blocked or bool(held.any()), absent, attach, copy[~held], reuse)
@@ -176,7 +194,7 @@ def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
 
 def _translate(memory: Memory, mm: Mm, vma: Vma, slot: Rows, rows: Rows, answer: Answer) -> None:
     """Fill in the translations; slots that are not present read as the zero page (K 3.9)."""
-    there = (vma.bits[slot] & Pte.PRESENT) != 0
+    there = (vma.bits[slot] & PRESENT) != 0
     if vma.file is None:
         absent = (vma.bits[slot] & _MARKS) == 0
         zero = slot[absent & (answer.status[rows] == 0)]
@@ -186,7 +204,7 @@ def _translate(memory: Memory, mm: Mm, vma: Vma, slot: Rows, rows: Rows, answer:
     vma.bits[slot] |= np.uint8(Pte.ACCESSED)
     answer.nid[rows], answer.pfn[rows] = vma.nid[slot], vma.pfn[slot]
     answer.generation[rows] = memory.generations(vma.nid[slot], vma.pfn[slot])
-    granted = np.uint8(Pte.WRITE | Pte.DIRTY)
+    granted = WRITE | DIRTY
     answer.writable[rows] = (vma.bits[slot] & granted) == granted
 
 

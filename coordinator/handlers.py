@@ -109,7 +109,8 @@ def on_fault(desk: Desk, question: Question, asked: m.Fault) -> Message | Steps[
     task = memory.tasks.get(asked.pid)
     if task is None:
         return Done(-ESRCH)
-    if asked.cpu not in memory.topology.cpus or np.unique(asked.page).size != asked.page.size:
+    repeats = asked.page.size > 1 and np.unique(asked.page).size != asked.page.size
+    if asked.cpu not in memory.topology.cpus or repeats:
         return Done(-EINVAL)
     return handle_mm_fault(memory, task, cpu_of(task, asked.cpu), Access(asked.access), asked.page)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntFlag
 
+from protocol.values import at_hand
+
 #: Bytes of a path with its end.
 PATH_MAX = 4096
 
 
+@at_hand
 class PageTag(IntFlag):
     """What is true of a page of a page cache, whichever frame it is in (PageDirty and so on).
 
@@ -22,6 +25,7 @@ class PageTag(IntFlag):
     PRIVATE = 4
 
 
+@at_hand
 class Device(IntFlag):
     """How the device beneath a file behaves, for as long as the flag is set."""
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from coordinator.cpuset import TOP, is_subset, parent_of
 from coordinator.mem_map import NO_NODE, Nids, PageFlag, Pfns
 from coordinator.memory import Memory
-from coordinator.mm import UNCACHED, Mapping, Mm, Pte, Vma
+from coordinator.mm import ANON, ENTRY, PRESENT, UNCACHED, Mapping, Mm, Vma
 from coordinator.uncached import GRANULE_PAGES
 
 Places = npt.NDArray[np.int64]
@@ -17,8 +17,7 @@ Mask = npt.NDArray[np.bool_]
 #: Pages.
 SMALL = 4096
 _NO_BITS, _NO_NIDS, _NO_PFNS = np.zeros(0, np.uint8), np.zeros(0, np.uint8), np.zeros(0, np.uint32)
-_LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
-_ENTRY = np.uint8(Pte.ENTRY)
+_LIVE = PRESENT | ENTRY
 _ALLOCATED = np.uint8(PageFlag.ALLOCATED)
 
 
@@ -53,22 +52,28 @@ class _Entries:
 
     def __init__(self, vmas: list[Vma]) -> None:
         # To look for what is touched of a small vma costs more than to look at all of it.
-        slots = [vma.live() if vma.pages > SMALL else np.arange(vma.pages) for vma in vmas]
-        self.vma = np.repeat(np.arange(len(vmas)), [slot.size for slot in slots])
-        self.index = np.zeros(self.vma.size, np.int64)
-        self.bits, self.nid, self.pfn = _NO_BITS, _NO_NIDS, _NO_PFNS
-        if vmas:
+        sizes = np.array([vma.pages for vma in vmas], np.intp)
+        if not np.count_nonzero(sizes > SMALL):
+            parts = [(vma.bits, vma.nid, vma.pfn) for vma in vmas]
+            ends = np.cumsum(sizes)
+            shift = np.array([vma.pgoff for vma in vmas], np.int64) - ends + sizes
+            self.index = np.arange(ends[-1] if parts else 0) + np.repeat(shift, sizes)
+        else:
+            slots = [vma.live() for vma in vmas]
             both = list(zip(vmas, slots, strict=True))
+            sizes = np.array([slot.size for slot in slots])
+            parts = [(vma.bits[slot], vma.nid[slot], vma.pfn[slot]) for vma, slot in both]
             self.index = np.concatenate([slot + vma.pgoff for vma, slot in both])
-            self.bits = np.concatenate([vma.bits[slot] for vma, slot in both])
-            self.nid = np.concatenate([vma.nid[slot] for vma, slot in both])
-            self.pfn = np.concatenate([vma.pfn[slot] for vma, slot in both])
+        self.vma = np.repeat(np.arange(len(vmas)), sizes)
+        self.bits, self.nid, self.pfn = _NO_BITS, _NO_NIDS, _NO_PFNS
+        if parts:
+            self.bits, self.nid, self.pfn = map(np.concatenate, zip(*parts, strict=True))
 
 
 def check_memory(memory: Memory) -> None:
     """Raise AssertionError with a sentence if page tables, mem_map and rmap disagree.
 
-    It is asked after every event of a simulation, so the pages of all vmas are looked at at once.
+    It is asked all the time in a simulation, so the pages of all vmas are looked at at once.
     """
     _check_cpusets(memory)
     users: dict[Mm, int] = {}
@@ -105,7 +110,7 @@ def _check_entries(memory: Memory, frames: _Frames, vmas: list[Vma], pids: list[
     rows = _Entries(vmas)
 
     def refuse(wrong: Mask, what: str) -> None:
-        if wrong.any():
+        if np.count_nonzero(wrong):
             vma = int(rows.vma[np.flatnonzero(wrong)[0]])
             where = f"pid {pids[vma]}, vma at page {vmas[vma].start:#x}"
             raise AssertionError(f"{where}: {what}")
@@ -113,16 +118,16 @@ def _check_entries(memory: Memory, frames: _Frames, vmas: list[Vma], pids: list[
     live = rows.bits & _LIVE
     refuse(live == _LIVE, "an entry is present and a migration entry")
     if not memory.page_lists:
-        refuse(live == _ENTRY, "migration entries, but no migration")
+        refuse(live == ENTRY, "migration entries, but no migration")
     mapped = live != 0
     place = frames.at(rows.nid[mapped], rows.pfn[mapped])
     own = np.array([vma.mapping.id for vma in vmas], np.uint32)
     of_file = np.array([(vma.file or vma.mapping).id for vma in vmas], np.uint32)
-    anon = rows.bits & Pte.ANON != 0
+    anon = rows.bits & ANON != 0
     owner = np.where(anon, own[rows.vma], of_file[rows.vma])
 
     def differ(wrong: Mask, what: str) -> None:
-        if wrong.any():
+        if np.count_nonzero(wrong):
             refuse(mapped & (np.cumsum(mapped) == np.flatnonzero(wrong)[0] + 1), what)
 
     differ(frames.flags[place] & _ALLOCATED == 0, "maps a free frame")
@@ -153,7 +158,7 @@ def _check_caches(frames: _Frames, mappings: list[Mapping]) -> None:
     tags = np.concatenate([mapping.tags for mapping in mappings])
 
     def refuse(rows: Mask, wrong: Mask, what: str) -> None:
-        if wrong.any():
+        if np.count_nonzero(wrong):
             raise AssertionError(f"object {number[rows][np.flatnonzero(wrong)[0]]}: {what}")
 
     cached = nid != NO_NODE
@@ -165,7 +170,7 @@ def _check_caches(frames: _Frames, mappings: list[Mapping]) -> None:
     refuse(~cached, tags[~cached] != 0, "a page that is not there has tags")
     sharers = [(at, vma) for at, mapping in enumerate(mappings) for vma in mapping.vmas]
     rows = _Entries([vma for _, vma in sharers])
-    reads = ((rows.bits & _LIVE) != 0) & ((rows.bits & Pte.ANON) == 0)
+    reads = ((rows.bits & _LIVE) != 0) & ((rows.bits & ANON) == 0)
     start = first[[at for at, _ in sharers]] if sharers else first[:0]
     at_cache = start[rows.vma[reads]] + rows.index[reads]
     differs = (nid[at_cache] != rows.nid[reads]) | (pfn[at_cache] != rows.pfn[reads])

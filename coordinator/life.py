@@ -18,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.status import StatusClass, describe
+from protocol.values import at_hand
 
 EMPTY = 255
 
 
+@at_hand
 class State(IntEnum):
     """Where a page of a page list stands."""
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocol.values import at_hand
+
 Rows = npt.NDArray[np.intp]
 Pfns = npt.NDArray[np.uint32]
 Nids = npt.NDArray[np.uint8]
@@ -24,8 +26,11 @@ NO_NODE = 255
 FILLING, POISONED = 1, 2
 #: Pages of a shared object: its cache takes six bytes for each of them from the start.
 CACHE_MAX = 1 << 28
+#: So many numbers are sorted quicker as a list than as an array.
+FEW = 64
 
 
+@at_hand
 class PageFlag(IntFlag):
     """Bits of ``MemMap.flags``."""
 
@@ -44,11 +49,12 @@ class PageFlag(IntFlag):
 
 def grouped(keys: npt.NDArray[Any]) -> Iterator[tuple[int, Rows]]:
     """Each value among whole numbers, ascending, with its rows; quick if there is only one."""
-    if keys.size and (keys == keys[0]).all():
-        yield int(keys[0]), np.arange(keys.size)
+    if keys.size < 2 or (keys == keys[0]).all():
+        if keys.size:
+            yield int(keys[0]), np.arange(keys.size)
         return
-    for key in np.unique(keys):
-        yield int(key), np.flatnonzero(keys == key)
+    for key in sorted(set(keys.tolist())) if keys.size < FEW else np.unique(keys).tolist():
+        yield key, (keys == key).nonzero()[0]
 
 
 class MemMap:
@@ -88,7 +94,7 @@ class MemMap:
         self.mapping[pfn] = mapping
         self.index[pfn] = index
         self.referenced[pfn] = False
-        self.flags[pfn] = PageFlag.ALLOCATED | flags
+        self.flags[pfn] = int(PageFlag.ALLOCATED) | int(flags)
         self.used += pfn.size
 
     def free(self, pfn: Pfns) -> None:

@@ -67,7 +67,7 @@ class Members:
         return bool(online) and all(node.up for node in online)
 
     def nodes_up(self) -> int:
-        return sum(node.up for node in self._nodes.values())
+        return len([node for node in self._nodes.values() if node.fits and node.settled])
 
     def next_deadline(self) -> float | None:
         times = [node.due for node in self._nodes.values() if node.due is not None]

@@ -249,7 +249,7 @@ class Memory:
     ) -> None:
         """Entries for frames that exist: a shared object's page, or new bits of a present one."""
         for node, rows in self.by_node(nid):
-            fresh = rows[(vma.bits[slot[rows]] & Pte.PRESENT) == 0]
+            fresh = rows[(vma.bits[slot[rows]] & np.uint8(Pte.PRESENT)) == 0]
             self.mem_map[node].mapcount[pfn[fresh]] += 1
         vma.enter(slot, nid, pfn, bits)
         page = (slot + vma.start).astype(np.uint64)
@@ -320,10 +320,10 @@ class Memory:
         """Dirty entries of cached pages are going: the pages are dirty from now on (K 1.38)."""
         if vma.file is None:
             return
-        bits = vma.bits[slot]
-        dirty = slot[(bits & (Pte.DIRTY | Pte.ANON)) == Pte.DIRTY]
+        bits = vma.bits[slot] & np.uint8(Pte.DIRTY | Pte.ANON)
+        dirty = slot[bits == np.uint8(Pte.DIRTY)]
         index = dirty + vma.pgoff
-        fresh = index[(vma.file.tags[index] & PageTag.DIRTY) == 0]
+        fresh = index[(vma.file.tags[index] & np.uint8(PageTag.DIRTY)) == 0]
         vma.bits[dirty] &= ~np.uint8(Pte.DIRTY)
         self.tag(vma.file, fresh, vma.file.tags[fresh] | np.uint8(PageTag.DIRTY))
 

@@ -21,7 +21,8 @@ from coordinator.inode import Inode, PageTag
 from coordinator.mem_map import NO_NODE, Nids, Pfns, Rows
 from coordinator.mmap_sem import MmapSem
 from coordinator.mpol import Mempolicy
-from coordinator.touched import Touched
+from coordinator.touched import BLOCK, Touched
+from protocol.values import at_hand
 
 if TYPE_CHECKING:
     from coordinator.calls import Steps
@@ -38,6 +39,7 @@ TASK_SIZE = 1 << 35
 Pages = npt.NDArray[np.uint64]
 
 
+@at_hand
 class Pte(IntFlag):
     """Bits of a page-table entry.  ACCESSED without PRESENT is the zero page (K 3.9)."""
 
@@ -54,6 +56,11 @@ class Pte(IntFlag):
     WRITTEN = 128
 
 
+#: For numpy, which asks an enum for everything that an array could have.
+PRESENT, WRITE, DIRTY, _, ENTRY, ANON, BUSY, _ = map(np.uint8, Pte)
+
+
+@at_hand
 class VmFlag(IntFlag):
     """vm_flags that matter to migration (K 3.6)."""
 
@@ -113,19 +120,20 @@ class Mapping:
 
     def cached(self) -> npt.NDArray[np.intp]:
         """Indexes that have a frame."""
-        return np.flatnonzero(self.nid != NO_NODE)
+        index: npt.NDArray[np.intp] = (self.nid != NO_NODE).nonzero()[0]
+        return index
 
     def dirty(self) -> npt.NDArray[np.bool_]:
         """For each page of the cache: it is dirty, or an entry that names it is."""
-        dirty: npt.NDArray[np.bool_] = (self.tags & PageTag.DIRTY) != 0
+        dirty: npt.NDArray[np.bool_] = (self.tags & np.uint8(PageTag.DIRTY)) != 0
         return dirty | self.dirty_entries()
 
     def dirty_entries(self) -> npt.NDArray[np.bool_]:
         """For each page of the cache: some entry that names it is dirty."""
         dirty = np.zeros(self.nid.size, np.bool_)
         for vma in self.vmas:
-            slot = vma.marked(Pte.DIRTY)
-            dirty[slot[(vma.bits[slot] & Pte.ANON) == 0] + vma.pgoff] = True
+            slot = vma.marked(DIRTY)
+            dirty[slot[(vma.bits[slot] & ANON) == 0] + vma.pgoff] = True
         return dirty
 
 
@@ -217,19 +225,21 @@ class Vma:
     def anonymous(self) -> bool:
         return not self.name.startswith("/")
 
-    def marked(self, mask: int) -> Rows:
+    def marked(self, mask: int | np.uint8) -> Rows:
         """Slots (offsets into the arrays) whose entry has any of these bits."""
+        if self.pages <= BLOCK:
+            return (self.bits & np.uint8(mask)).nonzero()[0]
         parts = self.touched.parts(self.pages)
         found = [np.flatnonzero(self.bits[part] & np.uint8(mask)) + part.start for part in parts]
         return np.concatenate([np.zeros(0, np.intp), *found])
 
     def present(self) -> Rows:
         """Slots whose page is present."""
-        return self.marked(Pte.PRESENT)
+        return self.marked(PRESENT)
 
     def live(self) -> Rows:
         """Slots whose page is present or a migration entry."""
-        return self.marked(Pte.PRESENT | Pte.ENTRY)
+        return self.marked(PRESENT | ENTRY)
 
     def set_bits(self, slot: Rows, bits: npt.NDArray[np.uint8] | int) -> None:
         """What these entries are now; they may have been empty."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from protocol.values import at_hand
 
+
+@at_hand
 class Mode(IntEnum):
     """MPOL_* with the kernel's values (K 5.1)."""
 

@@ -91,7 +91,9 @@ class PageList:
         Returns the states they are in now, ascending, each with its rows.
         """
         before = State(self.state[rows[0]])
-        assert (self.state[rows] == before).all(), "rows in different states were asked together"
+        assert (self.state[rows] == int(before)).all(), (
+            "rows in different states were asked together"
+        )
         if not status.any() and not self.failed[rows].any():
             return [self._all_go(before, rows)]
         column = status_class(status)

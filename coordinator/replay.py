@@ -19,7 +19,7 @@ from coordinator.job_records import JobNoted
 from coordinator.madvise import zap_page_range
 from coordinator.mem_map import NO_NODE, PageFlag
 from coordinator.memory import Memory
-from coordinator.mm import PROT_WRITE, Mapping, Mm, Pte, Task, VmFlag
+from coordinator.mm import DIRTY, ENTRY, PRESENT, PROT_WRITE, Mapping, Mm, Pte, Task, VmFlag
 from coordinator.mmap import new_vma
 from coordinator.rebind import rebind_mm, rebind_task
 from coordinator.records import (
@@ -326,7 +326,7 @@ def _file_differences(told: Memory, seen: Memory) -> Iterator[str]:
         mine, other = told.mappings[number], seen.mappings[number]
         wrong = (mine.nid != other.nid) | (mine.dirty() != other.dirty())
         wrong |= (mine.nid != NO_NODE) & (mine.pfn != other.pfn)
-        wrong |= (mine.tags & PageTag.PRIVATE) != (other.tags & PageTag.PRIVATE)
+        wrong |= ((mine.tags ^ other.tags) & np.uint8(PageTag.PRIVATE)) != 0
         if wrong.any():
             yield f"object {number} index {np.flatnonzero(wrong)[0]}: the journal has another page"
 
@@ -360,11 +360,11 @@ def _mm_differences(pid: int, told: Mm, seen: Mm) -> Iterator[str]:
         yield f"pid {pid}: the journal has other vmas than memory"
         return
     for mine, other in zip(told.vmas, seen.vmas, strict=True):
-        live = (mine.bits | other.bits) & np.uint8(Pte.PRESENT | Pte.ENTRY) != 0
+        live = (mine.bits | other.bits) & (PRESENT | ENTRY) != 0
         differs = (mine.bits & ~_TRANSIENT) != (other.bits & ~_TRANSIENT)
         # Whether a cached page is dirty is compared above: its entry or its tag may say so.
         cached = mine.file is not None
-        differs &= ((mine.bits ^ other.bits) & ~_TRANSIENT != Pte.DIRTY) if cached else True
+        differs &= ((mine.bits ^ other.bits) & ~_TRANSIENT != DIRTY) if cached else True
         differs |= (mine.nid != other.nid) | (mine.pfn != other.pfn)
         # The zero page, and pages whose contents are gone.
         kept = np.uint8(Pte.ACCESSED | Pte.ANON)

@@ -17,6 +17,8 @@ Positions = npt.NDArray[np.intp]
 
 #: From this mean length on, a slice copy for each run beats one gather over all rows.
 RUN_ROWS = 8
+#: The runs of a single row.
+_ONE_RUN = np.ones(1, np.intp)
 
 
 class Arena:
@@ -102,6 +104,8 @@ class Arena:
 
 def _run_ends(position: Positions, size: int) -> npt.NDArray[np.intp]:
     """For each run of rows that follow one another without a gap, the row after its last."""
+    if position.size == 1:
+        return _ONE_RUN
     gaps = np.flatnonzero(position[1:] - position[:-1] != size)
     return np.append(gaps + 1, position.size)
 

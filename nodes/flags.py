@@ -7,7 +7,10 @@ from enum import IntFlag
 import numpy as np
 import numpy.typing as npt
 
+from protocol.values import at_hand
 
+
+@at_hand
 class Flag(IntFlag):
     """What is true of a frame; a free frame has none."""
 

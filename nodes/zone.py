@@ -312,7 +312,7 @@ class Zone:
 
     def inventory(self) -> tuple[U32, U16, U32, U32, U32]:
         """Every frame that is not free: (pfn, flags, generation, owner, index)."""
-        frame = np.flatnonzero(self._flags)
+        frame = self._flags.nonzero()[0]
         columns = (self._generation[frame], self._owner[frame], self._index[frame])
         return frame.astype(np.uint32), self._flags[frame], *columns
 
@@ -334,7 +334,7 @@ class Zone:
         frame = pfn.astype(np.intp)
         status = np.zeros(pfn.size, np.int32)
         outside = frame >= self.frames
-        if outside.any():
+        if np.count_nonzero(outside):
             frame[outside] = 0
             status[outside] = -errno.EINVAL
         flags = self._flags[frame]

@@ -138,7 +138,7 @@ class Access:
         """The next question to the coordinator, if there is one to ask now."""
         if self.error is not None or self._faulting == FAULTS_AT_ONCE:
             return None
-        rows = np.flatnonzero(self._step == WANTING)[:FAULT_PAGES]
+        rows = (self._step == WANTING).nonzero()[0][:FAULT_PAGES]
         if not rows.size:
             return None
         pages, inverse = np.unique(self.page[rows], return_inverse=True)
@@ -177,7 +177,7 @@ class Access:
         if self.error is not None or self._working == BATCHES_AT_ONCE:
             return None
         for span in self.spans:
-            ready = np.flatnonzero(self._step[span.first : span.last] == READY)
+            ready = (self._step[span.first : span.last] == READY).nonzero()[0]
             if not ready.size:
                 continue
             rows = ready + span.first

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nodes.flags import Flag
+from protocol.values import at_hand
 
 I64 = npt.NDArray[np.int64]
 Locate = Callable[[int, int], tuple[int, int] | None]
@@ -28,6 +29,7 @@ FINDINGS_MAX = 8
 UNDER_WAY = int(Flag.ISOLATED | Flag.LOCKED)
 
 
+@at_hand
 class Verdict(IntEnum):
     """The worse of two verdicts is the larger one."""
 
@@ -61,6 +63,7 @@ def verdict(findings: Iterable[Finding]) -> Verdict:
     return max((finding.verdict for finding in findings), default=Verdict.VALID)
 
 
+@at_hand
 class Kind(IntEnum):
     """What names a frame."""
 

@@ -8,7 +8,6 @@ that carries the kernel's errno.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from protocol.codec import WireError, check_message
 from protocol.core import Buffer
 from protocol.schema import ROWS, Message
+from protocol.values import value
 
 Pages = npt.NDArray[np.uint64]
 
@@ -24,7 +24,7 @@ class IndefiniteError(OSError):
     """Nobody knows whether it happened: the peer went away, or did not answer in time."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ask:
     """Ask ``peer`` one question; the result is the answer, a Message.
 
@@ -50,7 +50,7 @@ class Ask:
             raise OSError(errno.EINVAL, f"no peer takes this: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Load:
     """Read ``length`` bytes at ``address`` (bytes) of task ``pid``, by ``cpu``; gives bytes.
 
@@ -64,7 +64,7 @@ class Load:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Store:
     """Write ``data`` at ``address``; gives None.
 
@@ -80,7 +80,7 @@ class Store:
     data: Buffer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoadMany:
     """Read ``size`` bytes at each of ``addresses``; gives the rows one after the other, as bytes.
 
@@ -94,7 +94,7 @@ class LoadMany:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoreMany:
     """Write ``size`` bytes at each of ``addresses`` from the rows of ``data``; gives None.
 
@@ -110,7 +110,7 @@ class StoreMany:
     data: Buffer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fill:
     """Fill whole pages (virtual page numbers) from ``data``, whatever their protection; gives None.
 
@@ -126,7 +126,7 @@ class Fill:
     data: Buffer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hold:
     """Play another user of the pages at ``addresses`` (bytes); gives None.
 
@@ -142,7 +142,7 @@ class Hold:
     pinned: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Forget:
     """Nobody waits for the order ``ticket`` any more; it reports nothing.
 
@@ -152,7 +152,7 @@ class Forget:
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Isolate:
     """Play another isolate_lru_page() of the pages at ``addresses`` (bytes); gives None.
 

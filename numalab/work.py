@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from protocol.messages import HoldPages, IsolatePages, LoadBytes, LoadedBytes, Statuses, StoreBytes
 from protocol.schema import Message
+from protocol.values import at_hand
 
 Rows = npt.NDArray[np.intp]
 Bytes = npt.NDArray[np.uint8]
@@ -21,6 +22,7 @@ Column = npt.NDArray[np.uint32]
 Status = npt.NDArray[np.int32]
 
 
+@at_hand
 class FaultAccess(IntEnum):
     """``Fault.access``: what the translation is for."""
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from protocol.core import Buffer
 from protocol.messages import LandPages, Statuses
+from protocol.values import at_hand
 
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
@@ -49,6 +50,7 @@ class Batching:
 BATCHING = Batching()
 
 
+@at_hand
 class _Row(IntEnum):
     """How far a page of a transfer is."""
 

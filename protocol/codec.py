@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from typing import Any
 
 import msgpack
@@ -25,6 +25,7 @@ import xxhash
 from protocol import files, hotplug, jobs, messages, observe, policies, syscalls, task_calls
 from protocol.core import Buffer, Frames
 from protocol.schema import ENTRIES, MESSAGES, ROWS, TEXT_MAX, ArrayTag, Message, Row
+from protocol.values import at_hand, value
 
 #: All parts of the table must be there before anything is decoded.
 TABLES = (messages, syscalls, files, policies, observe, task_calls, hotplug, jobs)
@@ -42,6 +43,7 @@ _SOURCE_WITHIN = 512
 _ENVELOPE_MAX = 1 << 12
 
 _digest = struct.Struct("<Q")
+_dtype = cache(np.dtype)
 
 
 class WireError(Exception):
@@ -52,6 +54,7 @@ class WireError(Exception):
         self.reason = reason
 
 
+@at_hand
 class Kind(IntEnum):
     """What a message is in the conversation."""
 
@@ -60,7 +63,7 @@ class Kind(IntEnum):
     REFUSAL = 2
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Envelope:
     """Who says it, to which incarnation, and where in the conversation.
 
@@ -288,11 +291,12 @@ def _join(row: Row, scalars: list[Any], buffers: Sequence[bytes | memoryview]) -
             checked = msgspec.convert(scalars, row.checked)
         except (ValueError, RecursionError) as error:
             raise WireError("fields", f"{row.name}: {error}") from None
-        values = {name: value for (name, _), value in zip(row.scalars, checked, strict=True)}
+        found = msgspec.structs.astuple(checked)
+        values = {name: one for (name, _), one in zip(row.scalars, found, strict=True)}
     length = -1
     for (name, tag), buffer in zip(row.arrays, buffers, strict=False):
         try:
-            array = np.frombuffer(buffer, dtype=tag.dtype)
+            array = np.frombuffer(buffer, _dtype(tag.dtype))
         except ValueError:
             raise WireError("fields", f"{row.name}.{name} is cut") from None
         if tag.column:

@@ -7,28 +7,28 @@ live one (``protocol/live/driver.py``) and the simulated one (``numalab/simulati
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from protocol.notes import Note
+from protocol.values import value
 
 Buffer = bytes | bytearray | memoryview
 Frames = tuple[Buffer, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Received:
     """Bytes came from a peer: one message, a zmq frame for each item."""
 
     frames: Frames
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Deadline:
     """The time that ``next_deadline`` named has come (or passed)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command:
     """An order from the process that owns this Core (the Python API, a load generator)."""
 
@@ -38,14 +38,14 @@ class Command:
 Event = Received | Deadline | Command
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """Must be on stable storage before any Send that stands after it leaves."""
 
     entry: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Send:
     """Hand these frames to the transport; it never waits, and it may lose them.
 
@@ -56,7 +56,7 @@ class Send:
     frames: Frames
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Report:
     """Something happened that is worth knowing; metrics, logs and checkers read it."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Protocol
 
 from protocol.messages import (
@@ -21,6 +22,7 @@ from protocol.messages import (
     UnlockPages,
 )
 from protocol.schema import MESSAGES, ROWS, Message
+from protocol.values import at_hand, value
 
 #: How far apart the copies of one letter arrive at most, in seconds.
 ECHO_SECONDS = 0.25
@@ -35,6 +37,7 @@ class Draw(Protocol):
     def uniform(self, a: float, b: float) -> float: ...
 
 
+@at_hand
 class Fault(StrEnum):
     """What can happen to a letter."""
 
@@ -47,6 +50,7 @@ class Fault(StrEnum):
     BANDWIDTH = "bandwidth"
 
 
+@at_hand
 class Side(StrEnum):
     """Which letters of a conversation."""
 
@@ -92,7 +96,7 @@ class Step:
         return STEPS[self.state][1]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Letter:
     """What a rule may look at: between whom, which message, when (seconds).
 
@@ -108,7 +112,7 @@ class Letter:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """What becomes of a letter.
 
@@ -245,6 +249,7 @@ class Pause:
         return f"{self.name} stands still{_moment(self)} for {self.seconds:.3f} s"
 
 
+@at_hand
 class Lack(StrEnum):
     """What a machine can be short of."""
 
@@ -302,6 +307,7 @@ def kind_of(fault: AnyFault) -> str:
             return "pause"
 
 
+@cache
 def fits(pattern: str, name: str) -> bool:
     """``node*`` fits every name that begins with ``node``."""
     if pattern.endswith("*"):

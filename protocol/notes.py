@@ -6,10 +6,10 @@ A Core never logs and never counts: it reports notes.  Drivers feed them to the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from protocol.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Note:
     """Base of all notes, so that one type can be named; it has no behaviour."""
 
@@ -17,14 +17,14 @@ class Note:
 # ---- any Core ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FrameDropped(Note):
     """Foreign bytes were wrong; counted and dropped.  reason: one word of ``WireError.reason``."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class QuestionResent(Note):
     """No answer yet: the session asked again."""
 
@@ -32,14 +32,14 @@ class QuestionResent(Note):
     opcode: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EchoSuppressed(Note):
     """A question came again and was not executed again."""
 
     peer: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StaleRefused(Note):
     """A question for another incarnation was refused unexecuted.  reason: ``boot`` or ``epoch``."""
 
@@ -47,7 +47,7 @@ class StaleRefused(Note):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MessageAsked(Note):
     """A question left this Core for the first time."""
 
@@ -55,14 +55,14 @@ class MessageAsked(Note):
     opcode: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerRestarted(Note):
     """A peer answers with a new boot_id."""
 
     peer: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AnswerIndefinite(Note):
     """A question ended without an answer: nobody knows whether it was executed.
 
@@ -73,7 +73,7 @@ class AnswerIndefinite(Note):
     status: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FaultInjected(Note):
     """A message or the disk of this process suffered a fault that was asked for."""
 
@@ -83,14 +83,14 @@ class FaultInjected(Note):
 # ---- a node --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NodeRecovered(Note):
     """The node serves; ``orphans``: frames that it freed, as nobody was ever told of them."""
 
     orphans: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ZoneCounted(Note):
     """The zone after a change, in frames."""
 
@@ -102,7 +102,7 @@ class ZoneCounted(Note):
     locked: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PagesSent(Note):
     """Page contents left for another node and were acknowledged."""
 
@@ -111,7 +111,7 @@ class PagesSent(Note):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PagesLanded(Note):
     """Page contents came from another node and are in their frames."""
 
@@ -120,7 +120,7 @@ class PagesLanded(Note):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AccessServed(Note):
     """A task loaded or stored.  kind: ``load`` or ``store``."""
 
@@ -128,7 +128,7 @@ class AccessServed(Note):
     pages: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AccessRefused(Note):
     """A task's translation was stale or its page locked.  kind: ``load`` or ``store``."""
 
@@ -139,7 +139,7 @@ class AccessRefused(Note):
 # ---- the coordinator -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PagesMoved(Note):
     """Page-table entries now name the new frames (the commit).  Node ids."""
 
@@ -148,7 +148,7 @@ class PagesMoved(Note):
     pages: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PagesNotMoved(Note):
     """Pages ended FAILED, with their last status (negative errno)."""
 
@@ -157,7 +157,7 @@ class PagesNotMoved(Note):
     pages: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EntriesGone(Note):
     """Pages are mapped again after they were migration entries for so many seconds, moved or not.
 
@@ -168,7 +168,7 @@ class EntriesGone(Note):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PassEnded(Note):
     """One pass of migrate_pages() is over (K 1.19)."""
 
@@ -177,7 +177,7 @@ class PassEnded(Note):
     failed: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MigrationEnded(Note):
     """One migrate_pages() call is over.  reason: a name of enum migrate_reason (K 6.14)."""
 
@@ -187,7 +187,7 @@ class MigrationEnded(Note):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class JobsCounted(Note):
     """The migration jobs under way; backlog: pages not tried yet; seconds left, -1: unknown."""
 
@@ -198,14 +198,14 @@ class JobsCounted(Note):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class JobEnded(Note):
     """A migration job is over.  state: ``done``, ``failed`` or ``cancelled``."""
 
     state: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepAnswered(Note):
     """A question about pages in this state of the life table was answered after so long."""
 
@@ -214,7 +214,7 @@ class StepAnswered(Note):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MigrationsCounted(Note):
     """Calls of migrate_pages() under way, and the pages of their lists that are not settled."""
 
@@ -222,7 +222,7 @@ class MigrationsCounted(Note):
     pages: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AccessesTold(Note):
     """Accesses (``load``, ``store``) to pages of a node, by a cpu of it (``local``, ``remote``)."""
 
@@ -232,7 +232,7 @@ class AccessesTold(Note):
     accesses: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PagesAllocated(Note):
     """Frames were handed out: on ``node``, wanted on ``preferred``, asked by a cpu of ``local``.
 
@@ -246,7 +246,7 @@ class PagesAllocated(Note):
     interleave: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EmulatedTimeAccrued(Note):
     """So much time would it have taken: ``load``, ``store``, ``fault`` or ``migration``."""
 
@@ -255,7 +255,7 @@ class EmulatedTimeAccrued(Note):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FaultServed(Note):
     """A fault question was answered.  seconds: how long it was parked."""
 
@@ -263,7 +263,7 @@ class FaultServed(Note):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MachineCounted(Note):
     """Gauges of the coordinator: tasks, faults parked, calls under way, nodes that answer."""
 
@@ -273,7 +273,7 @@ class MachineCounted(Note):
     nodes_up: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SyscallEnded(Note):
     """A system call (or a fault) was answered.  call: the kernel's name of it."""
 
@@ -282,7 +282,7 @@ class SyscallEnded(Note):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeersTold(Note):
     """Where these nodes take questions, which may be news to the transport."""
 
@@ -290,21 +290,21 @@ class PeersTold(Note):
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NodeUp(Note):
     """A node described itself and was accepted."""
 
     node: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NodeLost(Note):
     """A node has not answered for longer than the limit."""
 
     node: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NodeTakenOffline(Note):
     """A node is used no more (memory hot-remove), or, not ``offline``, is used again."""
 
@@ -312,7 +312,7 @@ class NodeTakenOffline(Note):
     offline: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NodeSettled(Note):
     """The coordinator and a node agree on its frames again.  frames: that it lost."""
 
@@ -321,7 +321,7 @@ class NodeSettled(Note):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CoordinatorRecovered(Note):
     """A new coordinator took over: its epoch, and the seconds until every node had settled."""
 
@@ -329,14 +329,14 @@ class CoordinatorRecovered(Note):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EpochBegan(Note):
     """A coordinator has started."""
 
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FramesPoisoned(Note):
     """Contents are gone: who reads these pages gets -EHWPOISON."""
 
@@ -344,14 +344,14 @@ class FramesPoisoned(Note):
     frames: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ZoneReplaced(Note):
     """A node has another zone than before: the coordinator ends, and its successor sorts it out."""
 
     node: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskEnded(Note):
     """A task is gone.  reason: ``exit`` or ``lease`` (its client died)."""
 
@@ -359,7 +359,7 @@ class TaskEnded(Note):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExtensionFailed(Note):
     """A method that a user's file registered raised, or returned what no such method returns.
 
@@ -371,7 +371,7 @@ class ExtensionFailed(Note):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class JournalWritten(Note):
     """The entries of a transaction are on the disk; the driver says so, not the Core."""
 
@@ -380,7 +380,7 @@ class JournalWritten(Note):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class JournalCompacted(Note):
     """A snapshot has replaced the journal.  bytes: of the snapshot."""
 
@@ -391,7 +391,7 @@ class JournalCompacted(Note):
 # ---- a client ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OperationEnded(Note):
     """An order given by ``Command`` is done; ``result`` is its answer or an OSError."""
 

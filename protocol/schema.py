@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
@@ -99,7 +100,7 @@ def message(
     def enter(cls: _C) -> _C:
         table = ENTRIES if route == "journal" else MESSAGES
         assert opcode not in table and opcode not in RETIRED, f"opcode {opcode:#x} is taken"
-        cls = typing.cast(_C, dataclass(frozen=True, slots=True, eq=False)(cls))
+        cls = typing.cast(_C, dataclass(slots=True, eq=False)(cls))
         asker, _, answerer = route.partition(">")
         hints = typing.get_type_hints(cls, include_extras=True)
         scalars: list[tuple[str, Any]] = []
@@ -127,13 +128,18 @@ def message(
             tuple(arrays),
             data,
             meaning,
-            tuple[tuple(hint for _, hint in scalars)] if scalars else None,  # type: ignore[misc]
+            _checked(cls.__name__, scalars) if scalars else None,
         )
         table[opcode] = row
         ROWS[cls] = row
         return cls
 
     return enter
+
+
+def _checked(name: str, scalars: list[tuple[str, Any]]) -> type[msgspec.Struct]:
+    """A class and not a tuple of types, so that msgspec looks at the types only once."""
+    return msgspec.defstruct(name, scalars, array_like=True, forbid_unknown_fields=True)
 
 
 def node_name(nid: int) -> str:

@@ -15,7 +15,6 @@ import errno
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from protocol.codec import Envelope, Kind, WireError, decode, encode, fits
 from protocol.core import Buffer, Effect, Frames, Report, Send
@@ -31,9 +30,10 @@ from protocol.notes import (
 from protocol.peer import HELLO_XID, Asked, Peer
 from protocol.reply_cache import SLOTS, ReplyCache
 from protocol.schema import ROWS, Message
+from protocol.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Question:
     """A peer asks, for the first time: execute it, then hand it to ``Session.answer``.
 
@@ -46,7 +46,7 @@ class Question:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """A question of ours is over.
 

@@ -12,7 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from protocol.values import at_hand
 
+
+@at_hand
 class StatusClass(IntEnum):
     """The columns of the table of a page's life (coordinator/life.py)."""
 

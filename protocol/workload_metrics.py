@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from protocol.labels import Role
 from protocol.metric import Kind, Metric, Samples
 from protocol.notes import Note
+from protocol.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TurnEnded(Note):
     """A writer has had a turn.  In words; failed: or nobody knows whether they were stored."""
 
@@ -17,7 +16,7 @@ class TurnEnded(Note):
     failed: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RoundEnded(Note):
     """A migration of all pages is over.  stayed: pages, those of one that ``failed`` not known."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import pytest
 import trio
@@ -16,9 +15,10 @@ from protocol.live.journal import Journal
 from protocol.live.journal_file import Synchronous
 from protocol.live.transport import Transport, open_transport
 from protocol.notes import JournalCompacted, JournalWritten, Note
+from protocol.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Said(Note):
     word: str
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from nodes.arena import Arena
 from numalab import cli
 from numalab.simulation.campaign import describe
 from numalab.simulation.cluster import draw_plan
-from numalab.simulation.seeds import draw_diagram, run_seed, tell_page
+from numalab.simulation.seeds import PASSING, Run, draw_diagram, plan_of, run_seed, tell_page
 
 SEEDS = range(30)
 #: Quiet calls that the seeds above compare at least, by what they were and what they met.
@@ -108,6 +110,25 @@ def test_what_a_core_raises_fails_the_seed(monkeypatch: pytest.MonkeyPatch) -> N
     failed = [result for result in results if not result.ok]
     assert failed and failed[0].sentence == "ZeroDivisionError: by zero"
     assert "in commit" in failed[0].report
+
+
+def test_what_a_passing_look_finds_is_told_as_a_close_one_sees_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put = Memory.remove_migration_ptes
+
+    def one_too_many(self: Memory, nid: int, pfn: Any, *target: Any) -> None:
+        put(self, nid, pfn, *target)
+        self.mem_map[nid].mapcount[pfn] += 1
+
+    monkeypatch.setattr(Memory, "remove_migration_ptes", one_too_many)
+    for seed in range(4):
+        passing, close = Run(plan_of(seed), PASSING), Run(plan_of(seed))
+        for run in (passing, close):
+            with contextlib.suppress(AssertionError):
+                run.to_the_end()
+        assert passing.world.events >= close.world.events
+        assert run_seed(seed).events == close.world.events
 
 
 def test_the_story_of_a_page_follows_it_from_node_to_node() -> None:

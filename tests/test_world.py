@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -18,12 +17,13 @@ from protocol.core import Command, Deadline, Effect, Event, Received, Record, Re
 from protocol.messages import Hello, LandPages
 from protocol.notes import Note
 from protocol.schema import ROWS
+from protocol.values import value
 
 KEY = b"0123456789abcdef"
 OPCODE = ROWS[LandPages].opcode
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Heard(Note):
     """What a Teller says when it got a message."""
 
@@ -197,6 +197,44 @@ def test_a_core_that_asks_for_the_past_for_ever_is_found_out() -> None:
     world.add("a", lambda boot, journal: Restless("a"))
     with pytest.raises(AssertionError, match="same deadline for ever"):
         world.run_for(1)
+
+
+class Looked(Teller):
+    """Counts how often its invariants are looked at."""
+
+    looks = 0
+
+    def validate(self) -> None:
+        self.looks += 1
+
+
+def a_looked_at_world(every: int) -> tuple[World, Looked, Looked]:
+    world = World(7, key=KEY, every=every)
+    one, other = Looked("a", "b"), Looked("b", "a")
+    world.add("a", lambda boot, journal: one)
+    world.add("b", lambda boot, journal: other)
+    return world, one, other
+
+
+def test_invariants_are_looked_at_after_so_many_events() -> None:
+    for every, least, most in ((1, 1600, 1600), (16, 80, 120)):
+        world, one, other = a_looked_at_world(every)
+        tell(world, 1600)
+        assert least <= one.looks <= most and least <= other.looks <= most
+
+
+def test_invariants_are_looked_at_when_something_has_happened_to_anybody() -> None:
+    world, one, other = a_looked_at_world(10**6)
+    tell(world, 10)
+    assert (one.looks, other.looks) == (1, 1), "after its first event"
+    world.check()
+    assert (one.looks, other.looks) == (2, 2)
+    world.crash("b")
+    tell(world, 10)
+    assert (one.looks, other.looks) == (3, 2)
+    world.restart("b")
+    tell(world, 10)
+    assert (one.looks, other.looks) == (4, 3)
 
 
 def digest(seed: int) -> str:

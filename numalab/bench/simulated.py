@@ -20,7 +20,7 @@ from numalab.simulation.seeds import run_seed
 from numalab.simulation.world import World
 from protocol.core import Core, Effect, Event
 from protocol.messages import Done
-from protocol.notes import Note, OperationEnded
+from protocol.notes import OperationEnded
 from protocol.profile import SEED, adjusted
 from protocol.schema import COORDINATOR, Message, node_name
 from protocol.syscalls import MigratePages, Mmap, Spawn
@@ -85,7 +85,7 @@ class LargeWorld:
         frames = pages + pages // 4 + 256
         self.topology = Topology.uniform(2, frames * PAGE_SIZE, page_size=PAGE_SIZE)
         self.world = World(1, key=KEY)
-        self.world.listeners.append(self._listen)
+        self.world.listen(OperationEnded, self._end)
         self.world.watches.append(self._forget)
         self._ended: list[object] = []
         self.world.add(COORDINATOR, self._coordinator)
@@ -122,9 +122,8 @@ class LargeWorld:
     def _client(self, boot: int) -> Client:
         return Client("client0", boot_id=boot, key=KEY, page_size=PAGE_SIZE)
 
-    def _listen(self, name: str, note: Note) -> None:
-        if isinstance(note, OperationEnded):
-            self._ended.append(note.result)
+    def _end(self, note: OperationEnded) -> None:
+        self._ended.append(note.result)
 
     def _forget(self, name: str) -> None:
         self.world.packets.clear()

@@ -16,10 +16,11 @@ from numalab.conformance.arm import Answer, Arm
 from numalab.conformance.scenario import DISTANCES, NODES, PAGE, Scenario
 from numalab.machine import Machine
 from numalab.orders import Order
-from numalab.simulation.world import Make, World
+from numalab.simulation.happening import Make
+from numalab.simulation.world import World
 from protocol.core import Core
 from protocol.live.transport import Transport
-from protocol.notes import Note, OperationEnded
+from protocol.notes import OperationEnded
 from protocol.profile import MODERN
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology, TopologyNode
@@ -44,7 +45,7 @@ class SimulatedMachine(Machine):
         self.page_size = PAGE
         self.nids = TOPOLOGY.nids
         self.world = World(1, key=KEY)
-        self.world.listeners.append(self._listen)
+        self.world.listen(OperationEnded, self._ended)
         self.world.add(COORDINATOR, _coordinator)
         for nid in self.nids:
             self.world.add(node_name(nid), _node(nid))
@@ -60,9 +61,8 @@ class SimulatedMachine(Machine):
             raise result
         return result
 
-    def _listen(self, _: str, note: Note) -> None:
-        if isinstance(note, OperationEnded):
-            self._results[note.ticket] = note.result
+    def _ended(self, note: OperationEnded) -> None:
+        self._results[note.ticket] = note.result
 
 
 def _coordinator(boot: int, journal: list[bytes]) -> Core:

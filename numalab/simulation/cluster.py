@@ -13,17 +13,18 @@ import numpy.typing as npt
 from coordinator.coordinator import Coordinator
 from coordinator.mem_map import NO_NODE
 from coordinator.memory import Memory
-from coordinator.mm import MigrateHook, Pte, VmOperations
+from coordinator.mm import ANON, ENTRY, PRESENT, MigrateHook, VmOperations
 from coordinator.pagelist import FEW_PAGES
 from nodes.node import Node
 from nodes.zone import Zone
 from numalab.checker import I64, Entries, Frames, Kind
 from numalab.client import Client
 from numalab.faults import Crash, Rule, swarm
+from numalab.simulation.happening import Make
 from numalab.simulation.steps import StepFault, StepWatch, draw_step
-from numalab.simulation.world import Make, World
+from numalab.simulation.world import World
 from protocol.core import Core
-from protocol.notes import Note, ZoneReplaced
+from protocol.notes import ZoneReplaced
 from protocol.profile import PROFILES, Profile, adjusted
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology import Topology, TopologyNode, uniform_distances
@@ -66,7 +67,8 @@ def _hook(value: int) -> MigrateHook:
 
 HOOKS = {name: VmOperations(_hook(value)) for name, value in HOOKED.items()}
 
-_LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
+_LIVE = PRESENT | ENTRY
+_PRESENT, _MIGRATION = int(Kind.PRESENT), int(Kind.MIGRATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +195,11 @@ def profile_of(plan: Plan) -> Profile:
 
 
 class Cluster:
-    """The Cores of a plan in a world of their own."""
+    """The Cores of a plan in a world of their own; ``every``: of World."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, every: int = 1) -> None:
         self.plan = plan
-        self.world = World(plan.seed, key=KEY, rules=plan.rules)
+        self.world = World(plan.seed, key=KEY, rules=plan.rules, every=every)
         nodes = tuple(
             TopologyNode(nid, frames, (2 * nid, 2 * nid + 1))
             for nid, frames in enumerate(plan.frames)
@@ -206,7 +208,7 @@ class Cluster:
         self.zones: dict[int, Zone] = {}
         self._buffers: dict[int, bytearray] = {}
         self.step = None if plan.step is None else StepWatch(self.world, plan.step)
-        self.world.listeners.append(self._listen)
+        self.world.listen(ZoneReplaced, self._end_coordinator)
         self.world.harm.lose_zone = lambda name: self.new_zone(int(name.removeprefix("node")))
         self.world.add(COORDINATOR, self._make_coordinator)
         for node in nodes:
@@ -231,9 +233,8 @@ class Cluster:
         if self.plan.crashes:
             self.world.harm.suffer((*self.plan.rules, *self.plan.crashes))
 
-    def _listen(self, name: str, note: Note) -> None:
-        if isinstance(note, ZoneReplaced):
-            self.world.call(0.0, lambda: self.world.crash_for(COORDINATOR, 0.0))
+    def _end_coordinator(self, _: ZoneReplaced) -> None:
+        self.world.call(0.0, lambda: self.world.crash_for(COORDINATOR, 0.0))
 
     def _make_coordinator(self, boot: int, journal: list[bytes]) -> Core:
         return Coordinator(
@@ -338,9 +339,12 @@ class Cluster:
         for pid, task in memory.tasks.items():
             for vma in task.mm.vmas:
                 slot = np.flatnonzero(vma.bits & _LIVE)
-                kind = np.where(vma.bits[slot] & Pte.ENTRY, Kind.MIGRATION, Kind.PRESENT)
+                if not slot.size:
+                    continue
+                bits = vma.bits[slot]
+                kind = np.where(bits & ENTRY, _MIGRATION, _PRESENT)
                 own = vma.mapping.id if vma.file is None else vma.file.id
-                owner = np.where(vma.bits[slot] & Pte.ANON, vma.mapping.id, own)
+                owner = np.where(bits & ANON, vma.mapping.id, own)
                 nid, pfn = vma.nid[slot], vma.pfn[slot]
                 generation = memory.generations(nid, pfn)
                 whose = owner, slot + vma.pgoff
@@ -348,6 +352,8 @@ class Cluster:
         for mapping in memory.mappings.values():
             if mapping.shared:
                 index = mapping.cached()
+                if not index.size:
+                    continue
                 nid, pfn = mapping.nid[index], mapping.pfn[index]
                 generation = memory.generations(nid, pfn)
                 place = int(Kind.CACHE), 0, index, nid, pfn

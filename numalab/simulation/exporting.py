@@ -11,8 +11,9 @@ from typing import Any
 
 from numalab.console import Answer, Exit
 from numalab.export import write
+from numalab.simulation.happening import Packet
 from numalab.simulation.seeds import Run, plan_of
-from numalab.simulation.world import Packet, World
+from numalab.simulation.world import World
 from numalab.trace_events import MESSAGE_SECONDS, TraceEvent
 from protocol.codec import WireError, decode
 from protocol.notes import (

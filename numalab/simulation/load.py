@@ -26,7 +26,7 @@ from numalab.simulation.encore import Encore
 from numalab.simulation.load_kinds import KindsLoad
 from numalab.simulation.load_quiet import QuietLoad
 from protocol.messages import HoldPages, Statuses
-from protocol.notes import Note, OperationEnded, TaskEnded
+from protocol.notes import OperationEnded, TaskEnded
 from protocol.schema import COORDINATOR, Message, node_name
 from protocol.syscalls import Exit, Fork, Mmap, Mprotect, Munmap, Spawn
 
@@ -62,7 +62,8 @@ class Driver:
         self._waiting: dict[int, Ended] = {}
         self._tickets = 0
         self._values = 0
-        self.world.listeners.append(self._listen)
+        self.world.listen(OperationEnded, self._order_ended)
+        self.world.listen(TaskEnded, self._task_ended)
         self.kinds = KindsLoad(self)
         self.alone = QuietLoad(self)
 
@@ -106,10 +107,11 @@ class Driver:
         """Ask the coordinator."""
         self.give(client, lambda ticket: Ask(ticket, COORDINATOR, message), ended)
 
-    def _listen(self, name: str, note: Note) -> None:
-        if isinstance(note, OperationEnded):
-            self._waiting.pop(note.ticket)(note.result)
-        elif isinstance(note, TaskEnded) and note.reason == "lease":
+    def _order_ended(self, note: OperationEnded) -> None:
+        self._waiting.pop(note.ticket)(note.result)
+
+    def _task_ended(self, note: TaskEnded) -> None:
+        if note.reason == "lease":
             self.history.vanished(note.pid)
             self.draws.tasks.pop(note.pid, None)
 

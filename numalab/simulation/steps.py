@@ -18,11 +18,12 @@ import numpy as np
 from coordinator.coordinator import Coordinator
 from coordinator.life import PLACES, State
 from coordinator.pagelist import PageList
-from numalab.simulation.world import Arrival, World
-from protocol.codec import Kind, WireError, decode
+from numalab.simulation.happening import Arrival
+from numalab.simulation.world import World
+from protocol.codec import Kind, peek
 from protocol.faults import STEPS, TARGET
 from protocol.messages import MigratePrep
-from protocol.schema import COORDINATOR, Message, node_name
+from protocol.schema import COORDINATOR, ROWS, node_name
 
 BACK_SECONDS = 0.5
 PAUSE_SECONDS = 6.0
@@ -122,36 +123,30 @@ class StepWatch:
 
     def __call__(self, arrival: Arrival) -> bool:
         """Whether this arrival has been dealt with."""
-        if self.hits:
+        source, target = arrival.packet.source, arrival.packet.target
+        asks, awaits = source == COORDINATOR, self._awaited is not None and target == COORDINATOR
+        if self.hits or not (asks or awaits) or arrival.frames != arrival.packet.frames:
             return False
-        try:
-            envelope, message = decode(arrival.frames, self.world.key)
-        except WireError:
-            return False
-        source, target = envelope.source, arrival.packet.target
-        if source == COORDINATOR and envelope.kind == Kind.QUESTION:
-            if message is not None and self._is_the_step(target, message):
-                self._seen += 1
-                if self._seen == self.fault.nth:
-                    if self.fault.before:
-                        return self._happens(arrival, is_answer=False)
-                    self._awaited = (target, envelope.xid)
-        elif target == COORDINATOR and self._awaited == (source, envelope.xid):
-            if envelope.kind == Kind.ANSWER:
-                return self._happens(arrival, is_answer=True)
+        kind, opcode, xid, *_ = peek(arrival.frames[0])
+        if asks and kind == Kind.QUESTION and self._is_the_step(target, opcode):
+            self._seen += 1
+            if self._seen == self.fault.nth:
+                if self.fault.before:
+                    return self._happens(arrival, is_answer=False)
+                self._awaited = (target, xid)
+        elif awaits and kind == Kind.ANSWER and self._awaited == (source, xid):
+            return self._happens(arrival, is_answer=True)
         return False
 
-    def _is_the_step(self, node: str, message: Message) -> bool:
+    def _is_the_step(self, node: str, opcode: int) -> bool:
         """This question is the one of the state, for pages that are in the state."""
         coordinator = self.world.processes[COORDINATOR].core
         if not isinstance(coordinator, Coordinator):
             return False
         lists = coordinator.memory.page_lists
         for state in self._asks:
-            if state == State.LISTED:
-                met = isinstance(message, MigratePrep)
-            else:
-                met = isinstance(message, QUESTIONS[state][0])
+            question = MigratePrep if state == State.LISTED else QUESTIONS[state][0]
+            met = opcode == ROWS[question].opcode
             if met and self._choose(lists, node, state):
                 if len(self._asks) > 1:
                     self.fault = replace(self.fault, state=state)

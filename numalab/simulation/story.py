@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numalab.simulation.world import Packet, World
+from numalab.simulation.happening import Packet
+from numalab.simulation.world import World
 from protocol.codec import Envelope, Kind, WireError, decode
 from protocol.messages import CopyPages, NewPageFrames, Statuses
 from protocol.schema import Message

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import Any, TypeVar
 
 import xxhash
 
 from numalab.faults import Rule
+from numalab.simulation.happening import Arrival, Call, Make, Order, Packet, Process, Wake, What
 from numalab.simulation.harm import Harm
 from protocol.core import Command, Core, Deadline, Event, Received, Record, Report, Send
 from protocol.notes import Note
@@ -23,89 +24,34 @@ from protocol.notes import Note
 #: A Core may be woken so often without any time going by; more is a loop.
 WAKES_MAX = 1000
 
-Make = Callable[[int, list[bytes]], Core]
 Watch = Callable[[str], None]
-Listen = Callable[[str, Note], None]
+Listen = Callable[[Any], None]
 #: Sees an arrival first; True: it has dealt with it.
 Intercept = Callable[["Arrival"], bool]
+
+
+_N = TypeVar("_N", bound=Note)
 
 
 class Stuck(AssertionError):
     """Something that must happen within a bounded virtual time has not happened."""
 
 
-@dataclass(slots=True, eq=False)
-class Packet:
-    """One message, as the network sees it.  Times in seconds; ``arrived``: once for each copy."""
-
-    number: int
-    sent: float
-    source: str
-    target: str
-    frames: tuple[bytes, ...]
-    arrived: list[float] = field(default_factory=list)
-    fate: str = "on its way"
-
-
-@dataclass(slots=True, eq=False)
-class Process:
-    """A Core and what lives as long as its process, or (``journal``) longer."""
-
-    name: str
-    make: Make
-    boot: int
-    core: Core | None
-    journal: list[bytes]
-    #: The deadline that the valid wake in the heap is for; None: there is none.
-    armed: float | None = None
-    #: It dies when so many more effects are carried out; None: it lives.
-    effects_left: int | None = None
-    wakes: int = 0
-    #: It stands still (SIGSTOP): what has happened to it meanwhile; None: it runs.
-    missed: list[What] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """A deadline of one incarnation; void when the process is armed for another time by now."""
-
-    name: str
-    boot: int
-    time: float
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A copy of a packet is at its target."""
-
-    packet: Packet
-    frames: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """The owner of a Core tells it something."""
-
-    name: str
-    order: object
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The scenario does something to the world (heals it, kills somebody)."""
-
-    function: Callable[[], None]
-
-
-What = Wake | Arrival | Order | Call
-
-
 class World:
-    """The network, the processes and the time.  ``key``: the machine's, to read opcodes with."""
+    """The network, the processes and the time.
 
-    def __init__(self, seed: int, *, key: bytes, rules: Iterable[Rule] = ()) -> None:
+    key: the machine's, to read opcodes with.  every: the invariants of a Core are looked at after
+    so many of its events, on the average; after its next one when any process dies, comes back,
+    stands still or goes on; and by ``check``.
+    """
+
+    def __init__(
+        self, seed: int, *, key: bytes, rules: Iterable[Rule] = (), every: int = 1
+    ) -> None:
         self.draw = random.Random(seed)
         self.key = key
+        self._every = every
+        self._gaps = random.Random(f"looking at {seed}")
         self.harm = Harm(self, tuple(rules))
         self.now = 0.0
         self.events = 0
@@ -116,9 +62,8 @@ class World:
         self.incidents: list[tuple[float, str, str]] = []
         #: Called after every event with the name of the Core that ran.
         self.watches: list[Watch] = []
-        #: Called for every note, when it is reported.
-        self.listeners: list[Listen] = []
         self.intercept: Intercept | None = None
+        self._listeners: dict[type[Note], list[Listen]] = {}
         self._heap: list[tuple[float, int, What]] = []
         self._sequence = 0
         self._boots = 0
@@ -140,6 +85,7 @@ class World:
         process = self.processes[name]
         self.incidents.append((self.now, name, "crash"))
         process.core = process.missed = None
+        self._look_soon()
         process.armed = process.effects_left = None
 
     def crash_after(self, name: str, effects: int) -> None:
@@ -170,12 +116,14 @@ class World:
         if process.core is not None and process.missed is None:
             process.missed = []
             self.incidents.append((self.now, name, "pause"))
+            self._look_soon()
 
     def resume(self, name: str) -> None:
         """SIGCONT: now it sees all that has happened, in its order."""
         process = self.processes[name]
         if process.missed is not None:
             self.incidents.append((self.now, name, "resume"))
+            self._look_soon()
         missed, process.missed = process.missed or [], None
         for what in missed:
             self._push(self.now, what)
@@ -184,10 +132,22 @@ class World:
         """The Cores that run, in the order in which they were added."""
         return [process.core for process in self.processes.values() if process.core is not None]
 
+    def check(self) -> None:
+        """Every invariant of every Core that runs.  Raises AssertionError."""
+        for process in self.processes.values():
+            if process.core is not None:
+                process.core.validate()
+
+    def _look_soon(self) -> None:
+        """Something out of the common has happened: whoever runs next is looked at."""
+        for process in self.processes.values():
+            process.look_in = 1
+
     def _start(self, process: Process) -> Core:
         self._boots += 1
         process.boot = self._boots
         process.wakes = 0
+        self._look_soon()
         process.core = core = process.make(process.boot, process.journal)
         assert core.name == process.name, f"{process.name} calls itself {core.name}"
         self._arm(process)
@@ -203,6 +163,10 @@ class World:
         """Do something to the world, ``delay`` seconds from now."""
         self._push(self.now + delay, Call(function))
 
+    def listen(self, kind: type[_N], function: Callable[[_N], None]) -> None:
+        """Call it for every note of this kind, when that is reported."""
+        self._listeners.setdefault(kind, []).append(function)
+
     def heal(self) -> None:
         """The faults end: nothing is lost, repeated, kept back or killed from now on."""
         self.harm.end()
@@ -212,19 +176,15 @@ class World:
         if not self._heap:
             return False
         time, _, what = heappop(self._heap)
-        if time > self.now:
-            self.now = time
-            for process in self.processes.values():
-                process.wakes = 0
-        match what:
-            case Arrival():
-                self._arrive(what)
-            case Wake():
-                self._wake(what)
-            case Order():
-                self._run(what.name, Command(what.order))
-            case Call():
-                what.function()
+        self.now = max(self.now, time)
+        if isinstance(what, Arrival):
+            self._arrive(what)
+        elif isinstance(what, Wake):
+            self._wake(what)
+        elif isinstance(what, Order):
+            self._run(what.name, Command(what.order))
+        else:
+            what.function()
         return True
 
     def run_until(self, done: Callable[[], bool], *, within: float, what: str) -> None:
@@ -289,6 +249,8 @@ class World:
         process.armed = None
         deadline = process.core.next_deadline()
         if deadline is not None and deadline <= self.now:
+            if process.woken != self.now:
+                process.woken, process.wakes = self.now, 0
             process.wakes += 1
             assert process.wakes < WAKES_MAX, f"{wake.name} asks for the same deadline for ever"
             self._run(wake.name, Deadline())
@@ -315,26 +277,32 @@ class World:
                     self.crash(name)
                     return
                 process.effects_left -= 1
-            match effect:
-                case Record() if entries:
-                    delay = self.harm.write(name)
-                    if delay is None:
-                        return
-                    late += delay
-                    process.journal += entries
-                    entries.clear()
-                case Send(target, frames) if not mute:
-                    self._send(name, target, tuple(bytes(frame) for frame in frames), late)
+            if isinstance(effect, Report):
+                self._report(name, effect.note)
+            elif isinstance(effect, Send):
+                if not mute:
+                    self._send(name, effect.target, tuple(map(bytes, effect.frames)), late)
                     if process.core is not core:
                         return
-                case Report(note):
-                    self.notes.append((self.now, name, note))
-                    for listen in self.listeners:
-                        listen(name, note)
-        core.validate()
+            elif entries:
+                delay = self.harm.write(name)
+                if delay is None:
+                    return
+                late += delay
+                process.journal += entries
+                entries.clear()
+        process.look_in -= 1
+        if process.look_in == 0:
+            process.look_in = self._gaps.randrange(1, 2 * self._every)
+            core.validate()
         self._arm(process)
         for watch in self.watches:
             watch(name)
+
+    def _report(self, name: str, note: Note) -> None:
+        self.notes.append((self.now, name, note))
+        for listen in self._listeners.get(type(note), ()):
+            listen(note)
 
     def _arm(self, process: Process) -> None:
         assert process.core is not None
