@@ -264,6 +264,8 @@ class KindsLoad:
     def calm_devices(self, client: str, device: Device | None = None) -> None:
         """Every device behaves again, or those that do no more than ``device``."""
         for file in self._linked():
-            host = self._driver.cluster.memory.files[file.path].host
+            mapping = self._driver.cluster.memory.files.get(file.path)
+            # None: it is not known whether it was made, and it was not.
+            host = None if mapping is None else mapping.host
             if host is not None and host.device and device in (None, host.device):
                 self._driver.ask(client, SetDevice(file.path, 0, 0), lambda _: None)

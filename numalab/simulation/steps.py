@@ -116,10 +116,16 @@ class StepWatch:
         return not self.hits and self.fault.any_after is not None
 
     def take_any(self) -> None:
-        """From now on the first question of any migration will do."""
-        if not self.hits and self._awaited is None:
-            self._asks = tuple(QUESTIONS)
+        """From now on the first question of any migration will do.
+
+        An answer that is waited for may never come: who was to give it may have died.
+        """
+        if not self.hits:
+            self._asks, self._awaited = tuple(QUESTIONS), None
             self.fault = replace(self.fault, nth=self._seen + 1)
+
+    def _takes_any(self) -> bool:
+        return len(self._asks) > 1 and self._seen > self.fault.nth
 
     def __call__(self, arrival: Arrival) -> bool:
         """Whether this arrival has been dealt with."""
@@ -130,7 +136,7 @@ class StepWatch:
         kind, opcode, xid, *_ = peek(arrival.frames[0])
         if asks and kind == Kind.QUESTION and self._is_the_step(target, opcode):
             self._seen += 1
-            if self._seen == self.fault.nth:
+            if self._seen == self.fault.nth or self._takes_any():
                 if self.fault.before:
                     return self._happens(arrival, is_answer=False)
                 self._awaited = (target, xid)
