@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ SETTLE_SECONDS = 0.2
 
 
 async def measure(start: Start) -> None:
-    """Neighbours first, with the peers; then a target whose free frames are holes."""
+    """Neighbours first, alone and with each peer; then a target whose free frames are holes."""
     pages = start.scale.pages
     with carrying(pages * PAGE_SIZE) as raw:
         await trio.to_thread.run_sync(raw.go)
@@ -38,15 +39,20 @@ async def measure(start: Start) -> None:
 async def _neighbours(start: Start, lab: Lab, raw: Pair) -> None:
     pages, readings = start.scale.pages, start.readings
     task, address = await lab.filled(pages)
-    async with started_peers(_peers_of(start), pages, readings) as peers:
-        for turn in range(start.scale.rounds):
-            bare = pages / await trio.to_thread.run_sync(raw.go)
-            before = await lab.messages()
-            moved = pages / await lab.move(task, turn % 2, pages)
-            readings.add(6, (await lab.messages() - before) / (pages / 1000))
-            readings.add(1, moved / bare)
-            readings.beside(1, moved=moved, bare=bare)
-            await _carry(peers, pages, moved, readings)
+    turns = itertools.cycle((0, 1))
+    for _ in range(start.scale.rounds if start.any_of(1, 6) else 0):
+        bare = pages / await trio.to_thread.run_sync(raw.go)
+        before = await lab.messages()
+        moved = pages / await lab.move(task, next(turns), pages)
+        readings.add(6, (await lab.messages() - before) / (pages / 1000))
+        readings.add(1, moved / bare)
+        readings.beside(1, moved=moved, bare=bare)
+    # One at a time: some of them have a dozen processes that are never quite idle.
+    for name in _peers_of(start):
+        async with started_peers([name], pages, readings) as peers:
+            for _ in range(start.scale.rounds):
+                moved = pages / await lab.move(task, next(turns), pages)
+                await _carry(peers, pages, moved, readings)
     await lab.check(task, address, pages)
     await task.exit()
 
