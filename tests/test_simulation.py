@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -149,3 +150,12 @@ def test_the_diagram_shows_the_last_messages() -> None:
 def test_many_seeds_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["sim", "--seeds", "0-3", "--processes", "2"]) == 0
     assert capsys.readouterr().out.startswith("4 seeds, ")
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_machine_of_64_nodes(crashes: bool) -> None:
+    plan = replace(plan_of(7, crashes=crashes), frames=(24,) * 64)
+    run = Run(plan, PASSING)
+    run.to_the_end()
+    assert len(run.cluster.topology.nids) == 64
+    assert not crashes or (run.cluster.step is not None and run.cluster.step.hits)
