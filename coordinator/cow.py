@@ -25,7 +25,7 @@ def copy_on_write(memory: Memory, task: Task, vma: Vma, slot: Rows, node: int) -
     memory.hold(nid, pfn)
     mapped = ACTIVE_COPY if memory.profile.new_anonymous_is_active else COPY
     parts = yield from allocate_frames(memory, task, vma, slot, mapped=mapped, local=node)
-    done = 0
+    done, settled = 0, list[tuple[int, Pfns]]()
     for target, rows, target_pfn in parts:
         copied = yield from _copy(memory, nid[rows], pfn[rows], target, target_pfn)
         vma.bits[slot[rows]] &= ~np.uint8(Pte.BUSY)
@@ -34,6 +34,7 @@ def copy_on_write(memory: Memory, task: Task, vma: Vma, slot: Rows, node: int) -
             for source, mine in memory.by_node(nid[rows[good]]):
                 memory.mem_map[source].set(pfn[rows[good]][mine], PageFlag.REVOKING)
             yield from _settle(memory, task, vma, slot[rows[good]], target, target_pfn[good])
+            settled.append((target, target_pfn[good]))
             memory.emulated.faulted(memory, task.pid, node, target, good.size)
         if bad.size:
             yield from put_unused(memory, target, target_pfn[bad])
@@ -41,6 +42,10 @@ def copy_on_write(memory: Memory, task: Task, vma: Vma, slot: Rows, node: int) -
     vma.bits[slot] &= ~np.uint8(Pte.BUSY)
     # The writer's other threads may have the originals cached for reading.
     yield from revoke_held(memory, nid, pfn)
+    # Not before: what one of them stored in a copy, another would not see in the original.
+    for target, target_pfn in settled:
+        memory.mem_map[target].clear(target_pfn, PageFlag.UNSETTLED | PageFlag.HELD)
+    memory.woken = True
     return done == slot.size
 
 
@@ -70,9 +75,8 @@ def _copy(
 def _settle(
     memory: Memory, task: Task, vma: Vma, slot: Rows, target: int, pfn: Pfns
 ) -> Steps[None]:
+    """Entries name the copies, which nobody is told of yet."""
     frames = memory.mem_map[target]
     frames.set(pfn, PageFlag.UNSETTLED)
     memory.map_copy(task, vma, slot, target, pfn)
     yield from ask_all([Ask(node_name(target), PutbackLruPages(pfn, frames.generation[pfn]))])
-    frames.clear(pfn, PageFlag.UNSETTLED | PageFlag.HELD)
-    memory.woken = True
