@@ -9,11 +9,11 @@ from coordinator.mem_map import Rows
 from coordinator.placement import Zonelist
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Asked:
     """What a question was about; ``zonelist``: this node and those that may be asked after it.
 
-    ``wanted``: the node that the policy chose.  ``since``: when it was put, in seconds.
+    ``wanted``: the node that the policy chose.  ``since``: when it is put, in seconds.
     ``early``: it was put before its rows were in ``state`` (few.py).
     """
 

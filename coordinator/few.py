@@ -10,7 +10,6 @@ the same address space next waits for that.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,7 +44,8 @@ def start_few(work: UnmapAndMove) -> None:
     work.step_ok(rows)
     for asked in work.wanted(rows):
         if asked.zonelist.nodes:
-            work.ask_zone(replace(asked, early=True))
+            asked.early = True
+            work.ask_zone(asked)
             prepared.add(asked.zonelist.nodes[0])
     for nid in work.memory.nids:
         if nid not in prepared:

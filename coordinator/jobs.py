@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from coordinator.calls import PARKED, Steps, down_read, up_read
 from coordinator.job import Job, RateLimit, SliceSize
-from coordinator.life import FINAL, State
+from coordinator.life import State
 from coordinator.memory import Memory
 from coordinator.mempolicy import migrate_list, migrate_prep, new_node_page, node_pairs
 from coordinator.migrate import migrate_vmas
@@ -223,7 +221,7 @@ def calls_under_way(memory: Memory) -> list[tuple[PageList, int]]:
     """The page lists of other migrations, and how many pages of each are settled."""
     mine = [job.pagelist for job in memory.jobs]
     return [
-        (pages, int(np.isin(pages.state, FINAL).sum()))
+        (pages, pages.rows - pages.unsettled())
         for pages in memory.page_lists
         if not any(pages is other for other in mine)
     ]

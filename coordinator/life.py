@@ -36,11 +36,12 @@ class State(IntEnum):
     UNLOCKING = 6
     RESTORING = 7
     SETTLING = 8
-    RELEASING = 9
-    PUTTING_BACK = 10
-    MOVED = 11
-    FAILED = 12
-    SKIPPED = 13
+    SETTLED = 9
+    RELEASING = 10
+    PUTTING_BACK = 11
+    MOVED = 12
+    FAILED = 13
+    SKIPPED = 14
 
 
 class Place(NamedTuple):
@@ -62,7 +63,8 @@ PLACES: dict[State, Place] = {
     State.UNLOCKING: Place("source: unlock; bulk cancelled", "the attempt failed"),
     State.RESTORING: Place("target: put the unused frame", "entries name the old frame again"),
     State.SETTLING: Place("target: putback_lru_pages", "committed: entries name the new frame"),
-    State.RELEASING: Place("source: put the old frame", "the target serves the page; waiters woke"),
+    State.SETTLED: Place("", "the target serves the page; the old frame waits for more of them"),
+    State.RELEASING: Place("source: put the old frame", "the last of the old frame"),
     State.PUTTING_BACK: Place("source: putback_lru_pages", "stays where it is"),
     State.MOVED: Place("", "final: on the target"),
     State.FAILED: Place("", "final: on the source, counted as not migrated"),
@@ -108,8 +110,9 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(_S.UNLOCKING, _C.NODEV, _S.UNLOCKING, "ask again", resolves=True),
     Transition(_S.RESTORING, _C.OK, _S.ISOLATED, "new frame is free", if_failed=_S.PUTTING_BACK),
     Transition(_S.RESTORING, _C.NODEV, _S.RESTORING, "ask again", resolves=True),
-    Transition(_S.SETTLING, _C.OK, _S.RELEASING, "waiters wake"),
+    Transition(_S.SETTLING, _C.OK, _S.SETTLED, "waiters wake"),
     Transition(_S.SETTLING, _C.NODEV, _S.SETTLING, "ask again", resolves=True),
+    Transition(_S.SETTLED, _C.OK, _S.RELEASING, "asked"),
     Transition(_S.RELEASING, _C.OK, _S.MOVED, "old frame is free"),
     Transition(_S.RELEASING, _C.NODEV, _S.RELEASING, "ask again", resolves=True),
     Transition(_S.PUTTING_BACK, _C.OK, _S.FAILED, "on the LRU again"),
@@ -117,6 +120,8 @@ TRANSITIONS: tuple[Transition, ...] = (
 )
 
 FINAL = (State.MOVED, State.FAILED, State.SKIPPED)
+#: The page is where it will be, and served; of its old frame something may be left to be done.
+SETTLED = (State.SETTLED, State.RELEASING, *FINAL)
 
 
 def _as_array() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:

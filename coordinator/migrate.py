@@ -30,6 +30,9 @@ from protocol.schema import Message
 EIO, ENOMEM = 5, 12
 PASSES = 10
 POLITE_PASSES = 3
+#: So many chunks are isolated, given frames and released of their old ones by one question each,
+#: as nobody waits for these.
+PORTION_CHUNKS = 4
 
 
 def migrate_page(mapping: Mapping, pages: int) -> Statuses32:
@@ -97,8 +100,8 @@ class Migration:
     def __init__(self, memory: Memory, pagelist: PageList, work: UnmapAndMove) -> None:
         self.memory, self.list, self.work = memory, pagelist, work
         self.settings = work.settings
-        #: The chunk that frames were last asked for; of no other do pages wait for theirs.
-        self.chunk: Rows = np.zeros(0, np.intp)
+        #: The pages that frames were last asked for; no others wait for theirs, or to be copied.
+        self.portion: Rows = np.zeros(0, np.intp)
 
     # ---- the passes (K 1.19) ---------------------------------------------------------------
 
@@ -154,9 +157,9 @@ class Migration:
 
         What is asked already, the caller has to wait for: the answer comes to it.
         """
-        left = self.list.count(State.SETTLING) + self.list.count(State.RELEASING)
         unasked = 0 < self.work.outstanding == len(self.work.queue)
-        return self.settings.few and unasked and self.list.unsettled() == left
+        settling = self.list.count(State.SETTLING)
+        return self.settings.few and unasked and self.list.unsettled() == settling
 
     def _trail(self) -> Steps[Message]:
         """What is left to be done when the call has ended."""
@@ -181,18 +184,19 @@ class Migration:
         emulated.waited(memory, done)
 
     def _isolate_all(self) -> Steps[None]:
-        for rows in chunks(np.arange(self.list.rows), self.settings.chunk_pages):
+        for rows in chunks(np.arange(self.list.rows), self._portion_size()):
             self.work.step_ok(rows)
             yield from self._wait_until(lambda: self.work.outstanding <= 1)
         yield from self._wait_until(lambda: not self.work.outstanding)
 
     def _one_pass(self) -> Steps[None]:
-        """Chunk by chunk: the frames of the next are asked for while this one is being copied.
+        """Chunk by chunk: the next frames are asked for while the last chunks are being copied.
 
         Two chunks are copied at a time, so that the nodes have work while the answers to the one
         are taken and recorded; a task never waits for longer than these two take.
         """
-        for rows in chunks(np.flatnonzero(self.list.state == State.ISOLATED), self._size()):
+        isolated = np.flatnonzero(self.list.state == int(State.ISOLATED))
+        for rows in chunks(isolated, self._portion_size()):
             yield from self._wait_until(self._no_frames_wait)
             if self.work.must_wait(rows):
                 yield from self._wait_until(lambda: not self.work.outstanding)
@@ -200,7 +204,7 @@ class Migration:
                     yield PARKED
             if self.work.nomem_row is not None:
                 break
-            self.chunk = rows
+            self.portion = rows
             self.work.step_ok(rows)
         yield from self._wait_until(
             lambda: not self.work.outstanding or self._only_frames_are_left()
@@ -211,6 +215,10 @@ class Migration:
         if self.work.force:
             return min(self.settings.chunk_pages, self.settings.forced_chunk_pages)
         return self.settings.chunk_pages
+
+    def _portion_size(self) -> int:
+        """Pages that are isolated together, or given frames, or released of their old ones."""
+        return self._size() if self.work.force else self._size() * PORTION_CHUNKS
 
     def _no_frames_wait(self) -> bool:
         return not self.list.count(State.ALLOCATING) and not self.list.count(State.ALLOCATED)
@@ -230,6 +238,7 @@ class Migration:
         """Send what is queued and take answers until the condition holds."""
         while True:
             self._start_copying()
+            self._start_releasing()
             if condition():
                 return
             asks, self.work.queue = self.work.queue, []
@@ -238,15 +247,22 @@ class Migration:
             self.work.answered(reply)
 
     def _start_copying(self) -> None:
-        """The next chunk has its frames and at most one is being copied: on with it."""
-        ready = self.list.count(State.ALLOCATED)
-        if not ready or self.list.count(State.ALLOCATING):
+        """The next pages have their frames and at most one chunk is being copied: on with one."""
+        if not self.list.count(State.ALLOCATED) or self.list.count(State.ALLOCATING):
             return
-        if self.list.count(State.COPYING) + ready > 2 * self._size():
-            return
-        rows = self.chunk[self.list.state[self.chunk] == State.ALLOCATED]
+        rows = self.portion[self.list.state[self.portion] == int(State.ALLOCATED)]
         if self.work.nomem_row is not None:
             late = rows[rows >= self.work.nomem_row]
             self.work.step(late, np.full(late.size, -ENOMEM, np.int32))
             rows = rows[rows < self.work.nomem_row]
-        self.work.start_copying(rows)
+        for chunk in chunks(rows, self._size()):
+            if self.list.count(State.COPYING) + chunk.size > 2 * self._size():
+                return
+            self.work.start_copying(chunk)
+
+    def _start_releasing(self) -> None:
+        """Old frames are put many at a time; and all of them when no more are to follow soon."""
+        settled = self.list.count(State.SETTLED)
+        more = self.list.count(State.COPYING) or self.list.count(State.SETTLING)
+        if settled and (settled >= self._portion_size() or not more):
+            self.work.step_ok(np.flatnonzero(self.list.state == int(State.SETTLED)))

@@ -10,11 +10,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.life import EMPTY, FAILS, FINAL, NEXT, InvalidTransition, State
+from coordinator.life import EMPTY, FAILS, NEXT, SETTLED, InvalidTransition, State
 from coordinator.mem_map import Nids, Pfns, Rows
 from coordinator.mpol import Mempolicy
 from protocol.status import StatusClass, status_class
 
+#: By state: the page has moved.
+_MOVED: npt.NDArray[np.bool_] = np.isin(
+    np.arange(len(State)), (State.SETTLING, State.SETTLED, State.RELEASING, State.MOVED)
+)
 #: A longer list is worth the round trips that each step of it costs.
 FEW_PAGES = 16
 Nodes = npt.NDArray[np.int32]
@@ -154,13 +158,11 @@ class PageList:
 
     def moved(self) -> npt.NDArray[np.bool_]:
         """Which rows have been moved, whatever is left to be done about their frames."""
-        moved: npt.NDArray[np.bool_] = self.state == State.MOVED
-        moved |= (self.state == State.SETTLING) | (self.state == State.RELEASING)
-        return moved
+        return _MOVED[self.state]
 
     def unsettled(self) -> int:
-        """How many rows are in a state that is not final."""
-        return self.rows - sum(self.counts[state] for state in FINAL)
+        """How many rows are not where they will be."""
+        return self.rows - sum([self.counts[state] for state in SETTLED])
 
 
 #: new_page_t: on which node to allocate, for each of ``rows`` of the list; -1 for no page.

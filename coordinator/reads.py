@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from coordinator.calls import Steps
 from coordinator.desk import ESRCH, Desk, handles
-from coordinator.life import FINAL
 from coordinator.mem_map import Rows
 from coordinator.members import absent
 from coordinator.memory import Memory
@@ -149,8 +148,8 @@ def on_progress(desk: Desk, question: Question, asked: m.Progress) -> Message:
     task = desk.memory.tasks.get(asked.pid)
     mm = asked.pid if task is None else task.mm.pid
     lists = [pages for pages in desk.memory.page_lists if pages.pid == mm]
-    settled = sum(int(np.isin(pages.state, FINAL).sum()) for pages in lists)
     listed = sum(pages.rows for pages in lists)
+    settled = listed - sum(pages.unsettled() for pages in lists)
     return m.ProgressMade(listed, settled, desk.memory.longest_entry)
 
 

@@ -8,7 +8,6 @@ of that is undone.  Nothing here decides what comes next: the table does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -106,12 +105,14 @@ class UnmapAndMove:
         elif state == State.SETTLING:
             self._each_pair(rows, self._commit)
             self._ask(state, rows)
-        elif state == State.RELEASING:
+        elif state == State.SETTLED:
             self.memory.release(
                 self.list.target[rows], self.list.target_pfn[rows], PageFlag.UNSETTLED
             )
             self._note_entries_gone(rows)
-            self._ask(state, rows)
+            # Of few pages none are to follow, and a forced pass may wait for others for long.
+            if self.settings.few or self.force:
+                self.step_ok(rows)
         elif state == State.MOVED:
             self._moved(rows)
         elif state in (State.FAILED, State.SKIPPED):
@@ -154,7 +155,7 @@ class UnmapAndMove:
     # ---- questions -------------------------------------------------------------------------
 
     def put(self, nid: int, message: Message, asked: Asked) -> None:
-        asked = replace(asked, since=self.memory.now)
+        asked.since = self.memory.now
         self.queue.append(Ask(node_name(nid), message, asked))
         self.outstanding += 1
 

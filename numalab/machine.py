@@ -80,8 +80,7 @@ from protocol.syscalls import (
 NODE_SECONDS = 10.0
 #: How long leaving a machine may wait for the exits of the tasks that it leased.
 LEAVE_SECONDS = 2.0
-RESEND = 0.25
-RESEND_MAX = 2.0
+RESEND, RESEND_MAX = 0.25, 2.0
 
 #: Answers whose value is -errno if the question failed.
 _WITH_ERRNO = (Done, Description, AddressSpace, MovedPages, PolicyTold, CpusetWritten, NodeLeased)
@@ -270,6 +269,7 @@ class Machine:
         outcome = self._outcomes[ticket] = Outcome()
         try:
             self._driver.submit(order(ticket))
+            self._driver.linger(outcome.ended.is_set)
             await outcome.ended.wait()
         finally:
             if self._outcomes.pop(ticket, None) is not None:

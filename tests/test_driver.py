@@ -63,6 +63,9 @@ class Wire(Transport):
     def receive_nowait(self) -> Frames | None:
         return self.inbox.popleft() if self.inbox else None
 
+    def rest(self, milliseconds: int) -> bool:
+        return bool(self.inbox)
+
     async def receive(self) -> Frames:
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self.inbox:

@@ -20,7 +20,7 @@ from protocol import labels, notes, workload_metrics
 from protocol.core import ConfigurationError
 from protocol.labels import Role
 from protocol.live.exposition import Exposition
-from protocol.live.transport import Statistics
+from protocol.live.statistics import Statistics
 from protocol.metric import Kind, Metric
 from protocol.metrics import TABLE, TRANSPORT
 from protocol.notes import Note

@@ -24,13 +24,15 @@ def run(
     first: int, last: int, *, processes: int, crashes: bool = False, quiet: bool = False
 ) -> Answer:
     """Run the seeds; say the failing ones as they fail, unless ``quiet``, and then a summary."""
-    started, seconds, events, met = time.monotonic(), 0.0, 0, 0
+    started, seconds, events = time.monotonic(), 0.0, 0
+    unmet: list[int] = []
     tally: Counter[str] = Counter()
     failed: list[dict[str, Any]] = []
     for result in run_seeds(first, last, processes=processes, crashes=crashes):
         events += result.events
         seconds += result.seconds
-        met += bool(result.hits)
+        if not result.hits:
+            unmet.append(result.seed)
         tally.update(result.tally)
         if not result.ok:
             failed.append({"seed": result.seed, "sentence": result.sentence})
@@ -40,11 +42,15 @@ def run(
     rate = seconds / (time.monotonic() - started)
     passed = f"{seconds:.0f} virtual seconds, {rate:.0f} for each on the clock\n"
     if crashes:
+        met = count - len(unmet)
         text = (
             f"{count} seeds, {events} events, {met} with a crash in the middle of a migration: "
             f"{len(failed)} failed\n{passed}"
         )
+        if unmet:
+            text += f"without one: {', '.join(map(str, unmet))}\n"
         document = {"seeds": count, "events": events, "met": met, "failed": failed}
+        document["unmet"] = unmet
         document |= {"virtual_seconds": seconds, "virtual_over_wall": rate}
         return Answer(text, document, Exit.FAILED if failed else Exit.DONE)
     compared = sum(tally[name] for name in CALLS.values())

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PAGES = 2
 #: So many migrations with the load's tasks still there, and so many when their memory is free.
 TRIES, LAST_TRIES = 4, 8
+#: Virtual seconds before the next: what was away may be back by then.
+PAUSE_SECONDS = 0.5
 
 
 class Encore:
@@ -78,8 +80,8 @@ class Encore:
         self._tries += 1
         if self._step.hits or self._tries == TRIES + LAST_TRIES:
             self._ended()
-        elif self._tries == TRIES:
+            return
+        if self._tries == TRIES:
             self._driver.exit_all(self._client)
-            self.begin()
-        else:
-            act()
+            act = self.begin
+        self._driver.world.call(PAUSE_SECONDS, act)

@@ -47,6 +47,7 @@ QUESTIONS = {State[name]: (question, role == TARGET) for name, (question, role) 
 REACHED_FROM: dict[State, State] = {
     State.ISOLATED: State.ISOLATING,
     State.ALLOCATED: State.ALLOCATING,
+    State.SETTLED: State.SETTLING,
     State.MOVED: State.RELEASING,
     State.FAILED: State.PUTTING_BACK,
     State.SKIPPED: State.ISOLATING,
@@ -56,7 +57,7 @@ REACHED_FROM: dict[State, State] = {
 #: States that every page that moves comes through.
 _COMMON = (
     *(State.ISOLATING, State.ISOLATED, State.ALLOCATING, State.ALLOCATED, State.COPYING),
-    *(State.SETTLING, State.RELEASING, State.MOVED),
+    *(State.SETTLING, State.SETTLED, State.RELEASING, State.MOVED),
 )
 
 

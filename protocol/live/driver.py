@@ -36,6 +36,10 @@ from protocol.notes import JournalCompacted, JournalWritten, Note
 
 #: Messages handled before the loop lets others run.
 _MESSAGES_A_WAKE = 64
+#: So long the loop may be kept from others by a driver that waits in place: for one message, and
+#: in all.
+_REST_MILLISECONDS = 1
+_LINGER_SECONDS = 2e-3
 
 
 def _ignore(note: Note) -> None:
@@ -112,7 +116,8 @@ class Driver:
     async def _take_until_due(self, rest: trio.CancelScope) -> None:
         """Messages until a deadline has come; only a receive is cut short by it."""
         while True:
-            self._drain(await self._transport.receive())
+            if self._drain(await self._transport.receive()):
+                self.linger()
             due = self._due()
             if due <= trio.current_time():
                 return
@@ -120,12 +125,26 @@ class Driver:
             if due < rest.deadline:
                 rest.deadline = due
 
-    def _drain(self, frames: Frames | None) -> None:
+    def linger(self, over: Callable[[], bool] = lambda: False) -> None:
+        """Wait in place for what comes within a moment, as most answers do: it need not wait for a
+        turn of the loop.
+
+        Until ``over()``, until somebody else of the loop may go on, and not for long.
+        """
+        until = min(trio.current_time() + _LINGER_SECONDS, self._due())
+        while not self._effects and self._transport.rest(_REST_MILLISECONDS):
+            dry = self._drain(self._transport.receive_nowait())
+            if not dry or over() or trio.current_time() > until:
+                return
+
+    def _drain(self, frames: Frames | None) -> bool:
+        """Handle this message and those behind it, so many at most: whether there are no more."""
         budget = _MESSAGES_A_WAKE
         while frames is not None:
             self._handle(Received(frames))
             budget -= 1
             frames = self._transport.receive_nowait() if budget else None
+        return budget > 0
 
     def _handle(self, event: Event) -> None:
         self._effects.extend(self._core.handle(event, now=trio.current_time()))
@@ -136,15 +155,15 @@ class Driver:
         while self._effects and self._may_leave(self._effects[0]):
             # Taken before it is carried out: on_note may call submit, and so come here again.
             effect = self._effects.popleft()
-            if isinstance(effect, Send):
+            if type(effect) is Send:
                 self._transport.send(effect.target, effect.frames)
-            elif isinstance(effect, Report):
+            elif type(effect) is Report:
                 self._on_note(effect.note)
         while self._written_notes:
             self._on_note(self._written_notes.popleft())
 
     def _may_leave(self, effect: Effect) -> bool:
-        if self._journal is None or not isinstance(effect, Record):
+        if type(effect) is not Record or self._journal is None:
             return True
         if self._durable or self._written_at_once(self._journal):
             self._durable -= 1
@@ -164,7 +183,7 @@ class Driver:
         return True
 
     def _entries(self) -> list[bytes]:
-        return [effect.entry for effect in self._effects if isinstance(effect, Record)]
+        return [effect.entry for effect in self._effects if type(effect) is Record]
 
     def _note_written(self, entries: list[bytes], began: float) -> None:
         size, seconds = sum(map(len, entries)), trio.current_time() - began

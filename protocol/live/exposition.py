@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 
 from protocol.core import ConfigurationError
 from protocol.labels import Label, Role
-from protocol.live.transport import Statistics
+from protocol.live.statistics import Statistics
 from protocol.metric import BUCKETS, Kind, Metric, Samples
 from protocol.metrics import TRANSPORT, metrics_of
 from protocol.notes import Note

@@ -22,7 +22,6 @@ import sys
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
@@ -33,7 +32,8 @@ from protocol.core import ConfigurationError, Frames
 from protocol.live.guard import Guard
 from protocol.live.interference import Interference
 from protocol.live.keys import Keys
-from protocol.live.line import Line
+from protocol.live.line import Line, wait_for_any
+from protocol.live.statistics import Statistics
 from protocol.notes import PeersTold
 
 #: A longer frame ends its connection: libzmq does that before the frame is read in full.
@@ -66,23 +66,6 @@ _DEALER_OPTIONS = (
     (zmq.RECONNECT_IVL, 50),
     (zmq.RECONNECT_IVL_MAX, 1_000),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Counts since the transport was opened, in messages.
-
-    lost: by reason.  ``full``: the peer's queue is full, or there is no connection (libzmq does
-    not tell them apart); ``unknown``: no address and no connection; ``closed``: after the end.
-    oversized: received and dropped, because of more than FRAMES_MAX frames.
-    refused: connections and messages of who may not be heard, by reason (protocol/live/guard.py).
-    """
-
-    sent: int
-    lost: Mapping[str, int]
-    received: int
-    oversized: int
-    refused: Mapping[str, int]
 
 
 def _why(error: zmq.ZMQError) -> str:
@@ -297,6 +280,22 @@ class Transport:
             drops -= 1
         return None
 
+    def rest(self, milliseconds: int) -> bool:
+        """Wait in place for a message, for so long at most: whether there may be one now.
+
+        Nobody else of the loop gets a turn meanwhile; False at once if somebody waits for one.
+        """
+        if self._closed or self._interference is not None:
+            return False
+        if not self._ready and trio.lowlevel.current_statistics().tasks_runnable == 0:
+            for line in wait_for_any(self._lines(), milliseconds):
+                self._look(line)
+        return bool(self._ready)
+
+    def _lines(self) -> list[Line]:
+        router = () if self._router is None else (self._router,)
+        return [*router, *self._dealers.values()]
+
     def _bind(self, address: str) -> None:
         socket = self._socket(zmq.ROUTER, _ROUTER_OPTIONS)
         self._guard.at_door(socket)
@@ -350,16 +349,14 @@ class Transport:
         self._guard.start(nursery)
         if self._keys is not None:
             nursery.start_soon(self._follow_keys, self._keys)
-        for line in (self._router, *self._dealers.values()):
-            if line is not None:
-                nursery.start_soon(self._pump, line)
+        for line in self._lines():
+            nursery.start_soon(self._pump, line)
 
     def _end(self) -> None:
         self._closed = True
         self._guard.close()
-        for line in (self._router, *self._dealers.values()):
-            if line is not None:
-                line.close()
+        for line in self._lines():
+            line.close()
         self._receivers.unpark_all()
         self._context.destroy(linger=0)
 

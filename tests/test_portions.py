@@ -1,0 +1,53 @@
+"""Four chunks at a time: what nobody waits for costs a migration one question for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from protocol.messages import CopyPages, IsolateLruPage, NewPages, PutbackLruPages, PutPages
+from tests.calls import migration
+from tests.lab import Lab
+from tests.test_migrate import row_of
+
+MakeLab = Callable[..., Lab]
+
+
+def test_four_chunks_are_isolated_given_frames_and_released_by_one_question_each(
+    make_lab: MakeLab,
+) -> None:
+    lab = make_lab(chunk_pages=4)
+    pid = lab.spawn()
+    lab.mapped(pid, 40)
+    touched = lab.asked(NewPages)
+    assert lab.migrate(pid, 0, 1) == 0
+    assert [lab.asked(cls) for cls in (IsolateLruPage, PutPages)] == [3, 3]
+    assert lab.asked(NewPages) - touched == 3
+    assert [lab.asked(cls) for cls in (CopyPages, PutbackLruPages)] == [10, 10]
+
+
+def test_old_frames_are_put_as_soon_as_no_more_are_to_follow(make_lab: MakeLab) -> None:
+    lab = make_lab(chunk_pages=4)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 16)
+    lab.hold_back(CopyPages)
+    lab.start(migration(0, pid, (0,), (1,)))
+    lab.run()
+    lab.let_pass(CopyPages)
+    # Of eight that are served by their target, none is put: eight more are being copied.
+    assert lab.where(pid, start, 8) == [1] * 8 and lab.free()[0] == 240
+    lab.let_go(CopyPages)
+    assert lab.free()[0] == 256
+
+
+def test_a_forced_pass_puts_old_frames_though_a_page_is_still_waited_for(
+    make_lab: MakeLab,
+) -> None:
+    lab = make_lab(chunk_pages=1)
+    pid = lab.spawn()
+    where = lab.fault(pid, lab.mapped(pid, 2), 2)
+    lab.hold_pages(where, locked=1)
+    lab.start(migration(0, pid, (0,), (1,)))
+    lab.run()
+    assert lab.free()[0] == 254
+    lab.hold_pages(row_of(where, 0), locked=0)
+    assert lab.free()[0] == 255
