@@ -1,4 +1,4 @@
-"""To wait for a message in place, without a turn of the loop, and without keeping others from it."""
+"""To wait for a message in place: without a turn of the loop, and keeping nobody from his."""
 
 from __future__ import annotations
 
