@@ -32,6 +32,8 @@ from protocol.live.transport import open_transport
 from protocol.notes import Note, PeersTold
 from protocol.schema import node_name
 
+#: madvise(2), Linux 5.14.
+_MADV_POPULATE_READ = 22
 #: A predecessor that was killed a moment ago may still be giving its memory back.
 LOCK_SECONDS = 5.0
 
@@ -81,7 +83,7 @@ def open_zone(configuration: NodeConfiguration) -> Iterator[Zone]:
                 f"{configuration.nid} needs {size}: remove it, or give the node its old size."
             )
         # Never unmapped: views of it may still be on their way out when the process ends.
-        shared = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        shared = _map(descriptor, size)
         make = _format if is_new else _open
         yield make(memoryview(shared), configuration, path)
     finally:
@@ -92,6 +94,8 @@ def _allocate(descriptor: int, size: int, name: Path) -> None:
     """All its space now: a full file system is a sentence at the start, not a SIGBUS later."""
     try:
         os.ftruncate(descriptor, 0)
+        os.ftruncate(descriptor, size)
+        _map(descriptor, size).close()
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
         name.unlink(missing_ok=True)
@@ -99,6 +103,19 @@ def _allocate(descriptor: int, size: int, name: Path) -> None:
             f"There is no room for the {size >> 20} MiB of {name} ({error.strerror}): make room "
             f"in {name.parent}, or give the nodes less memory."
         ) from None
+
+
+def _map(descriptor: int, size: int) -> mmap.mmap:
+    """The file in memory, all of it there, on huge pages where its file system gives them.
+
+    A tmpfs does that for who asks and then touches, if it was mounted with ``huge=advise``.
+    """
+    shared = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED)
+    # What fails is for want of a newer kernel, or of room, which posix_fallocate will tell.
+    with suppress(OSError):
+        shared.madvise(mmap.MADV_HUGEPAGE)
+        shared.madvise(_MADV_POPULATE_READ)
+    return shared
 
 
 def _unfinished(path: Path) -> Path:
