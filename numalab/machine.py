@@ -14,7 +14,6 @@ cancelled is forgotten here; what it had asked for may still happen.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import secrets
 import time
@@ -33,8 +32,8 @@ from numalab.emulation import Emulated, read_emulated
 from numalab.files import File, create_file
 from numalab.jobs import Jobs
 from numalab.locate import MachineUnreachable, locate, why_silent
-from numalab.orders import Ask, Forget, Hold, IndefiniteError, Order
-from numalab.outcome import Outcome
+from numalab.orders import Ask, Hold, IndefiniteError, Order
+from numalab.outcome import Outcomes
 from numalab.present import read_address_space
 from numalab.task import Task
 from numalab.weights import Weights
@@ -109,8 +108,7 @@ class Machine:
         self._meter = client.meter
         self._driver = Driver(client, transport, on_note=self._heed)
         self._transport = transport
-        self._tickets = itertools.count(1)
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes = Outcomes(self._driver)
         self._leased: dict[int, None] = {}
         self._held: dict[tuple[int, int], tuple[bool, bool]] = {}
 
@@ -265,18 +263,7 @@ class Machine:
 
     async def carry_out(self, order: Callable[[int], Order]) -> object:
         """Carry out the order that ``order`` makes of a ticket; gives its result or raises it."""
-        ticket = next(self._tickets)
-        outcome = self._outcomes[ticket] = Outcome()
-        try:
-            self._driver.submit(order(ticket))
-            self._driver.linger(outcome.ended.is_set)
-            await outcome.ended.wait()
-        finally:
-            if self._outcomes.pop(ticket, None) is not None:
-                self._driver.submit(Forget(ticket))
-        if isinstance(outcome.result, OSError):
-            raise outcome.result
-        return outcome.result
+        return await self._outcomes.carry_out(order)
 
     async def hold(
         self,
@@ -315,10 +302,7 @@ class Machine:
     def _heed(self, note: Note) -> None:
         self.on_note(note)
         if isinstance(note, OperationEnded):
-            outcome = self._outcomes.pop(note.ticket, None)
-            if outcome is not None:
-                outcome.result = note.result
-                outcome.ended.set()
+            self._outcomes.heed(note)
         elif isinstance(note, PeersTold):
             self._know(note)
 

@@ -66,6 +66,9 @@ class Wire(Transport):
     def rest(self, milliseconds: int) -> bool:
         return bool(self.inbox)
 
+    def go_on(self) -> None:
+        self.arrived.unpark()
+
     async def receive(self) -> Frames:
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self.inbox:

@@ -5,6 +5,7 @@ The Cores are those of a live machine, in a world without faults; nothing in her
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
@@ -50,6 +51,7 @@ class SimulatedMachine(Machine):
         for nid in self.nids:
             self.world.add(node_name(nid), _node(nid))
         self.world.add("client", _client)
+        self._tickets = itertools.count(1)
         self._results: dict[int, object] = {}
 
     async def carry_out(self, order: Callable[[int], Order]) -> object:

@@ -73,6 +73,8 @@ class Driver:
         self._snapshot = snapshot
         self._on_note = on_note
         self._interference = interference
+        #: When the last event was handled.
+        self._now = 0.0
         self._effects: deque[Effect] = deque()
         self._durable = 0
         self._written_notes: deque[Note] = deque()
@@ -131,11 +133,12 @@ class Driver:
 
         Until ``over()``, until somebody else of the loop may go on, and not for long.
         """
-        until = min(trio.current_time() + _LINGER_SECONDS, self._due())
+        until = min(self._now + _LINGER_SECONDS, self._rest.deadline)
         while not self._effects and self._transport.rest(_REST_MILLISECONDS):
             dry = self._drain(self._transport.receive_nowait())
-            if not dry or over() or trio.current_time() > until:
-                return
+            if not dry or over() or self._now > until:
+                break
+        self._transport.go_on()
 
     def _drain(self, frames: Frames | None) -> bool:
         """Handle this message and those behind it, so many at most: whether there are no more."""
@@ -147,7 +150,8 @@ class Driver:
         return budget > 0
 
     def _handle(self, event: Event) -> None:
-        self._effects.extend(self._core.handle(event, now=trio.current_time()))
+        self._now = trio.current_time()
+        self._effects.extend(self._core.handle(event, now=self._now))
         self._carry_out()
 
     def _carry_out(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from typing import cast
 
 import trio
@@ -49,12 +48,18 @@ class Line:
     def take(self) -> Frames | None:
         """The next message, or None when there is none and an edge will announce the next.
 
-        No frames at all: there was a message that was dropped, and there may be more.
+        No frames at all: there was a message that was dropped, and there may be more.  ``ready``
+        afterwards: whether there is another one.
         """
-        # Asked first: an exception costs more than the receive that it ends.
-        while self.readable():
-            with suppress(zmq.Again):
-                return self._rest(self.socket.recv(_AT_ONCE, copy=False))
+        while not self.socket.closed:
+            try:
+                frames = self._rest(self.socket.recv(_AT_ONCE, copy=False))
+            except zmq.Again:
+                frames = None
+            self.ready = self.readable()
+            if frames is not None or not self.ready:
+                return frames
+        self.ready = False
         return None
 
     def _rest(self, frame: zmq.Frame) -> Frames:

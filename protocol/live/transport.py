@@ -10,7 +10,7 @@ Who waits for what is decided by three properties of ZMQ_FD (libzmq, zmq_getsock
 - It is edge-triggered, and *any* call on the socket may swallow the edge.  So ZMQ_EVENTS is read
   after every call, and what it says is kept in ``Line.ready`` until a receive finds nothing.
 - A receive that found nothing may be overtaken by a message before ZMQ_EVENTS is read; then the
-  edge is gone and the message is there.  So it is tried again.
+  edge is gone and the message is there.  So a line is empty only when ZMQ_EVENTS has said so.
 - Only one task may wait for it.  So each socket has one pump, and receivers park elsewhere.
 """
 
@@ -265,11 +265,11 @@ class Transport:
         drops = _DROPS_A_WAKE
         while self._ready and drops:
             line = self._ready.popleft()
-            frames = None if line.socket.closed else line.take()
+            frames = line.take()
+            if line.ready:
+                self._ready.append(line)
             if frames is None:
-                line.ready = False
                 continue
-            self._ready.append(line)
             self._oversized += line.oversized
             line.oversized = 0
             if frames:
@@ -284,13 +284,20 @@ class Transport:
         """Wait in place for a message, for so long at most: whether there may be one now.
 
         Nobody else of the loop gets a turn meanwhile; False at once if somebody waits for one.
+        Who rests takes all that is there, or says by ``go_on`` that there is more.
         """
-        if self._closed or self._interference is not None:
+        if self._closed:
             return False
         if not self._ready and trio.lowlevel.current_statistics().tasks_runnable == 0:
             for line in wait_for_any(self._lines(), milliseconds):
-                self._look(line)
+                line.ready = True
+                self._ready.append(line)
         return bool(self._ready)
+
+    def go_on(self) -> None:
+        """Whoever waits for a message may look for one."""
+        if self._ready:
+            self._receivers.unpark()
 
     def _lines(self) -> list[Line]:
         router = () if self._router is None else (self._router,)
@@ -328,7 +335,7 @@ class Transport:
 
     def _look(self, line: Line) -> None:
         """After any call on a socket: hand on what its edge would have said."""
-        if line.readable() and not line.ready:
+        if not line.ready and line.readable():
             line.ready = True
             self._ready.append(line)
             self._receivers.unpark()
