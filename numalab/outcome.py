@@ -35,6 +35,10 @@ class Outcomes:
         #: When the loop is to have its next turn at the latest.
         self._turn = 0.0
 
+    def __len__(self) -> int:
+        """How many are under way."""
+        return len(self._outcomes)
+
     async def carry_out(self, order: Callable[[int], Order]) -> object:
         """Carry out the order that ``order`` makes of a ticket; gives its result or raises it."""
         ticket = next(self._tickets)
