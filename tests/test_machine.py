@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import stat
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,6 +146,29 @@ async def test_many_trio_tasks_use_one_machine_while_pages_move(shared: Path) ->
                 for _ in range(4):
                     assert await task.migrate_pages(task.pid, "0", "1") == 0
                     assert await task.migrate_pages(task.pid, "1", "0") == 0
+
+
+async def test_who_loads_without_a_pause_keeps_no_timer_of_the_same_loop_waiting(
+    shared: Path,
+) -> None:
+    late: list[float] = []
+
+    async def tick(scope: trio.CancelScope) -> None:
+        for _ in range(40):
+            due = trio.current_time() + 0.005
+            await trio.sleep_until(due)
+            late.append(trio.current_time() - due)
+        scope.cancel()
+
+    with trio.fail_after(40):
+        async with numalab.connect(shared) as machine, trio.open_nursery() as nursery:
+            task = await machine.spawn()
+            address = await task.mmap(PAGE)
+            await task.store(address, bytes(8))
+            nursery.start_soon(tick, nursery.cancel_scope)
+            while len(late) < 40:
+                await task.load(address, 8)
+    assert statistics.median(late) < 0.05
 
 
 async def test_a_pinned_page_stays_and_a_locked_page_waits(shared: Path) -> None:
