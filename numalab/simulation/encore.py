@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from numalab.simulation.draws import TaskModel
 from numalab.simulation.steps import StepWatch
-from protocol.syscalls import MigratePages
+from protocol.syscalls import Exit, MigratePages
 from protocol.user_mask import MAXNODE, user_mask
 
 if TYPE_CHECKING:
@@ -75,6 +75,15 @@ class Encore:
 
         self._driver.ask(self._client, message, migrated)
 
+    def _free_memory(self) -> None:
+        """Every task and file goes, also those that only the load takes for gone."""
+        driver = self._driver
+        unknown = sorted(set(driver.cluster.memory.tasks) - set(driver.draws.tasks))
+        driver.exit_all(self._client)
+        for pid in unknown:
+            driver.ask(self._client, Exit(pid), lambda _: None)
+        driver.kinds.unlink_all()
+
     def _again(self, act: Callable[[], None]) -> None:
         """Unless it has happened, or cannot be brought about."""
         self._tries += 1
@@ -82,6 +91,6 @@ class Encore:
             self._ended()
             return
         if self._tries == TRIES:
-            self._driver.exit_all(self._client)
+            self._free_memory()
             act = self.begin
         self._driver.world.call(PAUSE_SECONDS, act)
