@@ -196,8 +196,9 @@ class Migration:
         are taken and recorded; a task never waits for longer than these two take.
         """
         isolated = np.flatnonzero(self.list.state == int(State.ISOLATED))
-        for rows in chunks(isolated, self._portion_size()):
+        while isolated.size:
             yield from self._wait_until(self._no_frames_wait)
+            rows, isolated = np.split(isolated, [self._portion_size()])
             if self.work.must_wait(rows):
                 yield from self._wait_until(lambda: not self.work.outstanding)
                 while self.work.must_wait(rows):
@@ -217,8 +218,24 @@ class Migration:
         return self.settings.chunk_pages
 
     def _portion_size(self) -> int:
-        """Pages that are isolated together, or given frames, or released of their old ones."""
-        return self._size() if self.work.force else self._size() * PORTION_CHUNKS
+        """Pages that are isolated together, or given frames, or released of their old ones.
+
+        A chunk, where somebody could notice: of files others lock the buffers and write the pages
+        back; where frames are few, old ones may be what the next pages need.
+        """
+        portion = self._size() * PORTION_CHUNKS
+        if self.work.force or self.memory.files or not self._has_room(portion):
+            return self._size()
+        return portion
+
+    def _has_room(self, pages: int) -> bool:
+        """Every node has so many free frames, but for one that all pages of the list leave."""
+        left = self.list.sources.tolist()
+        return all(
+            frames.frames - frames.used >= pages
+            for nid, frames in self.memory.mem_map.items()
+            if left != [nid]
+        )
 
     def _no_frames_wait(self) -> bool:
         return not self.list.count(State.ALLOCATING) and not self.list.count(State.ALLOCATED)

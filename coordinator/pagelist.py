@@ -78,6 +78,8 @@ class PageList:
         self.pfn = np.concatenate([pfn for _, pfn, _ in self._parts])
         self.page = np.concatenate([page for _, _, page in self._parts])
         self._parts.clear()
+        #: The nodes that its pages are on at first.
+        self.sources = np.unique(self.source)
         self.state = np.full(self.rows, state, np.uint8)
         self.counts = [0] * len(State)
         self.counts[state] = self.rows

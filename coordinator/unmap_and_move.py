@@ -106,9 +106,10 @@ class UnmapAndMove:
             self._each_pair(rows, self._commit)
             self._ask(state, rows)
         elif state == State.SETTLED:
-            self.memory.release(
-                self.list.target[rows], self.list.target_pfn[rows], PageFlag.UNSETTLED
-            )
+            target, target_pfn = self.list.target[rows], self.list.target_pfn[rows]
+            self.memory.release(target, target_pfn, PageFlag.UNSETTLED)
+            # The new frame is anybody's: what is left to be done is about the old one.
+            self._putback(target, target_pfn)
             self._note_entries_gone(rows)
             # Of few pages none are to follow, and a forced pass may wait for others for long.
             if self.settings.few or self.force:
@@ -366,7 +367,6 @@ class UnmapAndMove:
     def _moved(self, rows: Rows) -> None:
         for source, mine in self.memory.by_node(self.list.source[rows]):
             self.memory.put(source, self.list.pfn[rows[mine]])
-        self._putback(self.list.target[rows], self.list.target_pfn[rows])
         self.list.status[rows] = self.list.target[rows]
 
     def _putback(self, nid: Nids, pfn: Pfns) -> None:

@@ -111,10 +111,14 @@ def _map(descriptor: int, size: int) -> mmap.mmap:
     A tmpfs does that for who asks and then touches, if it was mounted with ``huge=advise``.
     """
     shared = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED)
-    # What fails is for want of a newer kernel, or of room, which posix_fallocate will tell.
     with suppress(OSError):
         shared.madvise(mmap.MADV_HUGEPAGE)
+    try:
         shared.madvise(_MADV_POPULATE_READ)
+    except OSError:
+        # An older kernel; or there is no room, which posix_fallocate will tell.
+        shared.close()
+        shared = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     return shared
 
 

@@ -32,8 +32,9 @@ class Outcomes:
         self._driver = driver
         self._tickets = itertools.count(1)
         self._outcomes: dict[int, Outcome] = {}
-        #: When the loop is to have its next turn at the latest.
+        #: When the loop is to have its next turn at the latest; who gave the last order.
         self._turn = 0.0
+        self._last: trio.lowlevel.Task | None = None
 
     def __len__(self) -> int:
         """How many are under way."""
@@ -45,7 +46,10 @@ class Outcomes:
         outcome = self._outcomes[ticket] = Outcome()
         try:
             self._driver.submit(order(ticket))
-            self._driver.linger(outcome.ended.is_set)
+            # Who orders alone waits in place; of many, each would keep the next from its order.
+            last, self._last = self._last, trio.lowlevel.current_task()
+            if last is self._last and len(self._outcomes) == 1:
+                self._driver.linger(outcome.ended.is_set)
             if outcome.ended.is_set() and trio.current_time() < self._turn:
                 await trio.lowlevel.checkpoint_if_cancelled()
             else:

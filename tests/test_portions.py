@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from protocol.files import CreateFile
 from protocol.messages import CopyPages, IsolateLruPage, NewPages, PutbackLruPages, PutPages
 from tests.calls import migration
 from tests.lab import Lab
@@ -51,3 +52,25 @@ def test_a_forced_pass_puts_old_frames_though_a_page_is_still_waited_for(
     assert lab.free()[0] == 254
     lab.hold_pages(row_of(where, 0), locked=0)
     assert lab.free()[0] == 255
+
+
+def test_where_frames_are_few_pages_go_chunk_by_chunk_and_there_is_room_for_all(
+    make_lab: MakeLab,
+) -> None:
+    # Four free frames on each node, and of each chunk one page goes either way.
+    lab = make_lab(nodes=2, frames=18, chunk_pages=2)
+    pid = lab.spawn()
+    here, there = lab.mapped(pid, 14, cpu=0), lab.mapped(pid, 14, cpu=1)
+    pages = [page for offset in range(14) for page in (here + offset, there + offset)]
+    moved = lab.move(pid, pages, [1, 0] * 14)
+    assert moved.value == 0 and moved.status.tolist() == [1, 0] * 14
+
+
+def test_of_files_pages_go_chunk_by_chunk(make_lab: MakeLab) -> None:
+    lab = make_lab(chunk_pages=4)
+    lab.call(CreateFile("/file", 4, "shmem", 0.0))
+    pid = lab.spawn()
+    lab.mapped(pid, 16)
+    touched = lab.asked(NewPages)
+    assert lab.migrate(pid, 0, 1) == 0
+    assert lab.asked(NewPages) - touched == 4

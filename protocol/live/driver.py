@@ -96,6 +96,10 @@ class Driver:
     def submit(self, order: object) -> None:
         """Hand the Core a Command at once; for tasks of the same loop."""
         self._handle(Command(order))
+        self._heed_due()
+
+    def _heed_due(self) -> None:
+        """End the rest of who listens when the Core's next deadline comes."""
         due = self._due()
         if due < self._rest.deadline:
             self._rest.deadline = due
@@ -108,24 +112,22 @@ class Driver:
         while True:
             # submit() moves the end of this rest when it gives the Core an earlier deadline.
             with trio.CancelScope(deadline=self._due()) as self._rest:
-                await self._take_until_due(self._rest)
+                await self._take_until_due()
             # A deadline that is due at every turn cuts every rest short, and must starve nobody.
             if self._rest.cancelled_caught:
                 self._drain(self._transport.receive_nowait())
             if self._due() <= trio.current_time():
                 self._handle(Deadline())
 
-    async def _take_until_due(self, rest: trio.CancelScope) -> None:
+    async def _take_until_due(self) -> None:
         """Messages until a deadline has come; only a receive is cut short by it."""
         while True:
             if self._drain(await self._transport.receive()):
                 self.linger()
-            due = self._due()
-            if due <= trio.current_time():
+            if self._due() <= trio.current_time():
                 return
             # Not a later one: every question has its own, and nearly all are answered before it.
-            if due < rest.deadline:
-                rest.deadline = due
+            self._heed_due()
 
     def linger(self, over: Callable[[], bool] = lambda: False) -> None:
         """Wait in place for what comes within a moment, as most answers do: it need not wait for a
@@ -133,12 +135,16 @@ class Driver:
 
         Until ``over()``, until somebody else of the loop may go on, and not for long.
         """
-        until = min(self._now + _LINGER_SECONDS, self._rest.deadline)
-        while not self._effects and self._transport.rest(_REST_MILLISECONDS):
-            dry = self._drain(self._transport.receive_nowait())
-            if not dry or over() or self._now > until:
-                break
-        self._transport.go_on()
+        until = min(self._now + _LINGER_SECONDS, self._due())
+        try:
+            while not self._effects and trio.current_time() < until:
+                if not self._transport.rest(_REST_MILLISECONDS):
+                    break
+                if not self._drain(self._transport.receive_nowait()) or over():
+                    break
+        finally:
+            self._transport.go_on()
+        self._heed_due()
 
     def _drain(self, frames: Frames | None) -> bool:
         """Handle this message and those behind it, so many at most: whether there are no more."""
