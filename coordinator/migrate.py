@@ -102,11 +102,13 @@ class Migration:
         self.settings = work.settings
         #: The pages that frames were last asked for; no others wait for theirs, or to be copied.
         self.portion: Rows = np.zeros(0, np.intp)
+        self.has_files = False
 
     # ---- the passes (K 1.19) ---------------------------------------------------------------
 
     def run(self) -> Steps[int]:
         self.list.seal(State.ISOLATED if self.settings.granule else State.LISTED)
+        self.has_files = self.work.has_files()
         self.memory.page_lists.append(self.list)
         started = self.memory.now
         try:
@@ -224,7 +226,7 @@ class Migration:
         back; where frames are few, old ones may be what the next pages need.
         """
         portion = self._size() * PORTION_CHUNKS
-        if self.work.force or self.memory.files or not self._has_room(portion):
+        if self.work.force or self.has_files or not self._has_room(portion):
             return self._size()
         return portion
 

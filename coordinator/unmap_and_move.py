@@ -286,6 +286,11 @@ class UnmapAndMove:
                     index = frames.index[pfn[of_object]].astype(np.intp)
                     yield mapping, index, mine[of_object]
 
+    def has_files(self) -> bool:
+        """Some page of the list is of a file."""
+        every = np.arange(self.list.rows)
+        return any(mapping.host is not None for mapping, _, _ in self._by_object(every))
+
     def _migratepage(self, rows: Rows) -> Statuses32:
         """What the a_ops->migratepage of each page's object says: 0 to copy it, or -errno."""
         verdict = np.zeros(rows.size, np.int32)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from protocol.files import CreateFile
 from protocol.messages import CopyPages, IsolateLruPage, NewPages, PutbackLruPages, PutPages
 from tests.calls import migration
+from tests.filing import create, touched
 from tests.lab import Lab
 from tests.test_migrate import row_of
 
@@ -19,10 +19,10 @@ def test_four_chunks_are_isolated_given_frames_and_released_by_one_question_each
     lab = make_lab(chunk_pages=4)
     pid = lab.spawn()
     lab.mapped(pid, 40)
-    touched = lab.asked(NewPages)
+    before = lab.asked(NewPages)
     assert lab.migrate(pid, 0, 1) == 0
     assert [lab.asked(cls) for cls in (IsolateLruPage, PutPages)] == [3, 3]
-    assert lab.asked(NewPages) - touched == 3
+    assert lab.asked(NewPages) - before == 3
     assert [lab.asked(cls) for cls in (CopyPages, PutbackLruPages)] == [10, 10]
 
 
@@ -66,11 +66,15 @@ def test_where_frames_are_few_pages_go_chunk_by_chunk_and_there_is_room_for_all(
     assert moved.value == 0 and moved.status.tolist() == [1, 0] * 14
 
 
-def test_of_files_pages_go_chunk_by_chunk(make_lab: MakeLab) -> None:
+def test_a_list_with_pages_of_a_file_goes_chunk_by_chunk(make_lab: MakeLab) -> None:
     lab = make_lab(chunk_pages=4)
-    lab.call(CreateFile("/file", 4, "shmem", 0.0))
+    create(lab, pages=16)
     pid = lab.spawn()
     lab.mapped(pid, 16)
-    touched = lab.asked(NewPages)
+    before = lab.asked(NewPages)
     assert lab.migrate(pid, 0, 1) == 0
-    assert lab.asked(NewPages) - touched == 4
+    assert lab.asked(NewPages) - before == 1, "none of its pages is of that file"
+    touched(lab, pid, 16)
+    before = lab.asked(NewPages)
+    assert lab.migrate(pid, 0, 1) == 0
+    assert lab.asked(NewPages) - before == 4
