@@ -30,6 +30,8 @@ from protocol.schema import node_name
 #: ``NewPages.mapped``: a first touch by the list the page goes to, and a copy of either kind.
 ACTIVE, INACTIVE, COPY, ACTIVE_COPY = 1, 2, 0, 3
 Parts = list[tuple[int, Rows, Pfns]]
+#: In these bits the generations of one incarnation of a frame differ (nodes/generation.py).
+_REVOCATIONS = np.uint32(0xFF)
 
 
 class Counted(NamedTuple):
@@ -136,6 +138,7 @@ def revoke(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
     while nid.size:
         served = memory.generations(nid, pfn) == before
         served |= memory.flagged(nid, pfn, PageFlag.REVOKING)
+        served |= _left(memory, nid, pfn, before)
         served &= memory.flagged(nid, pfn, PageFlag.ALLOCATED)
         nid, pfn, before = nid[served], pfn[served], before[served]
         held = memory.flagged(nid, pfn, PageFlag.HELD)
@@ -146,6 +149,20 @@ def revoke(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
             nid, pfn, before = nid[theirs], pfn[theirs], before[theirs]
         elif theirs.size:
             yield PARKED
+
+
+def _left(
+    memory: Memory, nid: Nids, pfn: Pfns, before: npt.NDArray[np.uint32]
+) -> npt.NDArray[np.bool_]:
+    """Frames of the same incarnation that nothing names, nobody holds and nobody has put.
+
+    A node that came back gives generations (nodes/recovery.py), and frees nothing that was named.
+    """
+    left = memory.generations(nid, pfn) ^ before <= _REVOCATIONS
+    left &= ~memory.flagged(nid, pfn, PageFlag.HELD | PageFlag.PUTTING)
+    for node, rows in memory.by_node(nid):
+        left[rows] &= unused(memory, node, pfn[rows])
+    return left
 
 
 def revoke_held(memory: Memory, nid: Nids, pfn: Pfns) -> Steps[None]:
