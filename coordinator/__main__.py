@@ -31,9 +31,6 @@ from protocol.profile import PROFILES, adjusted
 from protocol.schema import COORDINATOR, node_name
 from protocol.topology_text import parse_topology
 
-#: Notes that tell of more than is counted.
-_HEEDED = (PeersTold, ZoneReplaced, ExtensionFailed)
-
 
 class CoordinatorConfiguration(
     Configuration, frozen=True, kw_only=True, forbid_unknown_fields=True
@@ -98,10 +95,6 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
 
         def on_note(note: Note) -> None:
             exposition.feed(note)
-            if type(note) in _HEEDED:
-                heed(note)
-
-        def heed(note: Note) -> None:
             if isinstance(note, PeersTold):
                 transport.meet(note)
             if isinstance(note, ZoneReplaced):

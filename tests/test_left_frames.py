@@ -7,7 +7,7 @@ from protocol.messages import PutPages, SetGeneration
 from protocol.syscalls import Exit
 from tests.crashes import RECOVERY_SECONDS, CrashLab
 
-HERE, THERE = 0, 1
+THERE = 1
 
 
 def test_a_node_that_comes_back_gives_generations_and_no_frame_of_an_exit_is_left() -> None:
