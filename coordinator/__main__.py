@@ -80,6 +80,7 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
             peers=configuration.peers,
             interference=interference,
             keys=configuration.keys(COORDINATOR),
+            local=configuration.ways(COORDINATOR),
         ) as transport,
     ):
         # In the thread of the journal, entry by entry.

@@ -21,6 +21,7 @@ from protocol.core import ConfigurationError
 from protocol.labels import Role
 from protocol.live.driver import Driver
 from protocol.live.exposition import Exposition
+from protocol.live.pipe_ends import Mapped, Staging
 from protocol.live.process import (
     Configuration,
     keep_freed_memory,
@@ -53,8 +54,8 @@ class NodeConfiguration(Configuration, frozen=True, kw_only=True, forbid_unknown
 
 
 @contextmanager
-def open_zone(configuration: NodeConfiguration) -> Iterator[Zone]:
-    """The zone in its file, which is made if it is missing, and is locked for as long.
+def open_zone(configuration: NodeConfiguration) -> Iterator[tuple[Zone, Mapped]]:
+    """The zone and its file, which is made if it is missing, and is locked for as long.
 
     Raises ConfigurationError: no room, in use, or not the zone of this node.
     """
@@ -85,7 +86,8 @@ def open_zone(configuration: NodeConfiguration) -> Iterator[Zone]:
         # Never unmapped: views of it may still be on their way out when the process ends.
         shared = _map(descriptor, size)
         make = _format if is_new else _open
-        yield make(memoryview(shared), configuration, path)
+        buffer = memoryview(shared)
+        yield make(buffer, configuration, path), Mapped.of(descriptor, buffer)
     finally:
         os.close(descriptor)
 
@@ -178,8 +180,10 @@ async def serve(configuration: NodeConfiguration) -> None:
     key = configuration.secret
     name = node_name(configuration.nid)
     keys = configuration.keys(name)
-    with open_zone(configuration) as zone:
+    with open_zone(configuration) as (zone, mapped):
         batching = Batching(configuration.batch_pages, configuration.credit)
+        staging = Staging(mapped)
+        zone.room = staging.room
         boot_id = time.time_ns()
         node = Node(configuration.nid, zone, boot_id=boot_id, key=key, batching=batching)
         interference = configuration.interference(name)
@@ -189,6 +193,7 @@ async def serve(configuration: NodeConfiguration) -> None:
             peers=configuration.peers,
             interference=interference,
             keys=keys,
+            local=configuration.ways(name, staging.mapped),
         ) as transport:
             exposition = Exposition(Role.NODE, configuration.nids, statistics=transport.statistics)
             if interference is not None:

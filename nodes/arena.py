@@ -6,7 +6,7 @@ neighbours are a slice copy each; what is scattered goes through numpy's gather 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,18 @@ import numpy.typing as npt
 from protocol.core import Buffer
 
 Positions = npt.NDArray[np.intp]
+#: Memory for so many bytes.
+Room = Callable[[int], npt.NDArray[np.uint8]]
 
 #: From this mean length on, a slice copy for each run beats one gather over all rows.
 RUN_ROWS = 8
 #: The runs of a single row.
 _ONE_RUN = np.ones(1, np.intp)
+
+
+def fresh(size: int) -> npt.NDArray[np.uint8]:
+    """Memory that nobody else has."""
+    return np.empty(size, np.uint8)
 
 
 class Arena:
@@ -30,10 +37,11 @@ class Arena:
         self._page_size = page_size
         self._pages = flat.reshape(-1, page_size)
 
-    def gather(self, position: Positions, size: int, *, copy: bool) -> Buffer:
+    def gather(self, position: Positions, size: int, *, copy: bool, room: Room = fresh) -> Buffer:
         """``size`` bytes from each position, one after another.
 
         Without ``copy`` it may be a view of the arena: what is stored later shows in it.
+        ``room``: where what is put together from several places lies.
         """
         rows = position.size
         if rows * size == 0:
@@ -43,15 +51,16 @@ class Arena:
             view = self._flat[position[0] : position[0] + rows * size]
             return view.tobytes() if copy else view.data
         if rows >= RUN_ROWS * ends.size:
-            out = np.empty(rows * size, dtype=np.uint8)
+            out = room(rows * size)
             for row, stop in _runs(ends):
                 at = position[row]
                 out[row * size : stop * size] = self._flat[at : at + (stop - row) * size]
             return out.data
         if size == self._page_size:
             # Without mode="clip" take() would buffer; a whole page can only stand on its frame.
-            pages = self._pages.take(position // size, axis=0, mode="clip")
-            return pages.reshape(-1).data
+            out = room(rows * size)
+            self._pages.take(position // size, 0, out.reshape(rows, size), "clip")
+            return out.data
         return self._windows(size)[position].reshape(-1).data
 
     def scatter(self, position: Positions, size: int, data: Buffer) -> None:

@@ -16,9 +16,14 @@ def ascending(frame: Frames) -> bool:
     return frame.size < 2 or bool((frame[1:] > frame[:-1]).all())
 
 
+def repeated(frame: Frames) -> bool:
+    """Whether one comes twice.  To sort numbers takes a tenth of sorting where they stand."""
+    return not ascending(frame) and not ascending(np.sort(frame))
+
+
 def distinct(frame: Frames) -> Frames:
     """Each frame once, in the order of first appearance."""
-    if ascending(frame):
+    if not repeated(frame):
         return frame
     _, first = np.unique(frame, return_index=True)
     return frame[np.sort(first)]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nodes import layout
-from nodes.arena import Arena
+from nodes.arena import Arena, Room, fresh
 from nodes.census import Census
 from nodes.flags import (
     ACTIVE,
@@ -39,7 +39,7 @@ from nodes.flags import (
 from nodes.free_area import Frames, FreeArea
 from nodes.generation import next_incarnation, same_incarnation
 from nodes.layout import U16, U32
-from nodes.rows import ONE_SERVED, ascending, distinct, refuse
+from nodes.rows import ONE_SERVED, distinct, refuse, repeated
 from protocol.core import Buffer
 
 U8 = npt.NDArray[np.uint8]
@@ -62,13 +62,12 @@ class Zone:
         parts = layout.read(buffer)
         self.nid, self.page_size, self.frames = parts.nid, parts.page_size, parts.frames
         self.uuid, self._epoch = parts.uuid, parts.epoch
-        self._generation, self._flags, self._refcount = (
-            parts.generation,
-            parts.flags,
-            parts.refcount,
-        )
+        self._generation, self._flags = parts.generation, parts.flags
+        self._refcount = parts.refcount
         self._owner, self._index = parts.owner, parts.index
         self._arena = Arena(parts.pages, parts.page_size)
+        #: Where pages that lie apart are put together for their way.
+        self.room: Room = fresh
         self._derive()
 
     @classmethod
@@ -174,7 +173,7 @@ class Zone:
         frame, flags, status = self._find(pfn, generation)
         refuse(status, flags & LRU == 0, errno.EBUSY)
         rows = np.flatnonzero(status == 0)
-        if not ascending(frame[rows]):
+        if repeated(frame[rows]):
             _, first = np.unique(frame[rows], return_index=True)
             status[np.delete(rows, first)] = -errno.EBUSY
         self._change(frame[rows], add=ISOLATED, remove=LRU)
@@ -291,7 +290,8 @@ class Zone:
 
         Without ``copy`` neighbours are a view of the arena: only for as long as they are locked.
         """
-        return self._arena.gather(pfn.astype(np.intp) * self.page_size, self.page_size, copy=copy)
+        position = pfn.astype(np.intp) * self.page_size
+        return self._arena.gather(position, self.page_size, copy=copy, room=self.room)
 
     def set_active(self, pfn: U32, generation: U32, active: int) -> Statuses:
         """PageActive or not, on the LRU or off it: 1 for a frame that was otherwise."""
@@ -391,7 +391,7 @@ class Zone:
 
     def _write(self, frame: Frames, after: U16) -> None:
         """Store flags, with all that follows from them; the flags last."""
-        if not ascending(frame):
+        if repeated(frame):
             backwards, last = np.unique(frame[::-1], return_index=True)
             frame, after = backwards, after[::-1][last]
         self.census.move(self._flags[frame], after)

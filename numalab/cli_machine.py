@@ -61,6 +61,13 @@ NODES_MAX = 254
 @click.option("--metrics/--no-metrics", default=True, help="Serve metrics for Prometheus.")
 @click.option("--secure", is_flag=True, help="Encrypt, and let in who has a key (CURVE).")
 @click.option(
+    "--wire",
+    type=click.Choice(["local", "tcp"]),
+    default="local",
+    show_default=True,
+    help="Local: unix sockets and pipes within this host; tcp: all by TCP, as between hosts.",
+)
+@click.option(
     "--within",
     type=options.positive_seconds,
     metavar="SECONDS",
@@ -104,6 +111,7 @@ def _settings(
     load: tuple[Path, ...],
     metrics: bool,
     secure: bool,
+    wire: str,
 ) -> Settings:
     from numalab.cluster import Settings
     from protocol.schema import COORDINATOR
@@ -117,6 +125,7 @@ def _settings(
         metrics=metrics,
         load=load,
         secure=secure,
+        local=wire == "local",
     )
 
 

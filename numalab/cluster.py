@@ -53,8 +53,10 @@ class Settings:
     is said.  metrics: whether the processes serve them.  behaviours: rows of the profile that are
     set by hand (docs/profiles.md).  load: users' Python files that add methods to the machine
     (docs/extending.md).  faults: path of a file of faults that the processes shall suffer
-    (docs/faults.md), or empty.  secure: CURVE on every socket (docs/security.md).  synchronous: of
-    the journal (protocol/live/journal.py).  batch_pages, credit: of the nodes (protocol/bulk.py).
+    (docs/faults.md), or empty.  secure: CURVE on every socket (docs/security.md).
+    local: unix sockets and pipes within the host (protocol/live/local.py), else all by TCP.
+    synchronous: of the journal (protocol/live/journal.py).  batch_pages, credit: of the nodes
+    (protocol/bulk.py).
     The others are those of ``coordinator.coordinator.Coordinator``.
     """
 
@@ -71,6 +73,7 @@ class Settings:
     load: Sequence[str | Path] = ()
     faults: str = ""
     secure: bool = False
+    local: bool = True
     synchronous: Synchronous = Synchronous.NORMAL
     batch_pages: int = BATCH_PAGES
     credit: int = CREDIT

@@ -41,6 +41,7 @@ from protocol.hotplug import NodeLeased
 from protocol.live.driver import Driver
 from protocol.live.interference import Interference
 from protocol.live.keys import Keys
+from protocol.live.local import Local
 from protocol.live.transport import Transport, open_transport
 from protocol.messages import CountZone, Done, FrameInventory, Inventory, ZoneCount
 from protocol.nodemask import parse_nodes
@@ -326,6 +327,17 @@ class Machine:
                     await self.call(Exit(pid))
 
 
+def _client(name: str, secret: bytes, resend_max: float) -> Client:
+    return Client(
+        name,
+        boot_id=time.time_ns(),
+        key=secret,
+        window=SLOTS,
+        resend=min(RESEND, resend_max),
+        resend_max=resend_max,
+    )
+
+
 @asynccontextmanager
 async def connect(
     address: str | Path | None = None,
@@ -349,20 +361,19 @@ async def connect(
     """
     place, secret, run_directory, keys = locate(address, key, keys)
     name = f"client-{os.getpid()}-{secrets.token_hex(4)}"
-    client = Client(
-        name,
-        boot_id=time.time_ns(),
-        key=secret,
-        window=SLOTS,
-        resend=min(RESEND, resend_max),
-        resend_max=resend_max,
-    )
+    client = _client(name, secret, resend_max)
     # Raised outside of the nurseries: what went wrong in the block is not a group of failures.
     failure: Exception | None = None
     harm = Interference(name, faults) if faults else None
-    peers = {COORDINATOR: place}
     async with (
-        open_transport(name, bind=None, peers=peers, interference=harm, keys=keys) as transport,
+        open_transport(
+            name,
+            bind=None,
+            peers={COORDINATOR: place},
+            interference=harm,
+            keys=keys,
+            local=Local(name) if keys is None else None,
+        ) as transport,
         trio.open_nursery() as nursery,
     ):
         machine = Machine(client, transport, run_directory)

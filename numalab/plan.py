@@ -107,6 +107,7 @@ def write_configurations(plan: Plan) -> None:
             "metrics": plan.metrics(name),
             "parent": plan.parent,
             "faults": settings.faults,
+            "local": settings.local,
             **plan.keys(name),
         }
         if name == COORDINATOR:

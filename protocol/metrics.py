@@ -383,13 +383,12 @@ TABLE: tuple[Metric, ...] = (
 
 TRANSPORT: tuple[TransportMetric, ...] = (
     _transport("sent", "Messages handed to the transport."),
+    _transport("local", "Those of them that went past TCP, to a process of the same host."),
     _transport("received", "Messages that the transport yielded."),
     _transport("lost", "Messages that the transport could not send.", (labels.LOSS,)),
     _transport("oversized", "Messages dropped because they had too many frames."),
     _transport(
-        "refused",
-        "Connections and messages of who may not be heard (docs/security.md).",
-        (labels.REFUSAL,),
+        "refused", "Connections and messages refused (docs/security.md).", (labels.REFUSAL,)
     ),
 )
 

@@ -17,7 +17,8 @@ import zmq
 
 from protocol.codec import FRAMES_MAX
 from protocol.core import Buffer, ConfigurationError, Frames
-from protocol.live.transport import FRAME_BYTES_MAX, Transport, open_transport
+from protocol.live.line import FRAME_BYTES_MAX
+from protocol.live.transport import Transport, open_transport
 
 ANYWHERE = "tcp://127.0.0.1:0"
 

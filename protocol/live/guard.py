@@ -95,11 +95,16 @@ class Guard:
         """Whether a message from the door, its identity in front, may go on; counted if not."""
         identity = frames[0].bytes
         reason = "" if self._keys is None else self._doubt(self._keys, frames, identity)
-        if not reason and not self._has_room(identity):
-            reason = "too_many"
         if reason:
             self.refused[reason] += 1
-        return not reason
+        return not reason and self.admits_name(identity)
+
+    def admits_name(self, identity: bytes) -> bool:
+        """Whether there is room for a message of who is called so; counted if not."""
+        has_room = self._has_room(identity)
+        if not has_room:
+            self.refused["too_many"] += 1
+        return has_room
 
     def admits_from(self, peer: str) -> Admit | None:
         """The same for what comes from the peer that we connected to, so no identity in front."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 import trio
 import zmq
@@ -11,6 +11,8 @@ import zmq
 from protocol.codec import FRAMES_MAX
 from protocol.core import Buffer, Frames
 
+#: A longer frame ends its connection: libzmq does that before the frame is read in full.
+FRAME_BYTES_MAX = 64 << 20
 #: From here on a copy costs more than the bookkeeping that avoids it.
 ZERO_COPY_BYTES = 64 << 10
 
@@ -21,6 +23,29 @@ _READABLE = int(zmq.POLLIN)
 
 #: Whether a message that was received may go on; it counts those that may not.
 Admit = Callable[[Sequence[zmq.Frame]], bool]
+
+
+class Source(Protocol):
+    """Whatever messages come from.
+
+    ready: whether a ``take`` may find something.  oversized: messages that were dropped for their
+    length.  descriptor: readable when there may be a message again, until ``swallow``; or,
+    ``is_level``, for as long as there is one.
+    """
+
+    ready: bool
+    oversized: int
+    descriptor: int
+    is_level: bool
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def pollable(self) -> zmq.Socket[bytes] | int: ...
+    def readable(self) -> bool: ...
+    def swallow(self) -> None: ...
+    def take(self) -> Frames | None: ...
+    def close(self) -> None: ...
 
 
 class Line:
@@ -36,10 +61,24 @@ class Line:
     ) -> None:
         self.socket = socket
         self.descriptor = cast(int, socket.getsockopt(zmq.FD))
+        self.is_level = False
         self.strip = strip
         self.ready = False
         self.oversized = 0
         self._admit = admit
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self.socket.closed
+
+    @property
+    def pollable(self) -> zmq.Socket[bytes]:
+        """What zmq_poll shall look at."""
+        return self.socket
+
+    def swallow(self) -> None:
+        """An edge was seen: nothing, as ``readable`` swallows it."""
 
     def readable(self) -> bool:
         """Ask libzmq; swallows the edge, so a True must not be forgotten."""
@@ -124,8 +163,8 @@ def _contents(frame: zmq.Frame) -> Buffer:
     return frame.bytes if len(frame) < ZERO_COPY_BYTES else frame.buffer
 
 
-def wait_for_any(lines: Sequence[Line], milliseconds: int) -> list[Line]:
+def wait_for_any(lines: Sequence[Source], milliseconds: int) -> list[Source]:
     """The lines that have a message, waiting so long for the first; the thread waits with them."""
-    polled = zmq.zmq_poll([(line.socket, _READABLE) for line in lines], milliseconds)
-    found = {socket for socket, _ in polled}
-    return [line for line in lines if line.socket in found]
+    polled = zmq.zmq_poll([(line.pollable, _READABLE) for line in lines], milliseconds)
+    found = {pollable for pollable, _ in polled}
+    return [line for line in lines if line.pollable in found]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,8 @@ from protocol.live.clock import HostClock
 from protocol.live.exposition import Exposition
 from protocol.live.interference import Interference
 from protocol.live.keys import Keys, open_keys
+from protocol.live.local import Local
+from protocol.live.pipe_ends import Mapped
 
 _PR_SET_PDEATHSIG = 1
 #: From one touch of the health file to the next.
@@ -47,7 +50,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     that the process shall suffer, or empty.  health: path of a file that is there, and touched
     every second, while the process serves, or empty.  secret_key, public_keys: paths of this
     process's secret key and of the directory of public ones (protocol/live/keys.py), or both empty:
-    then nothing is encrypted, and nobody has to prove who it is.
+    then nothing is encrypted, and nobody has to prove who it is.  local: talk to processes of this
+    host past TCP, unless there are keys.
     """
 
     bind: str
@@ -60,6 +64,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     health: str = ""
     secret_key: str = ""
     public_keys: str = ""
+    local: bool = True
 
     def interference(self, name: str) -> Interference | None:
         """The faults of the process ``name``, None: none.  Raises ConfigurationError."""
@@ -72,6 +77,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 "The configuration has one of secret_key and public_keys: give both, or none."
             )
         return open_keys(name, self.secret_key, self.public_keys) if self.secret_key else None
+
+    def ways(self, name: str, mapped: Sequence[Mapped] = ()) -> Local | None:
+        """The ways of the process ``name`` past TCP, None: none.  mapped: see Local."""
+        return Local(name, mapped) if self.local and not self.secret_key else None
 
     @property
     def secret(self) -> bytes:
@@ -107,6 +116,7 @@ def run_process(
     left to clean up.
     """
     code = 0
+    _have_descriptors()
     try:
         configuration = _read(arguments, kind)
         if configuration.parent:
@@ -143,6 +153,13 @@ def _read(arguments: list[str], kind: type[_C]) -> _C:
         ) from None
 
 
+def _have_descriptors() -> None:
+    """As many as this process may have: every client takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def keep_freed_memory() -> None:
     """For who receives batches of pages: in fresh memory each page of each would cost a fault."""
     _mallopt(_M_MMAP_THRESHOLD, 32 << 20)
@@ -151,7 +168,8 @@ def keep_freed_memory() -> None:
 
 def give_back_freed_memory() -> None:
     """For who has large arrays for a while: left alone, malloc soon keeps those when they end."""
-    _mallopt(_M_MMAP_THRESHOLD, 128 << 10)
+    _mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+    _mallopt(_M_TRIM_THRESHOLD, 8 << 20)
 
 
 def _mallopt(parameter: int, value: int) -> None:

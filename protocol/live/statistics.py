@@ -13,6 +13,7 @@ class Statistics:
     lost: by reason.  ``full``: the peer's queue is full, or there is no connection (libzmq does
     not tell them apart); ``unknown``: no address and no connection; ``closed``: after the end.
     oversized: received and dropped, because of more than FRAMES_MAX frames.
+    local: of those sent, how many went past TCP (protocol/live/local.py).
     refused: connections and messages of who may not be heard, by reason (protocol/live/guard.py).
     """
 
@@ -21,3 +22,4 @@ class Statistics:
     received: int
     oversized: int
     refused: Mapping[str, int]
+    local: int = 0

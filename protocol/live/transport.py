@@ -32,12 +32,12 @@ from protocol.core import ConfigurationError, Frames
 from protocol.live.guard import Guard
 from protocol.live.interference import Interference
 from protocol.live.keys import Keys
-from protocol.live.line import Line, wait_for_any
+from protocol.live.line import Line, Source, wait_for_any
+from protocol.live.local import Local
+from protocol.live.sockets import new_socket, why
 from protocol.live.statistics import Statistics
 from protocol.notes import PeersTold
 
-#: A longer frame ends its connection: libzmq does that before the frame is read in full.
-FRAME_BYTES_MAX = 64 << 20
 #: Seconds between two looks at the directory of keys: for one that is missing, and otherwise.
 _MISSING_SECONDS = 0.05
 _REFRESH_SECONDS = 1.0
@@ -48,30 +48,6 @@ _DROPS_A_WAKE = 64
 #: Messages queued for each peer.  The windows of the session are far below it.
 HIGH_WATER = 512
 
-_OPTIONS: tuple[tuple[int, int], ...] = (
-    (zmq.LINGER, 0),
-    (zmq.IPV6, 1),
-    (zmq.MAXMSGSIZE, FRAME_BYTES_MAX),
-    (zmq.HANDSHAKE_IVL, 3_000),
-    (zmq.HEARTBEAT_IVL, 500),
-    (zmq.HEARTBEAT_TIMEOUT, 2_000),
-    (zmq.HEARTBEAT_TTL, 2_000),
-)
-#: Without MANDATORY a message to a full or unknown peer vanishes without a word; without HANDOVER
-#: a peer that was restarted is ignored for as long as its old connection seems to live.
-_ROUTER_OPTIONS = ((zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 1))
-#: IMMEDIATE: nothing is queued for a connection that never came to be.
-_DEALER_OPTIONS = (
-    (zmq.IMMEDIATE, 1),
-    (zmq.RECONNECT_IVL, 50),
-    (zmq.RECONNECT_IVL_MAX, 1_000),
-)
-
-
-def _why(error: zmq.ZMQError) -> str:
-    """libzmq's words; ``error.strerror`` adds the address, which the sentence has already."""
-    return zmq.strerror(error.errno or 0)
-
 
 class Transport:
     """The sockets of one process.  Made by ``open_transport``; used in the trio thread only.
@@ -80,8 +56,9 @@ class Transport:
     ``tcp://127.0.0.1:5000`` (port 0: any free one), or None for a client.  peers: address of each
     peer by name.  high_water: messages queued for each peer; approximate, says libzmq.
     interference: faults that the messages shall suffer, None: none.  keys: CURVE on every socket,
-    None: on none.
-    Raises ConfigurationError if an address is malformed or in use.
+    None: on none.  local: the ways to processes of this host, which are closed with the transport;
+    None: all goes by zmq.
+    Raises ConfigurationError: an address is malformed or in use.
     """
 
     def __init__(
@@ -93,6 +70,7 @@ class Transport:
         high_water: int = HIGH_WATER,
         interference: Interference | None = None,
         keys: Keys | None = None,
+        local: Local | None = None,
     ) -> None:
         identity = name.encode()
         assert 0 < len(identity) < 256 and identity[0] != 0, f"{name!r} cannot be an identity"
@@ -104,17 +82,17 @@ class Transport:
         self._context = zmq.Context(io_threads=2)
         self._keys = keys
         self._guard = Guard(self._context, keys)
+        self._local = local
         self._router: Line | None = None
-        self._bound = ""
+        self._bound, self._closed = "", False
         self._dealers: dict[str, Line] = {}
         self._addresses: dict[str, str] = {}
         #: With keys: whom each dealer trusts; None where it has to wait for a key.
         self._trusted: dict[str, bytes | None] = {}
-        self._ready: deque[Line] = deque()
-        self._receivers = trio.lowlevel.ParkingLot()
+        self._ready: deque[Source] = deque()
+        self._receivers, self._level_lines = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
-        self._closed = False
-        self._sent = self._received = self._oversized = 0
+        self._sent = self._sent_local = self._received = self._oversized = 0
         self._lost: Counter[str] = Counter()
         try:
             if bind is not None:
@@ -122,8 +100,7 @@ class Transport:
             for peer, address in peers.items():
                 self.connect(peer, address)
         except ConfigurationError:
-            self._guard.close()
-            self._context.destroy(linger=0)
+            self._end()
             raise
 
     @property
@@ -134,9 +111,9 @@ class Transport:
 
     def statistics(self) -> Statistics:
         """The counts at this moment."""
-        counts = (self._lost, self._guard.refused)
-        lost, refused = (MappingProxyType(dict(count)) for count in counts)
-        return Statistics(self._sent, lost, self._received, self._oversized, refused)
+        lost, refused = (MappingProxyType(dict(c)) for c in (self._lost, self._guard.refused))
+        counts = self._sent, lost, self._received, self._oversized, refused, self._sent_local
+        return Statistics(*counts)
 
     def connect(self, name: str, address: str) -> None:
         """Enter a peer into the address book, or give it another address.
@@ -160,11 +137,10 @@ class Transport:
         self._addresses[name] = address
         if line is not None:
             self._dealers[name] = line
-            if self._nursery is not None:
-                self._nursery.start_soon(self._pump, line)
+            self._wait_for(line)
 
     def _dealer(self, name: str, address: str) -> Line:
-        socket = self._socket(zmq.DEALER, _DEALER_OPTIONS)
+        socket = new_socket(self._context, zmq.DEALER, self._high_water)
         socket.setsockopt(zmq.IDENTITY, self._identity)
         trusted = self._trusted.get(name)
         if trusted is not None:
@@ -174,7 +150,7 @@ class Transport:
         except zmq.ZMQError as error:
             socket.close(linger=0)
             raise ConfigurationError(
-                f"{self.name} cannot connect to {name} at {address!r} ({_why(error)}): "
+                f"{self.name} cannot connect to {name} at {address!r} ({why(error)}): "
                 f"write the address like tcp://127.0.0.1:5000"
             ) from None
         return Line(socket, admit=self._guard.admits_from(name))
@@ -214,8 +190,12 @@ class Transport:
     def _put(self, target: str, frames: Frames) -> bool:
         if self._closed:
             return self._lose("closed")
+        where, local = self._addresses.get(target), self._local
+        if local is not None and local.send(target, where, frames):
+            self._sent, self._sent_local = self._sent + 1, self._sent_local + 1
+            return True
         line = self._dealers.get(target)
-        if line is None and target in self._addresses:
+        if line is None and where is not None:
             # Its key is missing: who claims its name at the door may be somebody else.
             return self._lose("unknown")
         if line is None:
@@ -268,6 +248,8 @@ class Transport:
             frames = line.take()
             if line.ready:
                 self._ready.append(line)
+            elif self._level_lines:
+                self._level_lines.unpark_all()
             if frames is None:
                 continue
             self._oversized += line.oversized
@@ -299,12 +281,13 @@ class Transport:
         if self._ready:
             self._receivers.unpark()
 
-    def _lines(self) -> list[Line]:
+    def _lines(self) -> list[Source]:
         router = () if self._router is None else (self._router,)
-        return [*router, *self._dealers.values()]
+        local = () if self._local is None else (self._local.pipes, *self._local.lines())
+        return [*router, *self._dealers.values(), *local]
 
     def _bind(self, address: str) -> None:
-        socket = self._socket(zmq.ROUTER, _ROUTER_OPTIONS)
+        socket = new_socket(self._context, zmq.ROUTER, self._high_water)
         self._guard.at_door(socket)
         try:
             socket.bind(address)
@@ -314,40 +297,46 @@ class Transport:
             else:
                 cure = "give an address of this host, like tcp://127.0.0.1:5000"
             raise ConfigurationError(
-                f"{self.name} cannot listen at {address!r} ({_why(error)}): {cure}"
+                f"{self.name} cannot listen at {address!r} ({why(error)}): {cure}"
             ) from None
         # libzmq tells 127.0.0.1 as [::ffff:127.0.0.1]; the host is better taken as it was given.
         endpoint = cast(bytes, socket.getsockopt(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
         host, port = address.rpartition(":")[0], endpoint.rpartition(":")[2]
         self._bound = f"{host}:{port}" if address.startswith("tcp:") else endpoint
         self._router = Line(socket, strip=1, admit=self._guard.admits)
-
-    def _socket(self, kind: int, options: tuple[tuple[int, int], ...]) -> zmq.Socket[bytes]:
-        socket = self._context.socket(kind)
-        marks = ((zmq.SNDHWM, self._high_water), (zmq.RCVHWM, self._high_water))
-        for option, value in (*_OPTIONS, *marks, *options):
-            socket.setsockopt(option, value)
-        return socket
+        if self._local is not None:
+            self._local.listen(self._bound)
 
     def _lose(self, reason: str) -> bool:
         self._lost[reason] += 1
         return False
 
-    def _look(self, line: Line) -> None:
+    def _look(self, line: Source) -> None:
         """After any call on a socket: hand on what its edge would have said."""
         if not line.ready and line.readable():
             line.ready = True
             self._ready.append(line)
             self._receivers.unpark()
 
-    async def _pump(self, line: Line) -> None:
+    def _wait_for(self, line: Source) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._pump, line)
+
+    async def _pump(self, line: Source) -> None:
         """Hand on the edges of one socket, for as long as it is open."""
-        while not line.socket.closed:
+        while not line.closed:
             self._look(line)
+            # A look may find that the other end is closed.
+            if line.closed:
+                return
+            if line.is_level and line.ready:
+                await self._level_lines.park()
+                continue
             try:
                 await trio.lowlevel.wait_readable(line.descriptor)
             except trio.ClosedResourceError:
                 return
+            line.swallow()
 
     def _start(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -357,13 +346,17 @@ class Transport:
         if self._keys is not None:
             nursery.start_soon(self._follow_keys, self._keys)
         for line in self._lines():
-            nursery.start_soon(self._pump, line)
+            self._wait_for(line)
+        if self._local is not None:
+            self._local.start(nursery, self._wait_for, self._guard.admits_name)
 
     def _end(self) -> None:
         self._closed = True
         self._guard.close()
         for line in self._lines():
             line.close()
+        if self._local is not None:
+            self._local.close()
         self._receivers.unpark_all()
         self._context.destroy(linger=0)
 
@@ -377,6 +370,7 @@ async def open_transport(
     high_water: int = HIGH_WATER,
     interference: Interference | None = None,
     keys: Keys | None = None,
+    local: Local | None = None,
 ) -> AsyncIterator[Transport]:
     """A Transport that works for as long as the block runs; arguments and errors as there.
 
@@ -384,7 +378,13 @@ async def open_transport(
     What the block raises leaves as it is, not in a group: the pumps have nothing to add to it.
     """
     transport = Transport(
-        name, bind=bind, peers=peers, high_water=high_water, interference=interference, keys=keys
+        name,
+        bind=bind,
+        peers=peers,
+        high_water=high_water,
+        interference=interference,
+        keys=keys,
+        local=local,
     )
     try:
         async with trio.open_nursery() as nursery:

@@ -1,0 +1,287 @@
+"""Long messages between two processes of one host, past libzmq: through a pipe.
+
+libzmq copies page contents into a socket's buffers, out of them into a message, and the receiver
+copies them out of that.  A pipe takes the pages of a mapped file by reference (splice(2)), and the
+reader's is the first copy.  Who has a long message for a process that listens makes a pipe and
+hands it the reading end.
+
+One thread of a process serves all its pipes and waits for none of them, so that both ways at once
+cannot block each other.  The loop hears of a message once all of it is there.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+import trio
+
+from protocol.core import Frames
+from protocol.live.pipe_ends import Buffers, End, Mapped, Reader, Writer, make_pipe
+from protocol.live.unix import check_user, connected, listen_at
+
+#: Messages queued for a peer; and those that wait for the loop before nothing more is read.
+QUEUED_MAX = 64
+WAITING_MAX = 8
+#: After so many seconds somebody who did not listen is tried again.
+RETRY_SECONDS = 1.0
+#: Connections that have not handed over their pipe yet.
+GUESTS_MAX = 16
+#: So long nobody is let in when there is no descriptor left for who comes.
+_DEAF_SECONDS = 0.1
+_HELLO = b"numalab pipe 1"
+_End = End | socket.socket
+
+
+class Pipes:
+    """The pipes of one process, and a line (protocol/live/line.py) of what comes out of them.
+
+    mapped: the files whose contents are spliced; whatever lies elsewhere is copied.  Only the
+    thread of the loop may call anything of it.
+    """
+
+    oversized = 0
+    is_level = False
+
+    def __init__(self, mapped: Sequence[Mapped] = ()) -> None:
+        self.ready = False
+        self.closed = False
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._mapped = mapped
+        self._received: deque[Frames] = deque()
+        self._orders: deque[Callable[[], None]] = deque()
+        self._writers: dict[str, Writer] = {}
+        self._refused: dict[str, float] = {}
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        # What follows belongs to the thread.
+        self._buffers = Buffers()
+        self._poll = select.epoll()
+        #: By descriptor: what is waited for, and what is done then.
+        self._ends: dict[int, tuple[_End, Callable[[int], None]]] = {}
+        self._stalled: list[Reader] = []
+        self._guests: deque[socket.socket] = deque()
+        self._deaf: socket.socket | None = None
+
+    @property
+    def pollable(self) -> int:
+        """What zmq_poll shall look at."""
+        return self.descriptor
+
+    def listen(self, address: str) -> None:
+        """Let others hand us pipes who know us by this address."""
+        listener = listen_at("pipe", address, socket.SOCK_STREAM)
+        if listener is not None:
+            self._order(
+                partial(self._await, listener, select.EPOLLIN, partial(self._accept, listener))
+            )
+
+    def send(self, address: str, frames: Frames) -> bool:
+        """Queue a message for who has this address, False: nobody takes it, or there is no room."""
+        writer = self._writers.get(address)
+        if writer is not None and writer.broken:
+            # Whoever cannot read it now shall have what comes by zmq for a while.
+            self._refused[address] = time.monotonic() + RETRY_SECONDS
+            self._writers.pop(address)
+            return False
+        if writer is None:
+            writer = self._open(address)
+        if writer is None or len(writer.queue) >= QUEUED_MAX:
+            return False
+        writer.queue.append(frames)
+        self._order(partial(self._push, writer))
+        return True
+
+    def _open(self, address: str) -> Writer | None:
+        """A new pipe to who listens for this address, None: nobody who may."""
+        if self._refused.get(address, 0.0) > time.monotonic():
+            return None
+        try:
+            writing = _hand_over(address)
+        except OSError:
+            self._refused[address] = time.monotonic() + RETRY_SECONDS
+            return None
+        writer = self._writers[address] = Writer(writing, self._mapped)
+        self._order(partial(self._await, writer, 0, partial(self._pushes, writer)))
+        return writer
+
+    def close(self) -> None:
+        """End the thread; what is under way is lost."""
+        if not self.closed:
+            self.closed = True
+            trio.lowlevel.notify_closing(self.descriptor)
+            if self._thread is not None:
+                os.eventfd_write(self._wake, 1)
+                self._thread.join()
+            self._poll.close()
+            os.close(self.descriptor)
+            os.close(self._wake)
+
+    # ---- a line ----------------------------------------------------------------------------
+
+    def readable(self) -> bool:
+        """Whether a message has come; what was told of it is swallowed."""
+        self.swallow()
+        if self._failure is not None:
+            raise self._failure
+        return bool(self._received)
+
+    def swallow(self) -> None:
+        """What was told is known."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.descriptor)
+
+    def take(self) -> Frames | None:
+        """The next message, None if there is none; ``ready`` afterwards: whether there is one."""
+        frames = self._received.popleft() if self._received else None
+        if self._stalled:
+            self._order(self._resume)
+        self.ready = bool(self._received) or self.readable()
+        return frames
+
+    # ---- in the thread ---------------------------------------------------------------------
+
+    def _order(self, order: Callable[[], None]) -> None:
+        """Have this done in the thread, which starts with the first order."""
+        self._orders.append(order)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="pipes", daemon=True)
+            self._thread.start()
+        os.eventfd_write(self._wake, 1)
+
+    def _serve(self) -> None:
+        try:
+            self._poll.register(self._wake, select.EPOLLIN)
+            while not self.closed:
+                deaf, self._deaf = self._deaf, None
+                for descriptor, events in self._poll.poll(None if deaf is None else _DEAF_SECONDS):
+                    # One of those before it may have ended this one.
+                    if descriptor in self._ends:
+                        self._ends[descriptor][1](events)
+                if deaf is not None:
+                    self._poll.modify(deaf, select.EPOLLIN)
+                self._heed_orders()
+        except BaseException as failure:
+            # We are wrong, and the loop shall say so.
+            self._failure = failure
+            os.eventfd_write(self.descriptor, 1)
+        finally:
+            self._heed_orders()
+            for end, _ in self._ends.values():
+                end.close()
+
+    def _heed_orders(self) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        while self._orders:
+            self._orders.popleft()()
+
+    def _await(self, end: _End, events: int, then: Callable[[int], None]) -> None:
+        """Have ``then`` called when one of these is so, or the other end is gone."""
+        self._ends[end.fileno()] = end, then
+        self._poll.register(end, events)
+
+    def _forget(self, end: _End) -> None:
+        del self._ends[end.fileno()]
+        self._poll.unregister(end)
+        end.close()
+
+    def _is_open(self, end: _End) -> bool:
+        """Whether it has not ended; its descriptor may be another one's by now."""
+        return self._ends.get(end.fileno(), (None,))[0] is end
+
+    def _accept(self, listener: socket.socket, _: int) -> None:
+        """Somebody has connected, and will hand over a pipe."""
+        try:
+            connection, _name = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            # No descriptor is left.  This would be told again at once: not for a while.
+            self._poll.modify(listener, 0)
+            self._deaf = listener
+            return
+        connection.setblocking(False)
+        self._guests.append(connection)
+        self._await(connection, select.EPOLLIN, partial(self._take_over, connection))
+        if len(self._guests) > GUESTS_MAX:
+            self._forget(self._guests.popleft())
+
+    def _take_over(self, connection: socket.socket, _: int) -> None:
+        with suppress(OSError):
+            for pipe in _taken_over(connection):
+                reader = Reader(pipe, self._buffers)
+                self._await(reader, select.EPOLLIN, partial(self._pull, reader))
+        self._guests.remove(connection)
+        self._forget(connection)
+
+    def _pull(self, reader: Reader, _: int) -> None:
+        frames = reader.pull()
+        if frames is not None:
+            self._received.append(frames)
+            os.eventfd_write(self.descriptor, 1)
+        if reader.ended:
+            self._forget(reader)
+        elif len(self._received) >= WAITING_MAX:
+            self._poll.modify(reader, 0)
+            self._stalled.append(reader)
+            # The loop may have taken them all before it could see that somebody waits for that.
+            if len(self._received) < WAITING_MAX:
+                self._resume()
+
+    def _resume(self) -> None:
+        """There is room again for what comes in."""
+        while self._stalled:
+            reader = self._stalled.pop()
+            if self._is_open(reader):
+                self._poll.modify(reader, select.EPOLLIN)
+
+    def _pushes(self, writer: Writer, events: int) -> None:
+        """There is room in a pipe, or nobody has its other end any more."""
+        if events & select.EPOLLERR:
+            writer.broken = True
+        self._push(writer)
+
+    def _push(self, writer: Writer) -> None:
+        if not self._is_open(writer):
+            return
+        more = not writer.broken and writer.push()
+        if writer.broken:
+            self._forget(writer)
+        else:
+            self._poll.modify(writer, select.EPOLLOUT if more else 0)
+
+
+def _hand_over(address: str) -> int:
+    """The writing end of a new pipe; who listens there has the other.  Raises OSError."""
+    with connected("pipe", address, socket.SOCK_STREAM) as connection:
+        reading, writing = make_pipe()
+        try:
+            socket.send_fds(connection, [_HELLO], [reading])
+        except OSError:
+            os.close(writing)
+            raise
+        finally:
+            os.close(reading)
+    return writing
+
+
+def _taken_over(connection: socket.socket) -> list[int]:
+    """The reading end that somebody of the same user hands over, or nothing.  Raises OSError."""
+    check_user(connection)
+    hello, pipes, _, _ = socket.recv_fds(connection, len(_HELLO), 1)
+    for pipe in pipes:
+        if hello != _HELLO:
+            os.close(pipe)
+            continue
+        os.set_blocking(pipe, False)
+        os.set_inheritable(pipe, False)
+    return pipes if hello == _HELLO else []

@@ -1,0 +1,52 @@
+"""Abstract unix sockets: names in no file system, and whose the other end is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+#: struct ucred: pid, uid, gid.
+_CREDENTIALS = struct.Struct("3i")
+
+
+def abstract(kind: str, address: str) -> str:
+    """The name at which who is bound to this address takes connections of this kind."""
+    return f"\0numalab {kind} {address}"
+
+
+def listen_at(kind: str, address: str, type_of: int) -> socket.socket | None:
+    """A socket that does not wait, and takes such connections; None: the name cannot be had."""
+    listener = None
+    try:
+        listener = socket.socket(socket.AF_UNIX, type_of)
+        listener.bind(abstract(kind, address))
+        listener.listen(socket.SOMAXCONN)
+    except OSError:
+        if listener is not None:
+            listener.close()
+        return None
+    listener.setblocking(False)
+    return listener
+
+
+def connected(kind: str, address: str, type_of: int) -> socket.socket:
+    """A connection to who listens so, if it is of the same user.  Never waits.  Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, type_of)
+    try:
+        # A unix socket connects at once or not at all.
+        connection.setblocking(False)
+        connection.connect(abstract(kind, address))
+        check_user(connection)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def check_user(connection: socket.socket) -> None:
+    """Raises PermissionError: the other end is another user's."""
+    size = _CREDENTIALS.size
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    if _CREDENTIALS.unpack(peer)[1] != os.geteuid():
+        raise PermissionError
