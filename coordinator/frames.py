@@ -24,6 +24,7 @@ from coordinator.placement import (
 )
 from coordinator.policy import keeps_policy, policies_of
 from coordinator.rebind import update_task_memory_state
+from coordinator.rows import span
 from protocol.messages import NewPageFrames, NewPages, PutPages, SetGeneration
 from protocol.schema import node_name
 
@@ -205,8 +206,9 @@ def distinct(nid: Nids, pfn: Pfns) -> tuple[Nids, Pfns]:
 
 def unused(memory: Memory, nid: int, pfn: Pfns) -> npt.NDArray[np.bool_]:
     """Which of these frames no entry maps and no object caches."""
-    result: npt.NDArray[np.bool_] = memory.mem_map[nid].mapcount[pfn] == 0
-    result &= ~_cached(memory, nid, pfn)
+    result: npt.NDArray[np.bool_] = memory.mem_map[nid].mapcount[span(pfn)] == 0
+    if result.any():
+        result &= ~_cached(memory, nid, pfn)
     return result
 
 

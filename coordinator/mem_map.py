@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.rows import FEW, span
 from protocol.values import at_hand
 
 Rows = npt.NDArray[np.intp]
@@ -26,8 +27,6 @@ NO_NODE = 255
 FILLING, POISONED = 1, 2
 #: Pages of a shared object: its cache takes six bytes for each of them from the start.
 CACHE_MAX = 1 << 28
-#: So many numbers are sorted quicker as a list than as an array.
-FEW = 64
 
 
 @at_hand
@@ -88,28 +87,30 @@ class MemMap:
         flags: PageFlag,
     ) -> None:
         """The node gave these frames; nobody maps them yet."""
-        assert not self.flags[pfn].any(), "a frame was allocated twice"
-        self.generation[pfn] = generation
-        self.mapcount[pfn] = 0
-        self.mapping[pfn] = mapping
-        self.index[pfn] = index
-        self.referenced[pfn] = False
-        self.flags[pfn] = int(PageFlag.ALLOCATED) | int(flags)
+        at = span(pfn)
+        assert not self.flags[at].any(), "a frame was allocated twice"
+        self.generation[at] = generation
+        self.mapcount[at] = 0
+        self.mapping[at] = mapping
+        self.index[at] = index
+        self.referenced[at] = False
+        self.flags[at] = int(PageFlag.ALLOCATED) | int(flags)
         self.used += pfn.size
 
     def free(self, pfn: Pfns) -> None:
         """The node has the frames back."""
-        assert not self.mapcount[pfn].any(), "a frame was freed while it is mapped"
-        assert (self.flags[pfn] & PageFlag.ALLOCATED).all(), "a frame was freed twice"
-        self.flags[pfn] = 0
+        at = span(pfn)
+        assert not self.mapcount[at].any(), "a frame was freed while it is mapped"
+        assert (self.flags[at] & PageFlag.ALLOCATED).all(), "a frame was freed twice"
+        self.flags[at] = 0
         self.used -= pfn.size
 
     def set(self, pfn: Pfns, flag: PageFlag) -> None:
-        self.flags[pfn] |= np.uint8(flag)
+        self.flags[span(pfn)] |= np.uint8(flag)
 
     def clear(self, pfn: Pfns, flag: PageFlag) -> None:
-        self.flags[pfn] &= np.uint8(~flag & 0xFF)
+        self.flags[span(pfn)] &= np.uint8(~flag & 0xFF)
 
     def test(self, pfn: Pfns, flag: PageFlag) -> npt.NDArray[np.bool_]:
-        flagged: npt.NDArray[np.bool_] = (self.flags[pfn] & np.uint8(flag)) != 0
+        flagged: npt.NDArray[np.bool_] = (self.flags[span(pfn)] & np.uint8(flag)) != 0
         return flagged

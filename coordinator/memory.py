@@ -32,6 +32,7 @@ from coordinator.records import (
     PagesMapped,
     PagesTagged,
 )
+from coordinator.rows import kept, span
 from coordinator.vmstat import Counters, Migrated, trace_lines
 from protocol.messages import NewPageFrames, NewPages, NewUncachedPages
 from protocol.notes import Note, PagesAllocated
@@ -111,12 +112,7 @@ class Memory:
         self.next_pid = max(self.next_pid, pid + 1)
 
     def new_mapping(
-        self,
-        *,
-        shared: bool,
-        pages: int,
-        mapping_id: int | None = None,
-        host: Inode | None = None,
+        self, *, shared: bool, pages: int, mapping_id: int | None = None, host: Inode | None = None
     ) -> Mapping:
         """An anon_vma, or a shared object of ``pages`` pages with its (empty) page cache.
 
@@ -340,28 +336,29 @@ class Memory:
 
     def mappers(self, nid: int, pfn: Pfns) -> Iterator[tuple[Vma, Rows, Rows]]:
         """Every live entry that names one of these frames: (vma, slots in it, rows of ``pfn``)."""
-        objects = self.mem_map[nid].mapping[pfn]
-        index = self.mem_map[nid].index[pfn].astype(np.intp)
+        objects = self.mem_map[nid].mapping[span(pfn)]
+        index = self.mem_map[nid].index[span(pfn)].astype(np.intp)
         one = bool((objects == objects[0]).all()) if objects.size else True
         for number in objects[:1] if one else np.unique(objects):
             mine = np.arange(pfn.size) if one else np.flatnonzero(objects == number)
             owner = self.mappings.get(int(number))
             for vma in [] if owner is None else owner.vmas:
                 slot = index[mine] - vma.pgoff
-                inside = (slot >= 0) & (slot < vma.pages)
-                slot, rows = slot[inside], mine[inside]
-                live = (vma.nid[slot] == nid) & (vma.pfn[slot] == pfn[rows])
-                live &= (vma.bits[slot] & _LIVE) != 0
+                slot, rows = kept((slot >= 0) & (slot < vma.pages), slot, mine)
+                at = span(slot)
+                live = (vma.nid[at] == nid) & (vma.pfn[at] == pfn[span(rows)])
+                live &= (vma.bits[at] & _LIVE) != 0
                 if live.any():
-                    yield vma, slot[live], rows[live]
+                    yield vma, *kept(live, slot, rows)
 
     def try_to_unmap(self, nid: int, pfn: Pfns) -> None:
         """Every present entry of these frames becomes a migration entry (K 1.35); rss unchanged."""
         for vma, slot, _ in self.mappers(nid, pfn):
             self.set_page_dirty(vma, slot)
-            bits = vma.bits[slot]
+            at = span(slot)
+            bits = vma.bits[at]
             assert not (bits & Pte.ENTRY).any(), "an entry of an entry"
-            vma.bits[slot] = (bits & ~np.uint8(Pte.PRESENT | Pte.ACCESSED)) | np.uint8(Pte.ENTRY)
+            vma.bits[at] = (bits & ~np.uint8(Pte.PRESENT | Pte.ACCESSED)) | np.uint8(Pte.ENTRY)
 
     def remove_migration_ptes(self, nid: int, pfn: Pfns, target: int, target_pfn: Pfns) -> None:
         """Entries that name (nid, pfn) become present entries of (target, target_pfn) (K 1.41).
@@ -370,13 +367,14 @@ class Memory:
         """
         moved = not (target == nid and np.array_equal(pfn, target_pfn))
         for vma, slot, rows in self.mappers(nid, pfn):
-            bits = vma.bits[slot]
+            at, mine = span(slot), span(rows)
+            bits, new, old = vma.bits[at], target_pfn[mine], pfn[mine]
             assert (bits & Pte.ENTRY).all(), "a present entry of a page that is being moved"
-            vma.nid[slot], vma.pfn[slot] = target, target_pfn[rows]
-            vma.bits[slot] = (bits & _KEEP_FROM_ENTRY) | np.uint8(Pte.PRESENT)
+            vma.nid[at], vma.pfn[at] = target, new
+            vma.bits[at] = (bits & _KEEP_FROM_ENTRY) | np.uint8(Pte.PRESENT)
             if moved:
-                self.mem_map[target].mapcount[target_pfn[rows]] += 1
-                self.mem_map[nid].mapcount[pfn[rows]] -= 1
+                self.mem_map[target].mapcount[span(new)] += 1
+                self.mem_map[nid].mapcount[span(old)] -= 1
         if moved:
             self._move_cache(nid, pfn, target, target_pfn)
         self.woken = True
@@ -394,6 +392,6 @@ class Memory:
     def commit(self, nid: int, pfn: Pfns, target: int, target_pfn: Pfns) -> None:
         """The move itself: entries -> new, in one place, recorded (design 6)."""
         self.remove_migration_ptes(nid, pfn, target, target_pfn)
-        self.mem_map[target].referenced[target_pfn] = self.mem_map[nid].referenced[pfn]
+        self.mem_map[target].referenced[span(target_pfn)] = self.mem_map[nid].referenced[span(pfn)]
         generation = self.mem_map[target].generation[target_pfn]
         self.records.append(PagesCommitted(nid, target, pfn, target_pfn, generation))

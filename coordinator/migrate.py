@@ -201,7 +201,7 @@ class Migration:
         while isolated.size:
             yield from self._wait_until(self._no_frames_wait)
             rows, isolated = np.split(isolated, [self._portion_size()])
-            if self.work.must_wait(rows):
+            if self.has_files and self.work.must_wait(rows):
                 yield from self._wait_until(lambda: not self.work.outstanding)
                 while self.work.must_wait(rows):
                     yield PARKED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.life import EMPTY, FAILS, NEXT, SETTLED, InvalidTransition, State
-from coordinator.mem_map import Nids, Pfns, Rows
+from coordinator.mem_map import Nids, Pfns, Rows, grouped
 from coordinator.mpol import Mempolicy
+from coordinator.rows import span
 from protocol.status import StatusClass, status_class
 
 #: By state: the page has moved.
@@ -97,17 +98,16 @@ class PageList:
         Returns the states they are in now, ascending, each with its rows.
         """
         before = State(self.state[rows[0]])
-        assert (self.state[rows] == int(before)).all(), (
-            "rows in different states were asked together"
-        )
-        if not status.any() and not self.failed[rows].any():
+        at = span(rows)
+        assert (self.state[at] == int(before)).all(), "rows in different states were asked together"
+        if not status.any() and not self.failed[at].any():
             return [self._all_go(before, rows)]
         column = status_class(status)
         # One index into the rows of this state: two arrays as indices take three times as long.
         goes_to = NEXT[before].reshape(-1).take(2 * column + self.failed[rows])
         if (goes_to == EMPTY).any():
-            at = int(np.flatnonzero(goes_to == EMPTY)[0])
-            raise InvalidTransition(before, int(status[at]), self.story(int(rows[at])))
+            empty = int(np.flatnonzero(goes_to == EMPTY)[0])
+            raise InvalidTransition(before, int(status[empty]), self.story(int(rows[empty])))
         self._note_status(rows, status, FAILS[before, column])
         self.state[rows] = goes_to
         self.counts[before] -= rows.size
@@ -126,7 +126,7 @@ class PageList:
         if cell == EMPTY:
             raise InvalidTransition(before, 0, self.story(int(rows[0])))
         after = State(cell)
-        self.state[rows] = after
+        self.state[span(rows)] = after
         self.counts[before] -= rows.size
         self.counts[after] += rows.size
         self.log.append((before, None, after, rows))
@@ -157,6 +157,23 @@ class PageList:
     def count(self, state: State) -> int:
         """How many rows are in this state."""
         return self.counts[state]
+
+    def by_source(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
+        """These rows by the node that their pages are on at first."""
+        if self.sources.size == 1 and rows.size:
+            yield int(self.sources[0]), rows
+        else:
+            for nid, mine in grouped(self.source[rows]):
+                yield nid, rows[mine]
+
+    def by_target(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
+        """These rows by the node that their pages go to."""
+        target = self.target[span(rows)]
+        if rows.size and (target == target[0]).all():
+            yield int(target[0]), rows
+        else:
+            for nid, mine in grouped(target):
+                yield nid, rows[mine]
 
     def moved(self) -> npt.NDArray[np.bool_]:
         """Which rows have been moved, whatever is left to be done about their frames."""

@@ -25,6 +25,7 @@ from coordinator.mm import Mapping, VmFlag
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
 from coordinator.placement import INTERLEAVING, Zonelist, policy_zonelist
 from coordinator.rmap import mlocked
+from coordinator.rows import span
 from protocol.messages import (
     CopyPages,
     IsolateLruPage,
@@ -89,13 +90,13 @@ class UnmapAndMove:
             settled = rows[self.list.state[rows] == State.RESTORING]
             for mapping, index, _ in self._by_object(settled):
                 entries_restored(self.memory, mapping, index)
-            for source, mine in self.memory.by_node(self.list.source[settled]):
-                self._entries_to_old(source, settled[mine])
+            for source, mine in self.list.by_source(settled):
+                self._entries_to_old(source, mine)
             self._note_entries_gone(settled)
         elif before == State.RESTORING:
             settled = rows[self.list.state[rows] != State.RESTORING]
-            for target, mine in self.memory.by_node(self.list.target[settled]):
-                self.memory.put(target, self.list.target_pfn[settled[mine]])
+            for target, mine in self.list.by_target(settled):
+                self.memory.put(target, self.list.target_pfn[mine])
 
     def _enter(self, state: State, rows: Rows) -> None:
         if state == State.ALLOCATING:
@@ -169,10 +170,9 @@ class UnmapAndMove:
     def _ask(self, state: State, rows: Rows) -> None:
         """One question for each node about the old frame, or the new one, of these rows."""
         new = state in (State.RESTORING, State.SETTLING)
-        nids = self.list.target if new else self.list.source
+        by_nodes = self.list.by_target if new else self.list.by_source
         pfns = self.list.target_pfn if new else self.list.pfn
-        for nid, mine in self.memory.by_node(nids[rows]):
-            mine = rows[mine]
+        for nid, mine in by_nodes(rows):
             pfn = pfns[mine]
             generation = self.memory.mem_map[nid].generation[pfn]
             message: Message
@@ -221,8 +221,8 @@ class UnmapAndMove:
         index = np.zeros(rows.size, np.uint32)
         for source, mine in self.memory.by_node(self.list.source[rows]):
             pfn = self.list.pfn[rows[mine]]
-            owner[mine] = self.memory.mem_map[source].mapping[pfn]
-            index[mine] = self.memory.mem_map[source].index[pfn]
+            owner[mine] = self.memory.mem_map[source].mapping[span(pfn)]
+            index[mine] = self.memory.mem_map[source].index[span(pfn)]
         return owner, index
 
     def _got_frames(self, asked: Asked, reply: Reply) -> None:
@@ -263,15 +263,14 @@ class UnmapAndMove:
 
     def _each_pair(self, rows: Rows, effect: Callable[[int, int, Rows], None]) -> None:
         """Call ``effect(source, target, rows)`` for each pair of nodes among the rows."""
-        for source, mine in self.memory.by_node(self.list.source[rows]):
-            of_source = rows[mine]
-            for target, theirs in self.memory.by_node(self.list.target[of_source]):
-                effect(source, target, of_source[theirs])
+        for source, of_source in self.list.by_source(rows):
+            for target, theirs in self.list.by_target(of_source):
+                effect(source, target, theirs)
 
     def _unmap_and_copy(self, rows: Rows) -> None:
-        for source, mine in self.memory.by_node(self.list.source[rows]):
-            self.memory.try_to_unmap(source, self.list.pfn[rows[mine]])
-        self.list.unmapped[rows] = self.memory.now
+        for source, mine in self.list.by_source(rows):
+            self.memory.try_to_unmap(source, self.list.pfn[mine])
+        self.list.unmapped[span(rows)] = self.memory.now
         verdict = self._migratepage(rows)
         self._each_pair(rows[verdict == 0], self._copy)
         self.step(rows[verdict != 0], verdict[verdict != 0])
@@ -280,7 +279,7 @@ class UnmapAndMove:
         """The objects of pages: (object, indexes, places in ``rows``); not those gone."""
         for source, mine in self.memory.by_node(self.list.source[rows]):
             frames, pfn = self.memory.mem_map[source], self.list.pfn[rows[mine]]
-            for number, of_object in grouped(frames.mapping[pfn]):
+            for number, of_object in grouped(frames.mapping[span(pfn)]):
                 mapping = self.memory.mappings.get(number)
                 if mapping is not None:
                     index = frames.index[pfn[of_object]].astype(np.intp)
@@ -318,6 +317,7 @@ class UnmapAndMove:
 
     def must_wait(self, rows: Rows) -> bool:
         """Another user has what these pages need: buffer locks, or with force writeback (K 1.29).
+        Only pages of files have either.
 
         The kernel waits for buffers when the entries are gone; here faults are served meanwhile.
         """
@@ -337,7 +337,7 @@ class UnmapAndMove:
     def _copy(self, source: int, target: int, rows: Rows) -> None:
         pfn, target_pfn = self.list.pfn[rows], self.list.target_pfn[rows]
         transfer = self.memory.new_transfer()
-        self.list.transfer[rows] = transfer
+        self.list.transfer[span(rows)] = transfer
         message = CopyPages(
             transfer,
             target,
@@ -365,13 +365,13 @@ class UnmapAndMove:
 
     def _note_entries_gone(self, rows: Rows) -> None:
         if rows.size:
-            seconds = self.memory.now - float(self.list.unmapped[rows].min())
+            seconds = self.memory.now - float(self.list.unmapped[span(rows)].min())
             self.memory.longest_entry = max(self.memory.longest_entry, seconds)
             self.memory.notes.append(EntriesGone(rows.size, seconds))
 
     def _moved(self, rows: Rows) -> None:
-        for source, mine in self.memory.by_node(self.list.source[rows]):
-            self.memory.put(source, self.list.pfn[rows[mine]])
+        for source, mine in self.list.by_source(rows):
+            self.memory.put(source, self.list.pfn[mine])
         self.list.status[rows] = self.list.target[rows]
 
     def _putback(self, nid: Nids, pfn: Pfns) -> None:
@@ -385,8 +385,8 @@ class UnmapAndMove:
     def _stayed(self, state: State, rows: Rows) -> None:
         self._putback(self.list.source[rows], self.list.pfn[rows])
         if state == State.FAILED:
-            for source, mine in self.memory.by_node(self.list.source[rows]):
-                status = self.list.status[rows[mine]]
+            for source, mine in self.list.by_source(rows):
+                status = self.list.status[mine]
                 for value in np.unique(status):
                     count = int(np.count_nonzero(status == value))
                     self.memory.notes.append(PagesNotMoved(source, int(value), count))
