@@ -35,7 +35,7 @@ COMPACT_FACTOR = 2
 #: The log is emptied when it is longer.
 _LOG_BYTES = 4 << 20
 #: A commit of fewer bytes may be written in the loop.
-_SMALL_BYTES = 16 << 10
+_SMALL_BYTES = 64 << 10
 
 _T = TypeVar("_T")
 
