@@ -28,12 +28,14 @@ SUMS = 2
 
 
 async def measure(start: Start) -> None:
-    """CURVE, the page of metrics, records; sums beside these."""
-    await _with_and_without(start, "CURVE", {"secure": True}, {})
+    """CURVE, TCP, the page of metrics, records; sums beside these."""
+    await _with_and_without(start, "CURVE", {"secure": True}, {"local": False})
+    await _with_and_without(start, "TCP", {"local": False}, {})
     await _with_and_without(start, "metrics", {}, {"metrics": False})
     with TemporaryDirectory(prefix="numalab-bench-", dir="/dev/shm") as memory:
         await _with_and_without(start, "records", {}, {"run_directory": memory})
     await _with_and_without(start, "synced records", {"synchronous": Synchronous.FULL}, {})
+    start.readings.note(10, "CURVE: on TCP against TCP without; TCP: against the ways of a host.")
     start.readings.note(10, "metrics: served against not served; they are counted in both.")
     start.readings.note(10, "records: a journal on the disk against one in memory.")
     start.readings.note(10, "synced records: no call waits for the disk unless it is told to.")

@@ -65,8 +65,8 @@ def _less(name: str, unit: str, no_worse: float | None, aim: float | None) -> Pa
 
 #: Of figure 10: what is switched off; and of these the two that a machine has only if it is told
 #: to, so that what they take is printed and no more.
-COSTS = ("sums", "records", "metrics", "synced records", "CURVE")
-_ASKED_FOR = ("synced records", "CURVE")
+COSTS = ("sums", "records", "metrics", "synced records", "CURVE", "TCP")
+_ASKED_FOR = ("synced records", "CURVE", "TCP")
 
 TABLE: tuple[Figure, ...] = (
     Figure(1, "neighbouring / bare zmq", "bare pyzmq, same bytes", (_ratio("", 0.60, 0.85),)),

@@ -7,6 +7,7 @@ its parts take at least is computed from what this host does alone.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ from numalab.bench.lab import CHUNK_PAGES, Lab, lab_of, total
 from numalab.bench.raw import carrying
 from numalab.bench.report import number
 from numalab.bench.scale import Scale
+from protocol.bulk import BATCH_BYTES
+from protocol.live.pipe_ends import Buffers, Reader, Staging, Writer, make_pipe
 from protocol.live.scrape import MetricsPage
 from protocol.topology import PAGE_SIZE
 
@@ -36,6 +39,8 @@ PHASES = {
     "putting_back": "put back (of what failed)",
 }
 STEP = "numalab_migration_step"
+#: Batches through a pipe; the first ones find their memory untouched.
+PIPE_TURNS = 8
 RECORD = "numalab_journal_commit_seconds"
 ENTRY = "numalab_migration_entry_seconds"
 
@@ -60,6 +65,7 @@ async def measure_profile(scale: Scale) -> dict[str, Any]:
         "steps": list(_steps(before, after, moved)),
         "copy_at_least_us": {
             "copy, into place": _copy_of_a_page() * 1e6,
+            "transfer, a pipe": _pipe_of_a_page() * 1e6,
             "transfer, bare zmq": bare / pages * 1e6,
             "verify, two sums": SUMS * sum_of_a_page() * 1e6,
         },
@@ -127,6 +133,26 @@ def cpu_seconds(lab: Lab) -> dict[str, float]:
             where = f"{row.name}, {kind}"
             spent[where] = spent.get(where, 0.0) + ticks / os.sysconf("SC_CLK_TCK")
     return spent
+
+
+def _pipe_of_a_page() -> float:
+    """Seconds of a page through a pipe as nodes use it, one thread at both ends."""
+    staging, (reading, writing) = Staging(), make_pipe()
+    writer, reader = Writer(writing, staging.mapped), Reader(reading, Buffers())
+    pages = staging.room(BATCH_BYTES)
+    pages[:] = 1
+    best = math.inf
+    for _ in range(PIPE_TURNS):
+        began, arrived = time.perf_counter(), None
+        writer.queue.append((pages.data,))
+        while arrived is None:
+            writer.push()
+            arrived = reader.pull()
+        del arrived
+        best = min(best, time.perf_counter() - began)
+    writer.close()
+    reader.close()
+    return best / (BATCH_BYTES // PAGE_SIZE)
 
 
 def _copy_of_a_page() -> float:
