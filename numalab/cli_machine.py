@@ -65,7 +65,8 @@ NODES_MAX = 254
     type=click.Choice(["local", "tcp"]),
     default="local",
     show_default=True,
-    help="Local: unix sockets and pipes within this host; tcp: all by TCP, as between hosts.",
+    help="Local: unix sockets and pipes within this host, unless --secure; tcp: all by TCP, as"
+    " between hosts.",
 )
 @click.option(
     "--within",

@@ -6,6 +6,7 @@ Each gives an ``Answer``, or raises what ``console.explain`` makes a sentence of
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ from protocol.status import describe
 from protocol.syscalls import TaskList
 
 POLL_SECONDS = 0.05
+#: After so many seconds without progress who waits is told why.
+PATIENCE_SECONDS = 3.0
+_CURE = "start it again with 'numalab restart'; 'numalab status' tells which processes live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +92,17 @@ async def _meaning(machine: Machine, pid: int, error: OSError) -> str:
                 "down and start it without that."
             )
         case errno.ENODEV:
-            found = await machine.hardware()
-            down = [f"node{nid}" for nid in found.nid[found.up == 0].tolist()]
+            down = await _down(machine)
             if down:
-                return (
-                    f"{' and '.join(down)} {'are' if len(down) > 1 else 'is'} down: use other "
-                    "nodes, or start it again with numalab.cluster.restart() of Python; 'numalab "
-                    "status' tells which processes live."
-                )
+                return f"{down}: use other nodes, or {_CURE}."
     return f"The machine refuses that for task {pid}: {error.strerror}."
+
+
+async def _down(machine: Machine) -> str:
+    """Which nodes do not answer, as the beginning of a sentence; empty: all do."""
+    found = await machine.hardware()
+    down = [f"node{nid}" for nid in found.nid[found.up == 0].tolist()]
+    return f"{' and '.join(down)} {'are' if len(down) > 1 else 'is'} down" if down else ""
 
 
 # ---- what one reads ------------------------------------------------------------------------
@@ -300,9 +306,18 @@ async def loaded(new_page: str) -> AsyncIterator[None]:
 
 
 async def _watch(machine: Machine, pid: int, heed: Heed) -> None:
+    """Tell how far it is; and once, if that is no further for a while, which node it waits for."""
+    settled, since, told = -1, trio.current_time(), False
     while True:
         try:
             made = await machine.progress(pid)
+            if made.settled != settled:
+                settled, since = made.settled, trio.current_time()
+            elif not told and trio.current_time() - since > PATIENCE_SECONDS:
+                down, since = await _down(machine), trio.current_time()
+                told = bool(down)
+                if down:
+                    sys.stderr.write(f"{down}, and this waits for an answer: {_CURE}.\n")
         except OSError:
             return
         heed("move", made.settled, made.listed)

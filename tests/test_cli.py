@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 import trio
 
-from numalab import commands, connect
+from numalab import cluster, commands, connect
 from numalab.cluster import running
 from numalab.commands import Place
 from numalab.console import Answer, Exit
 from numalab.hardware import COUNTERS, hardware_text, numastat_text, process_numastat_text
 from numalab.importer import digests_path
+from numalab.processes import Process
 from protocol.nodemask import format_nodes
 from protocol.syscalls import Hardware
+from protocol.topology import Topology
 from tests.live import Numalab, Said, program
 
 MIB = 1 << 20
@@ -189,6 +191,48 @@ def test_pages_that_stay_are_told_by_exit_code_3(run_directory: Path) -> None:
     assert answer.code == Exit.PARTLY
     assert answer.document["not_moved"] == 2
     assert answer.sentence.startswith("2 pages of task ")
+
+
+def test_who_waits_for_a_node_is_told_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node is stopped when its pages are to move, and goes on when that was said."""
+    monkeypatch.setattr(commands, "PATIENCE_SECONDS", 0.1)
+    run = tmp_path / "run"
+    said = ""
+
+    async def migrate() -> Answer:
+        await cluster.up(cluster.Settings(Topology.uniform(2, "8M")), run, parent=os.getpid())
+        async with connect(run) as machine:
+            task = await machine.spawn()
+            await task.store(await task.mmap(8 * 4096), bytes(8 * 4096))
+            target = cluster.running(run)["node1"]
+            target.signal(signal.SIGSTOP)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(go_on_when_told, target)
+                return await commands.migratepages(
+                    Place(run), task.pid, "0", "1", lambda what, done, total: None
+                )
+
+    async def go_on_when_told(target: Process) -> None:
+        nonlocal said
+        while not said:
+            await trio.sleep(0.05)
+            said = capfd.readouterr().err
+        target.signal(signal.SIGCONT)
+
+    async def main() -> Answer:
+        with trio.fail_after(60):
+            try:
+                return await migrate()
+            finally:
+                await cluster.down(run)
+
+    assert trio.run(main).document["not_moved"] == 0
+    assert said == (
+        "node1 is down, and this waits for an answer: start it again with 'numalab restart'; "
+        "'numalab status' tells which processes live.\n"
+    )
 
 
 def test_single_pages_are_found_and_moved(numalab: Numalab, run_directory: Path) -> None:
