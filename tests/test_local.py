@@ -82,7 +82,7 @@ async def test_a_long_message_comes_whole_and_its_contents_are_a_view() -> None:
 @pytest.mark.parametrize("make", [short, long])
 async def test_both_ways_at_once_block_nobody(make: object) -> None:
     assert callable(make)
-    count = 3 * WAITING_MAX
+    count = 12 * WAITING_MAX
     with trio.fail_after(20):
         async with listening("a", HERE, b=THERE) as a, listening("b", THERE, a=HERE) as b:
             for number in range(count):

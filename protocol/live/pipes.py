@@ -29,7 +29,7 @@ from protocol.live.unix import check_user, connected, listen_at
 
 #: Messages queued for a peer; and those that wait for the loop before nothing more is read.
 QUEUED_MAX = 64
-WAITING_MAX = 8
+WAITING_MAX = 2
 #: After so many seconds somebody who did not listen is tried again.
 RETRY_SECONDS = 1.0
 #: Connections that have not handed over their pipe yet.
