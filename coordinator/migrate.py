@@ -284,4 +284,5 @@ class Migration:
         settled = self.list.count(State.SETTLED)
         more = self.list.count(State.COPYING) or self.list.count(State.SETTLING)
         if settled and (settled >= self._portion_size() or not more):
-            self.work.step_ok(np.flatnonzero(self.list.state == int(State.SETTLED)))
+            rows, self.work.settled = np.sort(np.concatenate(self.work.settled)), []
+            self.work.step_ok(rows)

@@ -58,6 +58,8 @@ class UnmapAndMove:
         self.queue: list[Ask] = []
         self.outstanding = 0
         self.force = False
+        #: Rows that wait, in SETTLED, for their old frames to be put.
+        self.settled: list[Rows] = []
         #: Frames, by node, of pages whose last entry went meanwhile; the final putback frees them.
         self.unused: list[tuple[int, Pfns]] = []
         self.reserve = Reserve()
@@ -115,6 +117,8 @@ class UnmapAndMove:
             # Of few pages none are to follow, and a forced pass may wait for others for long.
             if self.settings.few or self.force:
                 self.step_ok(rows)
+            else:
+                self.settled.append(rows)
         elif state == State.MOVED:
             self._moved(rows)
         elif state in (State.FAILED, State.SKIPPED):

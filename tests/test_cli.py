@@ -222,11 +222,11 @@ def test_who_waits_for_a_node_is_told_so(
         target.signal(signal.SIGCONT)
 
     async def main() -> Answer:
-        with trio.fail_after(60):
-            try:
+        try:
+            with trio.fail_after(60):
                 return await migrate()
-            finally:
-                await cluster.down(run)
+        finally:
+            await cluster.down(run)
 
     assert trio.run(main).document["not_moved"] == 0
     assert said == (
