@@ -27,6 +27,7 @@ from protocol.live.process import (
     keep_freed_memory,
     run_process,
     serve_metrics,
+    take_turns_often,
     tell_health,
 )
 from protocol.live.transport import open_transport
@@ -177,6 +178,7 @@ def _open(buffer: memoryview, configuration: NodeConfiguration, path: Path) -> Z
 async def serve(configuration: NodeConfiguration) -> None:
     """Be node ``nid`` until cancelled."""
     keep_freed_memory()
+    take_turns_often()
     key = configuration.secret
     name = node_name(configuration.nid)
     keys = configuration.keys(name)

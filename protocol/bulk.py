@@ -25,9 +25,9 @@ U32 = npt.NDArray[np.uint32]
 I32 = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.intp]
 
-#: 4 MiB of pages of 4 KiB in one frame: what a message costs is small beside its contents then.
-BATCH_PAGES = 1024
-BATCH_BYTES = 4 << 20
+#: 8 MiB of pages of 4 KiB in one frame: what a message costs is small beside its contents then.
+BATCH_PAGES = 2048
+BATCH_BYTES = 8 << 20
 #: Batches in flight: the target always has one to land, the next is on its way.
 CREDIT = 4
 

@@ -39,7 +39,7 @@ AGAIN = -errno.EAGAIN
 class Wire:
     """Two nodes, a coordinator's session, a clock; ``loses`` decides what does not arrive."""
 
-    def __init__(self, frames: int = 8192) -> None:
+    def __init__(self, frames: int = 16_384) -> None:
         self.now = 0.0
         self.frames = frames
         self.buffers = [bytearray(Zone.size_of(frames, PAGE)) for _ in range(2)]

@@ -48,7 +48,7 @@ FAMILIES = (
     Family((10,), costs.measure),
     Family((13,), simulated.measure),
     Family((14,), starting.measure),
-    Family((9,), bookkeeping.measure, once=True),
+    Family((9,), bookkeeping.measure),
 )
 
 
