@@ -10,6 +10,7 @@ import errno
 import os
 import random
 import socket
+import struct
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -153,8 +154,17 @@ async def test_another_user_is_not_heard_and_not_told(monkeypatch: pytest.Monkey
             assert not client.send("node0", short(1))
             assert not client.send("node0", long(1))
             with stranger("line", HERE) as bare:
-                bare.sendall(b"numalab line 1")
+                # Sound in every other way: who is heard is not hung up on.
+                bare.sendall(struct.pack("<3I", 2, 14, 1) + b"numalab line 1" + b"x")
                 assert await trio.to_thread.run_sync(hung_up, bare)
+            reading, writing = os.pipe()
+            with stranger("pipe", HERE) as bare:
+                socket.send_fds(bare, [b"numalab pipe 1"], [reading])
+                os.close(reading)
+                assert await trio.to_thread.run_sync(hung_up, bare)
+            with pytest.raises(BrokenPipeError):
+                os.write(writing, b"?")
+            os.close(writing)
             assert node.statistics().received == 0
 
 

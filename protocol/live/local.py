@@ -240,20 +240,22 @@ class Local:
             try:
                 await trio.lowlevel.wait_readable(listener)
                 connection, _ = listener.accept()
-                check_user(connection)
             except trio.ClosedResourceError:
                 return
-            except PermissionError:
-                connection.close()
             except BlockingIOError:
                 continue
             except OSError:
                 # No descriptor is left: this would be told again at once.
                 await trio.sleep(_DEAF_SECONDS)
-            else:
-                line = LocalLine(connection, self._buffer, admits=self._may_go_on)
-                self._on_line(line)
-                nursery.start_soon(self._expect_name, line)
+                continue
+            try:
+                check_user(connection)
+            except OSError:
+                connection.close()
+                continue
+            line = LocalLine(connection, self._buffer, admits=self._may_go_on)
+            self._on_line(line)
+            nursery.start_soon(self._expect_name, line)
 
     async def _expect_name(self, line: LocalLine) -> None:
         """Who does not say who it is has to go."""
