@@ -39,8 +39,9 @@ class CoordinatorConfiguration(
 
     addresses: where clients reach the nodes, by name.  migration: as CONFIG_MIGRATION.
     profile: whose behaviour (``protocol/profile.py``), but for ``behaviours``.  chunk_pages: pages
-    that are copied together.  lease: seconds a silent client's tasks live.  pace: seconds that a
-    second of emulated time lasts.  load: paths of users' Python files (coordinator/extensions.py).
+    that are copied together.  strict_order: node pairs one after the other, always.  lease: seconds
+    a silent client's tasks live.  pace: seconds that a second of emulated time lasts.  load: paths
+    of users' Python files (coordinator/extensions.py).
     leased: nodes without an address are whoever leases one (coordinator/leases.py).
     synchronous: of the journal, normal or full (protocol/live/journal.py).
     """
@@ -52,6 +53,7 @@ class CoordinatorConfiguration(
     profile: str = "seed"
     behaviours: dict[str, bool] = {}
     chunk_pages: int = 4096
+    strict_order: bool = False
     lease: float = 10.0
     pace: float = 0.0
     load: tuple[str, ...] = ()
@@ -139,6 +141,7 @@ def _maker(configuration: CoordinatorConfiguration) -> Callable[[Iterator[bytes]
         migration=configuration.migration,
         profile=adjusted(profile, configuration.behaviours),
         chunk_pages=configuration.chunk_pages,
+        strict_order=configuration.strict_order,
         lease=configuration.lease,
         pace=configuration.pace,
         addresses=configuration.addresses,

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from coordinator.memory import Memory
 from coordinator.mm import Mm
-from protocol.messages import Statuses
+from protocol.messages import Done, Statuses
 from protocol.schema import Message
 
 
@@ -72,6 +72,23 @@ def ask_all(asks: Sequence[Ask]) -> Steps[list[Message]]:
         answers[place[id(reply.ask)]] = reply.message
         todo = []
     return [answers[at] for at in range(len(asks))]
+
+
+def at_once(memory: Memory, parts: Sequence[Steps[_T]]) -> Steps[list[_T]]:
+    """Carry these out beside each other, as kernel threads would; what each gives, in order."""
+    if len(parts) == 1:
+        return [(yield from parts[0])]
+    given: dict[int, _T] = {}
+
+    def thread(at: int, part: Steps[_T]) -> Steps[Message]:
+        given[at] = yield from part
+        memory.woken = True
+        return Done(0)
+
+    memory.started += [thread(at, part) for at, part in enumerate(parts)]
+    while len(given) < len(parts):
+        yield PARKED
+    return [given[at] for at in range(len(parts))]
 
 
 def statuses_of(reply: Reply, rows: int) -> npt.NDArray[np.int32]:

@@ -76,7 +76,8 @@ class Coordinator:
     """A Core (protocol/core.py).  Knows mm, vma and page tables; owns no page.
 
     addresses: where clients reach the nodes, by node name.  chunk_pages: pages that are copied
-    together.  few_pages: so many or fewer go the short way (few.py).
+    together.  few_pages: so many or fewer go the short way (few.py).  strict_order: the node pairs
+    of a migration go one after the other, always (mempolicy.py).
     lease: seconds after which a silent client's tasks exit.  heartbeat: seconds between
     two questions to each node whether it is there; None asks once.  pace: seconds that a second of
     emulated time lasts (emulated.py).  extensions: what users' files registered.  journal: what an
@@ -96,6 +97,7 @@ class Coordinator:
         profile: Profile = SEED,
         chunk_pages: int = 4096,
         few_pages: int = FEW_PAGES,
+        strict_order: bool = False,
         lease: float = 10.0,
         heartbeat: float | None = 1.0,
         pace: float = 0.0,
@@ -129,7 +131,7 @@ class Coordinator:
             **session_options,
         )
         self.members = Members(self.memory, lease=lease, heartbeat=heartbeat)
-        kernel = Kernel(profile, migration, chunk_pages, few_pages)
+        kernel = Kernel(profile, migration, chunk_pages, few_pages, strict_order)
         self.desk = Desk(self.memory, kernel, self.members, addresses, epoch)
         self._tickets: dict[int, tuple[Call, Ask]] = {}
         self._parked: list[Call] = []

@@ -298,6 +298,7 @@ def _migrate_mm(
         local=cpu_node(memory, change.caller),
         mems_allowed=to_nodes,
         few_pages=kernel.few_pages,
+        strict_order=kernel.strict_order,
     )
     yield from do_migrate_pages(
         memory,

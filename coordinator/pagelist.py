@@ -38,7 +38,8 @@ class Settings:
     ``local``: node of the cpu that runs the call (numastat, K 6.7).  ``caller``: its pid, or 0.
     ``mems_allowed``: of the cpuset that is charged; None: every node.
     ``few_pages``: a list of so many or fewer goes the short way, where the caller knows one;
-    ``few``: this list does (few.py).
+    ``few``: this list does (few.py).  ``strict_order``: node pairs one after the other, as in the
+    kernel, also where they have nothing to do with each other (mempolicy.py).
     """
 
     chunk_pages: int = 4096
@@ -52,6 +53,7 @@ class Settings:
     granule: int = 0
     few_pages: int = FEW_PAGES
     few: bool = False
+    strict_order: bool = False
 
 
 class PageList:

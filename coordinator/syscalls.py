@@ -45,12 +45,15 @@ OPERATOR = 0
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """How this machine is built: the profile, the switch, pages of a chunk, and what are few."""
+    """How this machine is built: the profile, the switch, pages of a chunk, what are few, and
+    whether node pairs that have nothing to do with each other go one after the other all the same.
+    """
 
     profile: Profile
     migration: bool
     chunk_pages: int
     few_pages: int
+    strict_order: bool
 
 
 def may_move(memory: Memory, caller: int, target: Task) -> bool:
@@ -142,6 +145,7 @@ def check_migrate_pages(
         mems_allowed=charged,
         caller=asked.caller,
         few_pages=kernel.few_pages,
+        strict_order=kernel.strict_order,
     )
     return Migrating(task, from_nodes, to_nodes, flags, settings, loaded)
 

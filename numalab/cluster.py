@@ -65,6 +65,7 @@ class Settings:
     profile: str = "seed"
     behaviours: Mapping[str, bool] = field(default_factory=dict)
     chunk_pages: int = 4096
+    strict_order: bool = False
     lease: float = 10.0
     pace: float = 0.0
     ports: Mapping[str, int] = field(default_factory=dict)

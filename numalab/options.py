@@ -286,6 +286,12 @@ def coordinator(command: Command) -> Command:
         help="Pages that are copied together.",
     )
     @click.option(
+        "--strict-order",
+        is_flag=True,
+        help="Node pairs of a migration go one after the other, as in a kernel; else those that "
+        "have no node in common, on both sides, go at the same time.",
+    )
+    @click.option(
         "--synchronous",
         type=click.Choice(["normal", "full"]),
         default="normal",
@@ -294,12 +300,17 @@ def coordinator(command: Command) -> Command:
     )
     @functools.wraps(command)
     def with_fields(
-        migration: bool, profile: str, chunk_pages: int, synchronous: str, **options: Any
+        migration: bool,
+        profile: str,
+        chunk_pages: int,
+        strict_order: bool,
+        synchronous: str,
+        **options: Any,
     ) -> int:
         from protocol.live.journal_file import Synchronous
 
         fields = {"migration": migration, "profile": profile, "chunk_pages": chunk_pages}
-        fields |= {"synchronous": Synchronous(synchronous)}
+        fields |= {"strict_order": strict_order, "synchronous": Synchronous(synchronous)}
         return command(fields=fields, **options)
 
     return with_fields

@@ -119,6 +119,7 @@ def write_configurations(plan: Plan) -> None:
                 "profile": settings.profile,
                 "behaviours": dict(settings.behaviours),
                 "chunk_pages": settings.chunk_pages,
+                "strict_order": settings.strict_order,
                 "lease": settings.lease,
                 "pace": settings.pace,
                 "synchronous": settings.synchronous,

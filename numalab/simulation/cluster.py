@@ -244,8 +244,10 @@ class Cluster:
             journal=tuple(journal),
             migration=True,
             chunk_pages=self.plan.chunk_pages,
-            # Both ways of a short list have every other seed.
+            # Every other seed has the short way of a short list.
             few_pages=FEW_PAGES if self.plan.seed % 2 else 0,
+            # Every other two have the kernel's order of node pairs.
+            strict_order=self.plan.seed % 4 >= 2,
             lease=LEASE_SECONDS,
             heartbeat=self.plan.heartbeat,
             addresses={},
