@@ -288,8 +288,8 @@ def coordinator(command: Command) -> Command:
     @click.option(
         "--strict-order",
         is_flag=True,
-        help="Node pairs of a migration go one after the other, as in a kernel; else those that "
-        "have no node in common, on both sides, go at the same time.",
+        help="Node pairs of a migration go one after the other, as in a kernel, also those "
+        "that have nothing to do with each other.",
     )
     @click.option(
         "--synchronous",
