@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -21,6 +22,7 @@ from protocol.core import ConfigurationError
 from protocol.labels import Role
 from protocol.live.driver import Driver
 from protocol.live.exposition import Exposition
+from protocol.live.landing import Grounds, Guarded
 from protocol.live.pipe_ends import Mapped, Staging
 from protocol.live.process import (
     Configuration,
@@ -189,13 +191,14 @@ async def serve(configuration: NodeConfiguration) -> None:
         boot_id = time.time_ns()
         node = Node(configuration.nid, zone, boot_id=boot_id, key=key, batching=batching)
         interference = configuration.interference(name)
+        grounds = Grounds(partial(zone.landings.expect, key=key))
         async with open_transport(
             name,
             bind=configuration.bind,
             peers=configuration.peers,
             interference=interference,
             keys=keys,
-            local=configuration.ways(name, staging.mapped),
+            local=configuration.ways(name, staging.mapped, grounds),
         ) as transport:
             exposition = Exposition(Role.NODE, configuration.nids, statistics=transport.statistics)
             if interference is not None:
@@ -207,7 +210,7 @@ async def serve(configuration: NodeConfiguration) -> None:
                 if isinstance(note, PeersTold):
                     transport.meet(note)
 
-            driver = Driver(node, transport, on_note=on_note)
+            driver = Driver(Guarded(node, grounds), transport, on_note=on_note)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(tell_health, configuration.health, lambda: node.gate.is_open)
                 nursery.start_soon(driver.run)

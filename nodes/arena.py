@@ -74,7 +74,10 @@ class Arena:
         source = np.frombuffer(data, dtype=np.uint8)
         ends = _run_ends(position, size)
         if ends.size == 1:
-            self._flat[position[0] : position[0] + rows * size] = source
+            target = self._flat[position[0] : position[0] + rows * size]
+            # What has landed in place is there already.
+            if _address(target) != _address(source):
+                target[:] = source
         elif rows >= RUN_ROWS * ends.size:
             for row, stop in _runs(ends):
                 at = position[row]
@@ -109,6 +112,11 @@ class Arena:
         return np.ndarray(
             (self._flat.size - size + 1, size), np.uint8, self._flat.data, strides=(1, 1)
         )
+
+
+def _address(array: npt.NDArray[np.uint8]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _run_ends(position: Positions, size: int) -> npt.NDArray[np.intp]:

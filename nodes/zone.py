@@ -38,6 +38,7 @@ from nodes.flags import (
 )
 from nodes.free_area import Frames, FreeArea
 from nodes.generation import next_incarnation, same_incarnation
+from nodes.landings import Landings
 from nodes.layout import U16, U32
 from nodes.rows import ONE_SERVED, distinct, refuse, repeated
 from protocol.core import Buffer
@@ -63,9 +64,10 @@ class Zone:
         self.nid, self.page_size, self.frames = parts.nid, parts.page_size, parts.frames
         self.uuid, self._epoch = parts.uuid, parts.epoch
         self._generation, self._flags = parts.generation, parts.flags
-        self._refcount = parts.refcount
-        self._owner, self._index = parts.owner, parts.index
+        self._refcount, self._owner, self._index = parts.refcount, parts.owner, parts.index
         self._arena = Arena(parts.pages, parts.page_size)
+        #: Which frames contents may be read into, and by whom, beside the operations of the zone.
+        self.landings = Landings(parts.flags, parts.generation, parts.pages)
         #: Where pages that lie apart are put together for their way.
         self.room: Room = fresh
         self._derive()
@@ -91,15 +93,13 @@ class Zone:
 
     def _derive(self) -> None:
         """Finish what was cut, then count: flags of each kind, free frames of each block."""
-        flags = self._flags
-        check_flags(flags, self.nid)
+        check_flags(flags := self._flags, self.nid)
         cut = np.flatnonzero(flags == FREEING)
         self._generation[cut] = next_incarnation(self._generation[cut])
         flags[cut] = 0
         self._refcount[:] = REFCOUNT[flags]
         self.census = Census(flags)
-        self._free = FreeArea(flags)
-        self._pending = np.empty(0, np.intp)
+        self._free, self._pending = FreeArea(flags), np.empty(0, np.intp)
         self._lru_add(np.flatnonzero(flags & PENDING_MASK == MAPPED))
 
     @property
@@ -127,6 +127,7 @@ class Zone:
         self._owner[frame], self._index[frame] = owner[:got], index[:got]
         if NEW[mapped] & MAPPED:
             self._arena.zero(frame)
+        self.landings.open(frame)
         flags = NEW[mapped] | (UNCACHED if uncached else 0)
         self._write(frame, np.full(got, flags, np.uint16))
         if NEW[mapped] & MAPPED and not uncached:
@@ -144,8 +145,7 @@ class Zone:
         self._flags[freed] = FREEING
         self._generation[freed] = next_incarnation(self._generation[freed])
         self.census.move(before, np.zeros_like(before))
-        self._refcount[freed] = 0
-        self._flags[freed] = 0
+        self._refcount[freed] = self._flags[freed] = 0
         self._free.put(freed)
         self._pending = self._pending[self._flags[self._pending] & MAPPED != 0]
         status[status == -errno.ESTALE] = 0
@@ -185,6 +185,7 @@ class Zone:
         done = status == 0
         # Who is pending already stays where it is in the pagevec.
         added = done & (flags & PENDING_MASK != MAPPED) & (flags & (LRU | UNCACHED) == 0)
+        self.landings.close(frame[done])
         self._change(frame[done], add=MAPPED, remove=ISOLATED | LOCKED)
         self._lru_add(distinct(frame[added]))
         return status
@@ -226,8 +227,7 @@ class Zone:
     def held(self, pfn: U32, generation: U32) -> npt.NDArray[np.bool_]:
         """For which rows is it worth to wait: another user has the page lock."""
         _, flags, status = self._find(pfn, generation)
-        waits: npt.NDArray[np.bool_] = (status == 0) & (flags & HELD != 0)
-        return waits
+        return np.asarray((status == 0) & (flags & HELD != 0))
 
     def mapped(self, pfn: U32, generation: U32) -> Statuses:
         """-EAGAIN if no page maps the frame: its contents are not there yet."""
@@ -262,8 +262,8 @@ class Zone:
 
         -EINVAL in every row if ``data`` is not ``size`` bytes for each.
         """
-        at = self._reach_one(size, pfn, generation, start)
-        if at >= 0 and memoryview(data).nbytes == size:
+        fits = memoryview(data).nbytes == size
+        if fits and (at := self._reach_one(size, pfn, generation, start)) >= 0:
             self._arena.write(at, data)
             return ONE_SERVED
         position, status = self._reach(size, pfn, generation, start)
@@ -281,6 +281,7 @@ class Zone:
         refuse(status, flags & MAPPED != 0, errno.ESTALE)
         if memoryview(data).nbytes != self.page_size * pfn.size:
             status[:] = -errno.EINVAL
+        self.landings.close(frame[status == 0])
         self._put(frame * self.page_size, self.page_size, status == 0, data)
         self._change(frame[(status == 0) & (active != 0)], add=ACTIVE)
         return status
@@ -358,8 +359,7 @@ class Zone:
         """(position in the arena, status) of an access by a task."""
         frame, flags, status = self._find(pfn, generation)
         refuse(status, flags & (MAPPED | LOCKED | HELD) != MAPPED, errno.EAGAIN)
-        within = max(-1, self.page_size - size)
-        status[start.astype(np.int64) > within] = -errno.EINVAL
+        status[start.astype(np.int64) > max(-1, self.page_size - size)] = -errno.EINVAL
         return frame * self.page_size + start.astype(np.intp), status
 
     def _reach_one(self, size: int, pfn: U32, generation: U32, start: U32) -> int:

@@ -194,6 +194,21 @@ def decode(frames: Sequence[Buffer], key: bytes) -> tuple[Envelope, Message | No
     return envelope, _join(row, scalars, buffers)
 
 
+def decode_beginning(frames: Sequence[Buffer], size: int, key: bytes) -> Message | None:
+    """A question of which all has come but its last frame, ``size`` bytes of page contents.
+
+    It has no contents yet; None if this is something else.  Raises WireError.
+    """
+    envelope, scalars, parts = _decode_head(memoryview(frames[0]), key)
+    row = MESSAGES.get(envelope.opcode)
+    if envelope.kind != Kind.QUESTION or row is None or row.data is None or not parts:
+        return None
+    *columns, contents = parts
+    if isinstance(contents, bytes) or contents[0] != size:
+        return None
+    return _join(row, scalars, [*_buffers(columns, frames[1:]), b""])
+
+
 def _buffers(
     parts: list[bytes | tuple[int, int]], frames: Sequence[Buffer]
 ) -> list[bytes | memoryview]:

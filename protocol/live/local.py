@@ -22,6 +22,7 @@ import trio
 
 from protocol.codec import FRAMES_MAX
 from protocol.core import Frames
+from protocol.live.landing import Grounds
 from protocol.live.pipe_ends import Mapped
 from protocol.live.pipes import Pipes
 from protocol.live.unix import check_user, connected, listen_at
@@ -163,11 +164,13 @@ def _split(message: memoryview) -> Frames:
 class Local:
     """The ways of one process to others of its host.
 
-    name: who we are.  mapped: the files whose contents are spliced into pipes.
+    name: who we are.  mapped, grounds: of the pipes.
     """
 
-    def __init__(self, name: str, mapped: Sequence[Mapped] = ()) -> None:
-        self.pipes = Pipes(mapped)
+    def __init__(
+        self, name: str, mapped: Sequence[Mapped] = (), grounds: Grounds | None = None
+    ) -> None:
+        self.pipes = Pipes(mapped, grounds)
         self._name = name
         self._buffer = bytearray(_BUFFER_BYTES)
         self._listener: socket.socket | None = None

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from protocol.bulk import BATCH_BYTES
 from protocol.codec import FRAMES_MAX
 from protocol.core import Buffer, Frames
+from protocol.live.landing import PIECE_BYTES, Grounds, Place
 from protocol.live.line import FRAME_BYTES_MAX, ZERO_COPY_BYTES
 
 _MARK = 0x6C616D75
@@ -216,31 +217,51 @@ class Staging(Buffers):
 
 
 class Reader(End):
-    """The reading end: ``pull`` gives a message once all of it is there."""
+    """The reading end: ``pull`` gives a message once all of it is there.
 
-    def __init__(self, pipe: int, buffers: Buffers) -> None:
+    grounds: where the last frame of a message, if it is long, may land in place; None: nowhere.
+    """
+
+    def __init__(self, pipe: int, buffers: Buffers, grounds: Grounds | None = None) -> None:
         super().__init__(pipe)
         self.ended = False
         self._buffers = buffers
-        self._frames: list[memoryview] = []
+        self._grounds = grounds
+        self._place: Place | None
+        self._rest: list[memoryview]
         self._expect_prefix()
 
     def pull(self) -> Frames | None:
         """The next message, None if it is not all there.  ``ended``: there will be none."""
         try:
             while not self.ended:
-                count = os.readv(self._pipe, self._rest)
+                count = self._read()
                 if count == 0:
                     self.ended = True
-                elif self._took(count):
-                    if self._frames:
-                        return self._whole()
-                    self._begin()
+                elif self._took(count) and self._is_whole():
+                    whole = self._whole()
+                    if whole is not None:
+                        return whole
         except BlockingIOError:
             pass
         except OSError:
             self.ended = True
         return None
+
+    def _read(self) -> int:
+        """So many bytes are read.  Raises OSError."""
+        if self._place is None:
+            return os.readv(self._pipe, self._rest)
+        assert self._grounds is not None
+        with self._grounds.lock:
+            if not self._place.is_mine():
+                self._turn_away()
+            return os.readv(self._pipe, [self._rest[0][:PIECE_BYTES]])
+
+    def _turn_away(self) -> None:
+        """The memory is somebody else's by now: the rest goes nowhere, and the message is lost."""
+        self._place, self._is_lost = None, True
+        self._rest = [self._buffers.take(self._rest[0].nbytes)]
 
     def _took(self, count: int) -> bool:
         """So many bytes have come; whether nothing is left to be read."""
@@ -252,9 +273,22 @@ class Reader(End):
         return not self._rest
 
     def _expect_prefix(self) -> None:
-        self._frames = []
+        self._sizes: list[int] = []
+        self._frames: list[memoryview] = []
+        self._place = None
+        self._is_lost = False
         self._prefix = bytearray(_PREFIX.size)
         self._rest = [memoryview(self._prefix)]
+
+    def _is_whole(self) -> bool:
+        """Whether what was waited for was the last of a message; if not, on to what follows."""
+        if not self._sizes:
+            self._begin()
+        elif len(self._frames) < len(self._sizes):
+            self._begin_last()
+        else:
+            return True
+        return False
 
     def _begin(self) -> None:
         """Make room for what the prefix announces; nonsense ends the pipe."""
@@ -262,17 +296,30 @@ class Reader(End):
         if mark != _MARK or not 0 < count <= FRAMES_MAX or max(sizes) > FRAME_BYTES_MAX:
             self.ended = True
             return
-        for size in sizes[:count]:
+        self._sizes = sizes[:count]
+        # Where the last one goes, what comes before it tells.
+        waits = self._grounds is not None and count > 1 and self._sizes[-1] >= ZERO_COPY_BYTES
+        for size in self._sizes[: count - waits]:
             short = size < ZERO_COPY_BYTES
             self._frames.append(memoryview(bytearray(size)) if short else self._buffers.take(size))
         self._rest = [frame for frame in self._frames if frame.nbytes]
 
-    def _whole(self) -> Frames:
+    def _begin_last(self) -> None:
+        """All but the last frame are there."""
+        assert self._grounds is not None
+        size = self._sizes[-1]
+        with self._grounds.lock:
+            self._place = self._grounds.find(self._frames, size)
+        self._frames.append(self._buffers.take(size) if self._place is None else self._place.view)
+        self._rest = [self._frames[-1]]
+
+    def _whole(self) -> Frames | None:
         frames: list[Buffer] = [
             bytes(frame) if frame.nbytes < ZERO_COPY_BYTES else frame for frame in self._frames
         ]
+        is_lost = self._is_lost
         self._expect_prefix()
-        return tuple(frames)
+        return None if is_lost else tuple(frames)
 
 
 def make_pipe() -> tuple[int, int]:

@@ -24,6 +24,7 @@ from functools import partial
 import trio
 
 from protocol.core import Frames
+from protocol.live.landing import Grounds
 from protocol.live.pipe_ends import Buffers, End, Mapped, Reader, Writer, make_pipe
 from protocol.live.unix import check_user, connected, listen_at
 
@@ -43,19 +44,19 @@ _End = End | socket.socket
 class Pipes:
     """The pipes of one process, and a line (protocol/live/line.py) of what comes out of them.
 
-    mapped: the files whose contents are spliced; whatever lies elsewhere is copied.  Only the
-    thread of the loop may call anything of it.
+    mapped: the files whose contents are spliced; whatever lies elsewhere is copied.  grounds: where
+    page contents that come may land in place.  Only the thread of the loop may call anything of it.
     """
 
     oversized = 0
     is_level = False
 
-    def __init__(self, mapped: Sequence[Mapped] = ()) -> None:
+    def __init__(self, mapped: Sequence[Mapped] = (), grounds: Grounds | None = None) -> None:
         self.ready = False
         self.closed = False
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._mapped = mapped
+        self._mapped, self._grounds = mapped, grounds
         self._received: deque[Frames] = deque()
         self._orders: deque[Callable[[], None]] = deque()
         self._writers: dict[str, Writer] = {}
@@ -218,7 +219,7 @@ class Pipes:
     def _take_over(self, connection: socket.socket, _: int) -> None:
         with suppress(OSError):
             for pipe in _taken_over(connection):
-                reader = Reader(pipe, self._buffers)
+                reader = Reader(pipe, self._buffers, self._grounds)
                 self._await(reader, select.EPOLLIN, partial(self._pull, reader))
         self._guests.remove(connection)
         self._forget(connection)

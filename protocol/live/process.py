@@ -26,6 +26,7 @@ from protocol.live.clock import HostClock
 from protocol.live.exposition import Exposition
 from protocol.live.interference import Interference
 from protocol.live.keys import Keys, open_keys
+from protocol.live.landing import Grounds
 from protocol.live.local import Local
 from protocol.live.pipe_ends import Mapped
 
@@ -79,9 +80,11 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             )
         return open_keys(name, self.secret_key, self.public_keys) if self.secret_key else None
 
-    def ways(self, name: str, mapped: Sequence[Mapped] = ()) -> Local | None:
-        """The ways of the process ``name`` past TCP, None: none.  mapped: see Local."""
-        return Local(name, mapped) if self.local and not self.secret_key else None
+    def ways(
+        self, name: str, mapped: Sequence[Mapped] = (), grounds: Grounds | None = None
+    ) -> Local | None:
+        """The ways of the process ``name`` past TCP, None: none.  mapped, grounds: see Local."""
+        return Local(name, mapped, grounds) if self.local and not self.secret_key else None
 
     @property
     def secret(self) -> bytes:

@@ -1,0 +1,93 @@
+"""Landing in place: page contents that are read straight into their frames, before it is known
+whether the message is sound, and while the Core may be doing something else with these frames.
+
+So a frame is open for that only from its allocation until somebody begins to land in it: contents
+that come twice cannot be written over those that were answered for.  Whoever writes looks before
+each piece whether the frames are still its own; they are not once the Core has landed in one, has
+had it mapped, or has allocated it anew.  Pure: that nobody looks and writes while the Core is at
+work is for the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nodes.flags import ALLOCATED, MAPPED
+from protocol.codec import WireError, decode_beginning
+from protocol.core import Buffer
+from protocol.messages import LandPages
+
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+Frames = npt.NDArray[np.intp]
+
+_OPEN, _CLOSED = 0, 1
+
+
+class Landing:
+    """Neighbouring frames that somebody has begun to land in; ``view``: their contents."""
+
+    def __init__(self, of: U16, number: int, view: memoryview) -> None:
+        self.view = view
+        self._of, self._number = of, number
+
+    def is_mine(self) -> bool:
+        """Whether it may still be written to."""
+        return bool((self._of == self._number).all())
+
+
+class Landings:
+    """Who lands where in one zone: ``flags``, ``generation`` and ``pages`` (bytes) are the zone's.
+
+    Frames that were allocated before are closed: what landed in them is not known.
+    """
+
+    def __init__(self, flags: U16, generation: U32, pages: npt.NDArray[np.uint8]) -> None:
+        #: Of each frame: open, closed, or the number of its landing.
+        self.of: U16 = np.full(flags.size, _CLOSED, np.uint16)
+        self.number = _CLOSED
+        self._flags, self._generation, self._pages = flags, generation, pages
+
+    def open(self, frame: Frames) -> None:
+        """These were allocated; contents may come to those that no page maps yet."""
+        self.of[frame] = _OPEN
+
+    def close(self, frame: Frames) -> None:
+        """Contents have come to these, or they are somebody else's."""
+        self.of[frame] = _CLOSED
+
+    def begin(self, pfn: U32, generation: U32, size: int) -> Landing | None:
+        """Land ``size`` bytes in these frames; None where they have to be put there afterwards.
+
+        They are neighbours in ascending order, of these generations, and open.
+        """
+        if not pfn.size or (np.diff(pfn.astype(np.intp)) != 1).any():
+            return None
+        at = slice(int(pfn[0]), int(pfn[-1]) + 1)
+        page_size = self._pages.size // self._flags.size
+        if at.stop > self._flags.size or size != pfn.size * page_size:
+            return None
+        there = self._flags[at] & (ALLOCATED | MAPPED) == ALLOCATED
+        there &= (self.of[at] == _OPEN) & (self._generation[at] == generation)
+        if not there.all():
+            return None
+        # Beyond the last number it begins again, as no landing takes so long.
+        self.number = self.number % 0xFFFF + 1
+        if self.number == _CLOSED:
+            self.number += 1
+        self.of[at] = self.number
+        view = self._pages[at.start * page_size : at.stop * page_size].data
+        return Landing(self.of[at], self.number, view)
+
+    def expect(self, frames: Sequence[Buffer], size: int, key: bytes) -> Landing | None:
+        """The same for a message that has come but for its last frame, of ``size`` bytes."""
+        try:
+            message = decode_beginning(frames, size, key)
+        except WireError:
+            return None
+        if not isinstance(message, LandPages):
+            return None
+        return self.begin(message.pfn, message.generation, size)
