@@ -4,7 +4,7 @@ A list of few pages is drained and isolated by one question, and its frames on t
 for at the same time: before it is known that all of it can be isolated, so that some may be left.
 The call ends when every page has moved or stays: that new frames are put on the LRU and old ones
 freed follows behind it, as pagevecs and per-cpu lists do in a kernel.  Whoever migrates pages of
-the same address space next waits for that.
+the same address space next waits for that; where frames are plenty, for the new ones alone.
 """
 
 from __future__ import annotations
@@ -31,10 +31,26 @@ def pages_on(mm: Mm, nid: int) -> int:
     return sum(int(np.count_nonzero(vma.nid[vma.present()] == nid)) for vma in mm.vmas)
 
 
-def no_trail(memory: Memory, mm: Mm) -> Steps[None]:
-    """Nothing of a migration of this address space is left to be done when this returns."""
+def no_trail(memory: Memory, mm: Mm, frames: int | None = None) -> Steps[None]:
+    """Nothing of a migration of this address space is left to be done when this returns.
+
+    frames: so many are wanted; where every node has them, old ones may be still to be freed.
+    """
     while any(pages.trailing and pages.pid == mm.pid for pages in memory.page_lists):
+        if frames is not None and _is_plenty(memory, frames) and _are_settled(memory, mm):
+            return
         yield PARKED
+
+
+def _is_plenty(memory: Memory, frames: int) -> bool:
+    return all(there.frames - there.used >= frames for there in memory.mem_map.values())
+
+
+def _are_settled(memory: Memory, mm: Mm) -> bool:
+    """All pages that have moved are served where they are now."""
+    return not any(
+        pages.unsettled() for pages in memory.page_lists if pages.trailing and pages.pid == mm.pid
+    )
 
 
 def start_few(work: UnmapAndMove) -> None:

@@ -181,7 +181,7 @@ def sys_move_pages(memory: Memory, kernel: Kernel, asked: MovePages) -> Steps[Mo
     yield from down_read(task.mm)
     try:
         if not asked.query and first and asked.count <= kernel.few_pages:
-            yield from no_trail(memory, task.mm)
+            yield from no_trail(memory, task.mm, asked.count)
         elif not asked.query:
             yield from migrate_prep(memory, task.mm)
         if first:

@@ -100,6 +100,35 @@ def test_the_call_ends_at_the_move_and_the_next_one_waits_for_the_rest(make_lab:
     assert lab.where(pid, start, 2) == [2, 2] and lab.read(pid, start) == 7
 
 
+def test_where_frames_are_plenty_nobody_waits_for_old_ones(make_lab: MakeLab) -> None:
+    lab = short(make_lab)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 2)
+    lab.write(pid, start, 7)
+    lab.hold_back(PutPages)
+    assert value(lab, told(lab, pid, 0, 1)) == 0
+    assert value(lab, told(lab, pid, 1, 0)) == 0
+    moved = lab.move(pid, [start, start + 1], [2, 2])
+    assert moved.value == 0 and moved.status.tolist() == [2, 2]
+    assert len(lab.memory.page_lists) == 3
+    lab.let_go(PutPages)
+    assert not lab.memory.page_lists and lab.read(pid, start) == 7
+    assert lab.free() == [256, 256, 254, 256]
+
+
+def test_where_frames_are_scarce_the_next_one_waits_for_old_ones(make_lab: MakeLab) -> None:
+    lab = make_lab(nodes=2, frames=4, **SHORT)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 3)
+    lab.hold_back(PutPages)
+    assert value(lab, told(lab, pid, 0, 1)) == 0
+    back = told(lab, pid, 1, 0)
+    assert lab.answer_to(back) is None, "one of three frames is free"
+    lab.let_go(PutPages)
+    assert value(lab, back) == 0
+    assert lab.where(pid, start, 3) == [0, 0, 0] and lab.free() == [1, 4]
+
+
 def test_a_task_may_end_while_the_rest_of_its_migration_goes_on(make_lab: MakeLab) -> None:
     lab = short(make_lab)
     before = lab.free()
