@@ -22,7 +22,7 @@ from protocol.core import ConfigurationError
 from protocol.labels import Role
 from protocol.live.driver import Driver
 from protocol.live.exposition import Exposition
-from protocol.live.landing import Grounds, Guarded
+from protocol.live.landing import Grounds
 from protocol.live.pipe_ends import Mapped, Staging
 from protocol.live.process import (
     Configuration,
@@ -192,6 +192,7 @@ async def serve(configuration: NodeConfiguration) -> None:
         node = Node(configuration.nid, zone, boot_id=boot_id, key=key, batching=batching)
         interference = configuration.interference(name)
         grounds = Grounds(partial(zone.landings.expect, key=key))
+        zone.landings.guard = grounds.lock
         async with open_transport(
             name,
             bind=configuration.bind,
@@ -210,7 +211,7 @@ async def serve(configuration: NodeConfiguration) -> None:
                 if isinstance(note, PeersTold):
                     transport.meet(note)
 
-            driver = Driver(Guarded(node, grounds), transport, on_note=on_note)
+            driver = Driver(node, transport, on_note=on_note)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(tell_health, configuration.health, lambda: node.gate.is_open)
                 nursery.start_soon(driver.run)

@@ -3,14 +3,15 @@ whether the message is sound, and while the Core may be doing something else wit
 
 So a frame is open for that only from its allocation until somebody begins to land in it: contents
 that come twice cannot be written over those that were answered for.  Whoever writes looks before
-each piece whether the frames are still its own; they are not once the Core has landed in one, has
-had it mapped, or has allocated it anew.  Pure: that nobody looks and writes while the Core is at
-work is for the caller.
+each piece whether the frames are still its own, and holds ``guard`` meanwhile.  They are not once
+the Core has landed in one, has had it mapped, or has allocated it anew: it says so first, under the
+same guard.  Pure: where nobody else writes, nothing is guarded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -50,19 +51,24 @@ class Landings:
         self.of: U16 = np.full(flags.size, _CLOSED, np.uint16)
         self.number = _CLOSED
         self._flags, self._generation, self._pages = flags, generation, pages
+        #: Held by whoever writes to a landing, for as long as that takes.
+        self.guard: AbstractContextManager[object] = nullcontext()
 
     def open(self, frame: Frames) -> None:
         """These were allocated; contents may come to those that no page maps yet."""
-        self.of[frame] = _OPEN
+        with self.guard:
+            self.of[frame] = _OPEN
 
     def close(self, frame: Frames) -> None:
         """Contents have come to these, or they are somebody else's."""
-        self.of[frame] = _CLOSED
+        with self.guard:
+            self.of[frame] = _CLOSED
 
     def begin(self, pfn: U32, generation: U32, size: int) -> Landing | None:
         """Land ``size`` bytes in these frames; None where they have to be put there afterwards.
 
-        They are neighbours in ascending order, of these generations, and open.
+        They are neighbours in ascending order, of these generations, and open.  Called under the
+        guard.
         """
         if not pfn.size or (np.diff(pfn.astype(np.intp)) != 1).any():
             return None

@@ -125,9 +125,9 @@ class Zone:
         frame = self._free.take(owner.size)
         got = frame.size
         self._owner[frame], self._index[frame] = owner[:got], index[:got]
+        self.landings.open(frame)
         if NEW[mapped] & MAPPED:
             self._arena.zero(frame)
-        self.landings.open(frame)
         flags = NEW[mapped] | (UNCACHED if uncached else 0)
         self._write(frame, np.full(got, flags, np.uint16))
         if NEW[mapped] & MAPPED and not uncached:

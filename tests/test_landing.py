@@ -14,8 +14,8 @@ import trio
 from nodes import layout
 from nodes.zone import Zone
 from protocol.codec import Envelope, Kind, WireError, decode, encode
-from protocol.core import Buffer, Deadline, Effect, Event, Frames
-from protocol.live.landing import PIECE_BYTES, Grounds, Guarded
+from protocol.core import Buffer, Frames
+from protocol.live.landing import PIECE_BYTES, Grounds
 from protocol.live.local import Local
 from protocol.live.pipe_ends import Buffers, Reader, Writer, make_pipe
 from protocol.live.transport import open_transport
@@ -26,7 +26,7 @@ from tests.zones import U32, make, ones, touch
 
 KEY = b"k" * 16
 PAGE = 4096
-PAGES = 256
+PAGES = 512
 HALF = PAGES // 2 * PAGE
 
 
@@ -40,7 +40,7 @@ class Landed:
     """A zone, and a pipe from which messages land in it."""
 
     def __init__(self) -> None:
-        self.buffer, self.zone = make(1024, PAGE)
+        self.buffer, self.zone = make(4 * PAGES, PAGE)
         self.grounds = Grounds(partial(self.zone.landings.expect, key=KEY))
         reading, self.writing = make_pipe()
         self.reader = Reader(reading, Buffers(), self.grounds)
@@ -211,7 +211,7 @@ def test_what_does_not_fit_its_frames_is_read_elsewhere(landed: Landed, why: str
     if why == "apart":
         pfn[-1] += 1
     elif why == "beyond":
-        pfn += np.uint32(1024 - PAGES // 2)
+        pfn += np.uint32(4 * PAGES - PAGES // 2)
     elif why == "backwards":
         pfn = pfn[::-1].copy()
     elif why == "mapped":
@@ -258,36 +258,28 @@ def test_of_what_comes_in_pieces_each_is_short(landed: Landed) -> None:
 # ---- beside the Core -----------------------------------------------------------------------
 
 
-class Counting:
-    """A Core that counts its events."""
-
-    name = "core"
-    events = 0
-
-    def handle(self, event: Event, *, now: float) -> Sequence[Effect]:
-        self.events += 1
-        return []
-
-    def next_deadline(self) -> float | None:
-        return 3.0
-
-    def validate(self) -> None:
-        raise AssertionError("it was looked at")
-
-
-def test_an_event_of_the_core_waits_for_the_piece_that_is_being_written() -> None:
-    grounds, core = Grounds(lambda frames, size: None), Counting()
-    guarded = Guarded(core, grounds)
-    assert guarded.name == "core" and guarded.next_deadline() == 3.0
-    with pytest.raises(AssertionError, match="looked at"):
-        guarded.validate()
-    event = threading.Thread(target=lambda: guarded.handle(Deadline(), now=0.0))
-    with grounds.lock:
-        event.start()
-        event.join(0.05)
-        assert event.is_alive() and core.events == 0
-    event.join(5)
-    assert core.events == 1
+@pytest.mark.parametrize("give_away", ["land", "map", "allocate"])
+def test_no_frame_is_given_away_while_a_piece_is_being_written_to_it(
+    landed: Landed, give_away: str
+) -> None:
+    landed.zone.landings.guard = landed.grounds.lock
+    free = landed.zone.put_pages if give_away == "allocate" else lambda *_: None
+    free(landed.pfn, landed.generation)
+    step = {
+        "land": lambda: landed.land(frames_of(landed.message(5))),
+        "map": lambda: landed.zone.putback_lru_pages(landed.pfn, landed.generation),
+        "allocate": lambda: landed.allocate(PAGES, mapped=1),
+    }[give_away]
+    before = bytes(landed.buffer)
+    core = threading.Thread(target=step)
+    with landed.grounds.lock:
+        core.start()
+        core.join(0.05)
+        assert core.is_alive()
+        pages = layout.read(landed.buffer).pages
+        assert bytes(pages) == before[-pages.size :]
+    core.join(5)
+    assert bytes(landed.buffer) != before
 
 
 async def test_pages_land_in_place_on_their_way_through_a_transport() -> None:

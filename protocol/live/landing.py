@@ -1,8 +1,7 @@
 """Page contents that the thread of the pipes reads straight to where they belong.
 
-It reads in pieces, each between two events of the Core, and looks before each whether the memory
-may still be written to: so the Core, which knows no threads, never sees a frame change that it has
-given away.
+It reads in pieces, and looks before each whether the memory may still be written to; without the
+lock that it holds meanwhile, nobody gives it away.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from protocol.core import Buffer, Core, Effect, Event
+from protocol.core import Buffer
 
-#: Bytes of a piece, for which the Core may have to wait.
-PIECE_BYTES = 256 << 10
+#: Bytes of a piece, for which whoever gives memory away may have to wait.
+PIECE_BYTES = 1 << 20
 
 
 class Place(Protocol):
@@ -38,24 +37,3 @@ class Grounds:
     def __init__(self, find: Callable[[Sequence[Buffer], int], Place | None]) -> None:
         self.find = find
         self.lock = threading.Lock()
-
-
-class Guarded:
-    """A Core during whose events nobody writes to its places."""
-
-    def __init__(self, core: Core, grounds: Grounds) -> None:
-        self._core, self._lock = core, grounds.lock
-
-    @property
-    def name(self) -> str:
-        return self._core.name
-
-    def handle(self, event: Event, *, now: float) -> Sequence[Effect]:
-        with self._lock:
-            return self._core.handle(event, now=now)
-
-    def next_deadline(self) -> float | None:
-        return self._core.next_deadline()
-
-    def validate(self) -> None:
-        self._core.validate()
