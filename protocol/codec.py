@@ -63,6 +63,10 @@ class Kind(IntEnum):
     REFUSAL = 2
 
 
+#: By number: an enum looks one up by a function.
+_KINDS = tuple(Kind)
+
+
 @value
 class Envelope:
     """Who says it, to which incarnation, and where in the conversation.
@@ -117,7 +121,7 @@ def encode(envelope: Envelope, message: Message | None) -> Frames:
     if message is not None:
         scalars, buffers = _split(ROWS[type(message)], message)
         for buffer in buffers:
-            size = memoryview(buffer).nbytes
+            size = len(buffer) if type(buffer) is bytes else memoryview(buffer).nbytes
             if size <= INLINE_BYTES:
                 parts.append(bytes(buffer))
             else:
@@ -147,8 +151,9 @@ def _split(row: Row, message: Message) -> tuple[list[Any], list[Buffer]]:
     scalars = [getattr(message, name) for name, _ in row.scalars]
     buffers: list[Buffer] = []
     for name, tag in row.arrays:
-        array = np.ascontiguousarray(getattr(message, name), dtype=tag.dtype)
-        buffers.append(array.data.cast("B") if array.size else b"")
+        array = np.ascontiguousarray(getattr(message, name), _dtype(tag.dtype))
+        short = array.nbytes <= INLINE_BYTES
+        buffers.append(array.tobytes() if short else array.data.cast("B"))
     if row.data is not None:
         buffers.append(getattr(message, row.data))
     return scalars, buffers
@@ -274,7 +279,7 @@ def _decode_head(
         got = _head.decode(body)
         envelope = Envelope(
             got.key,
-            Kind(got.kind),
+            _KINDS[got.kind] if 0 <= got.kind < len(_KINDS) else Kind(got.kind),
             got.opcode,
             got.xid,
             got.floor,
@@ -300,14 +305,13 @@ def _join(row: Row, scalars: list[Any], buffers: Sequence[bytes | memoryview]) -
         raise WireError("fields", f"{row.name} with {len(scalars)} fields")
     if len(buffers) != len(row.arrays) + (row.data is not None):
         raise WireError("fields", f"{row.name} with {len(buffers)} buffers")
-    values: dict[str, Any] = {}
+    values: list[Any] = []
     if row.checked is not None:
         try:
             checked = msgspec.convert(scalars, row.checked)
         except (ValueError, RecursionError) as error:
             raise WireError("fields", f"{row.name}: {error}") from None
-        found = msgspec.structs.astuple(checked)
-        values = {name: one for (name, _), one in zip(row.scalars, found, strict=True)}
+        values += msgspec.structs.astuple(checked)
     length = -1
     for (name, tag), buffer in zip(row.arrays, buffers, strict=False):
         try:
@@ -318,10 +322,10 @@ def _join(row: Row, scalars: list[Any], buffers: Sequence[bytes | memoryview]) -
             if length not in (-1, array.size):
                 raise WireError("fields", f"{row.name}: columns of different lengths")
             length = array.size
-        values[name] = array
+        values.append(array)
     if row.data is not None:
-        values[row.data] = buffers[-1]
-    return row.cls(**values)
+        values.append(buffers[-1])
+    return row.cls(*(values if row.order is None else [values[at] for at in row.order]))
 
 
 def encode_entry(message: Message) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -71,6 +71,8 @@ class Row(NamedTuple):
     meaning: str
     #: The type that the scalar fields are checked against; None if there are none.
     checked: Any
+    #: The place of each field among scalars, arrays and data in this order; None: as declared.
+    order: tuple[int, ...] | None
 
 
 MESSAGES: dict[int, Row] = {}
@@ -106,15 +108,16 @@ def message(
         scalars: list[tuple[str, Any]] = []
         arrays: list[tuple[str, ArrayTag]] = []
         data: str | None = None
-        for field in fields(cls):  # type: ignore[arg-type]
-            hint = hints[field.name]
+        declared = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        for name in declared:
+            hint = hints[name]
             tag = getattr(hint, "__metadata__", (None,))[0]
             if isinstance(tag, ArrayTag):
-                arrays.append((field.name, tag))
+                arrays.append((name, tag))
             elif tag == "data":
-                data = field.name
+                data = name
             else:
-                scalars.append((field.name, hint))
+                scalars.append((name, hint))
         meaning = " ".join((cls.__doc__ or "").split())
         row = Row(
             opcode,
@@ -129,12 +132,18 @@ def message(
             data,
             meaning,
             _checked(cls.__name__, scalars) if scalars else None,
+            _order(declared, [*dict(scalars), *dict(arrays), *([data] if data else [])]),
         )
         table[opcode] = row
         ROWS[cls] = row
         return cls
 
     return enter
+
+
+def _order(declared: Iterable[str], travelling: list[str]) -> tuple[int, ...] | None:
+    order = tuple(travelling.index(name) for name in declared)
+    return None if order == tuple(range(len(order))) else order
 
 
 def _checked(name: str, scalars: list[tuple[str, Any]]) -> type[msgspec.Struct]:
