@@ -24,7 +24,7 @@ import numalab
 from numalab import cluster
 from numalab.locate import ProcessRow, read_machine
 from protocol.core import ConfigurationError, Frames
-from protocol.live import guard, pipes
+from protocol.live import guard, unix
 from protocol.live import local as local_module
 from protocol.live.local import SHORT_BYTES, Local
 from protocol.live.pipes import WAITING_MAX
@@ -217,8 +217,7 @@ async def test_who_has_no_descriptor_left_hears_others_later(
         return accept(listener)
 
     monkeypatch.setattr(socket.socket, "accept", sometimes)
-    for module in (local_module, pipes):
-        monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(unix, "RETRY_SECONDS", 0.01)
     with trio.fail_after(5):
         async with listening("node0", HERE) as node, listening("c", THERE, node0=HERE) as client:
             assert client.send("node0", make(1))

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
@@ -25,16 +24,12 @@ from protocol.core import Frames
 from protocol.live.landing import Grounds
 from protocol.live.pipe_ends import Mapped
 from protocol.live.pipes import Pipes
-from protocol.live.unix import check_user, connected, listen_at
+from protocol.live.unix import DEAF_SECONDS, Absent, check_user, connected, listen_at
 
 #: Of a message that goes through a socket; the kernel gives a socket a little more by default.
 SHORT_BYTES = 200_000
-#: After so many seconds somebody who did not listen is tried again.
-RETRY_SECONDS = 1.0
 #: So long who has connected may take to say its name.
 _INTRODUCTION_SECONDS = 1.0
-#: So long nobody is let in when there is no descriptor left for who comes.
-_DEAF_SECONDS = 0.1
 #: A message that cannot be sent now, or not this way.
 _NO_ROOM = (errno.EAGAIN, errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM)
 _BUFFER_BYTES = 256 << 10
@@ -177,7 +172,7 @@ class Local:
         #: By address, and by the name of who has connected.
         self._dialled: dict[str, LocalLine] = {}
         self._accepted: dict[str, LocalLine] = {}
-        self._refused: dict[str, float] = {}
+        self._absent = Absent()
         self._on_line: Callable[[LocalLine], None] = lambda _: None
         self._admits: Callable[[bytes], bool] = lambda _: True
 
@@ -225,12 +220,12 @@ class Local:
 
     def _dial(self, target: str, address: str) -> LocalLine | None:
         """A new connection to who listens for this address, None: nobody who may."""
-        if self._refused.get(address, 0.0) > time.monotonic():
+        if address in self._absent:
             return None
         try:
             connection = connected("line", address, socket.SOCK_SEQPACKET)
         except OSError:
-            self._refused[address] = time.monotonic() + RETRY_SECONDS
+            self._absent.add(address)
             return None
         line = LocalLine(connection, self._buffer, target)
         line.introduce(self._name)
@@ -249,7 +244,7 @@ class Local:
                 continue
             except OSError:
                 # No descriptor is left: this would be told again at once.
-                await trio.sleep(_DEAF_SECONDS)
+                await trio.sleep(DEAF_SECONDS)
                 continue
             try:
                 check_user(connection)

@@ -15,7 +15,6 @@ import os
 import select
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,17 +25,13 @@ import trio
 from protocol.core import Frames
 from protocol.live.landing import Grounds
 from protocol.live.pipe_ends import Buffers, End, Mapped, Reader, Writer, make_pipe
-from protocol.live.unix import check_user, connected, listen_at
+from protocol.live.unix import DEAF_SECONDS, Absent, check_user, connected, listen_at
 
 #: Messages queued for a peer; and those that wait for the loop before nothing more is read.
 QUEUED_MAX = 64
 WAITING_MAX = 2
-#: After so many seconds somebody who did not listen is tried again.
-RETRY_SECONDS = 1.0
 #: Connections that have not handed over their pipe yet.
 GUESTS_MAX = 16
-#: So long nobody is let in when there is no descriptor left for who comes.
-_DEAF_SECONDS = 0.1
 _HELLO = b"numalab pipe 1"
 _End = End | socket.socket
 
@@ -60,7 +55,7 @@ class Pipes:
         self._received: deque[Frames] = deque()
         self._orders: deque[Callable[[], None]] = deque()
         self._writers: dict[str, Writer] = {}
-        self._refused: dict[str, float] = {}
+        self._absent = Absent()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         # What follows belongs to the thread.
@@ -90,7 +85,7 @@ class Pipes:
         writer = self._writers.get(address)
         if writer is not None and writer.broken:
             # Whoever cannot read it now shall have what comes by zmq for a while.
-            self._refused[address] = time.monotonic() + RETRY_SECONDS
+            self._absent.add(address)
             self._writers.pop(address)
             return False
         if writer is None:
@@ -103,12 +98,12 @@ class Pipes:
 
     def _open(self, address: str) -> Writer | None:
         """A new pipe to who listens for this address, None: nobody who may."""
-        if self._refused.get(address, 0.0) > time.monotonic():
+        if address in self._absent:
             return None
         try:
             writing = _hand_over(address)
         except OSError:
-            self._refused[address] = time.monotonic() + RETRY_SECONDS
+            self._absent.add(address)
             return None
         writer = self._writers[address] = Writer(writing, self._mapped)
         self._order(partial(self._await, writer, 0, partial(self._pushes, writer)))
@@ -163,7 +158,7 @@ class Pipes:
             self._poll.register(self._wake, select.EPOLLIN)
             while not self.closed:
                 deaf, self._deaf = self._deaf, None
-                for descriptor, events in self._poll.poll(None if deaf is None else _DEAF_SECONDS):
+                for descriptor, events in self._poll.poll(None if deaf is None else DEAF_SECONDS):
                     # One of those before it may have ended this one.
                     if descriptor in self._ends:
                         self._ends[descriptor][1](events)

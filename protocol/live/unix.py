@@ -1,11 +1,16 @@
-"""Abstract unix sockets: names in no file system, and whose the other end is."""
+"""Abstract unix sockets: names in no file system, whose the other end is, and who is not there."""
 
 from __future__ import annotations
 
 import os
 import socket
 import struct
+import time
 
+#: After so many seconds somebody who did not listen is tried again.
+RETRY_SECONDS = 1.0
+#: So long nobody is let in when there is no descriptor left for who comes.
+DEAF_SECONDS = 0.1
 #: struct ucred: pid, uid, gid.
 _CREDENTIALS = struct.Struct("3i")
 
@@ -50,3 +55,17 @@ def check_user(connection: socket.socket) -> None:
     peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     if _CREDENTIALS.unpack(peer)[1] != os.geteuid():
         raise PermissionError
+
+
+class Absent:
+    """Addresses at which nobody listened a moment ago."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def add(self, address: str) -> None:
+        """Nobody does."""
+        self._until[address] = time.monotonic() + RETRY_SECONDS
+
+    def __contains__(self, address: str) -> bool:
+        return self._until.get(address, 0.0) > time.monotonic()
