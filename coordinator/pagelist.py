@@ -20,6 +20,10 @@ from protocol.status import StatusClass, status_class
 _MOVED: npt.NDArray[np.bool_] = np.isin(
     np.arange(len(State)), (State.SETTLING, State.SETTLED, State.RELEASING, State.MOVED)
 )
+#: By number: an enum looks one up by a function.
+_STATES = tuple(State)
+#: By state: where a page goes with which all is well.
+_ALL_GO: list[int] = NEXT[:, StatusClass.OK, 0].tolist()
 #: A longer list is worth the round trips that each step of it costs.
 FEW_PAGES = 16
 Nodes = npt.NDArray[np.int32]
@@ -94,16 +98,22 @@ class PageList:
         #: When each row's entries became migration entries, in seconds.
         self.unmapped = np.zeros(self.rows, np.float64)
 
-    def apply(self, rows: Rows, status: Statuses32) -> list[tuple[State, Rows]]:
+    def apply(self, rows: Rows, status: Statuses32 | None) -> list[tuple[State, Rows]]:
         """Rows that are all in one state take the step that the table has for it and their status.
 
-        Returns the states they are in now, ascending, each with its rows.
+        ``status`` None: OK for all.  Returns the states they are in now, ascending, each with its
+        rows.
         """
-        before = State(self.state[rows[0]])
         at = span(rows)
-        assert (self.state[at] == int(before)).all(), "rows in different states were asked together"
-        if not status.any() and not self.failed[at].any():
-            return [self._all_go(before, rows)]
+        number = int(self.state[rows[0]])
+        before = _STATES[number]
+        apart = np.count_nonzero(self.state[at] != number)
+        assert not apart, "rows in different states were asked together"
+        failed = np.count_nonzero(self.failed[at])
+        if not failed and (status is None or not np.count_nonzero(status)):
+            return [self._all_go(before, rows, at)]
+        if status is None:
+            status = np.zeros(rows.size, np.int32)
         column = status_class(status)
         # One index into the rows of this state: two arrays as indices take three times as long.
         goes_to = NEXT[before].reshape(-1).take(2 * column + self.failed[rows])
@@ -114,21 +124,21 @@ class PageList:
         self.state[rows] = goes_to
         self.counts[before] -= rows.size
         groups = []
-        for number in np.flatnonzero(np.bincount(goes_to)):
-            group = goes_to == number
-            after, mine = State(int(number)), rows[group]
+        for went_to in np.flatnonzero(np.bincount(goes_to)):
+            group = goes_to == went_to
+            after, mine = _STATES[went_to], rows[group]
             self.counts[after] += mine.size
             self.log.append((before, column[group], after, mine))
             groups.append((after, mine))
         return groups
 
-    def _all_go(self, before: State, rows: Rows) -> tuple[State, Rows]:
+    def _all_go(self, before: State, rows: Rows, at: Rows | slice) -> tuple[State, Rows]:
         """``apply`` where all went well and no row has failed: one cell of the table for all."""
-        cell = int(NEXT[before, StatusClass.OK, 0])
+        cell = _ALL_GO[before]
         if cell == EMPTY:
             raise InvalidTransition(before, 0, self.story(int(rows[0])))
-        after = State(cell)
-        self.state[span(rows)] = after
+        after = _STATES[cell]
+        self.state[at] = cell
         self.counts[before] -= rows.size
         self.counts[after] += rows.size
         self.log.append((before, None, after, rows))

@@ -69,16 +69,16 @@ class UnmapAndMove:
     # ---- one step of the table -------------------------------------------------------------
 
     def step_ok(self, rows: Rows) -> None:
-        self.step(rows, np.zeros(rows.size, np.int32))
+        self.step(rows, None)
 
-    def step(self, rows: Rows, status: Statuses32, ask: Ask | None = None) -> None:
+    def step(self, rows: Rows, status: Statuses32 | None, ask: Ask | None = None) -> None:
         """Apply the table to rows that are in one state, then do what their new states ask for.
 
         ``ask`` is the question that this is the answer to, for states that put it again.
         """
         if not rows.size:
             return
-        before = State(self.list.state[rows[0]])
+        before = int(self.list.state[rows[0]])
         groups = self.list.apply(rows, status)
         self._leave(before, rows)
         for state, mine in groups:
@@ -87,7 +87,7 @@ class UnmapAndMove:
             else:
                 self._enter(state, mine)
 
-    def _leave(self, before: State, rows: Rows) -> None:
+    def _leave(self, before: int, rows: Rows) -> None:
         if before == State.UNLOCKING:
             settled = rows[self.list.state[rows] == State.RESTORING]
             for mapping, index, _ in self._by_object(settled):
