@@ -200,7 +200,15 @@ def _translate(memory: Memory, mm: Mm, vma: Vma, slot: Rows, rows: Rows, answer:
         zero = slot[absent & (answer.status[rows] == 0)]
         if zero.size:
             memory.map_zero(mm, vma, zero)
-    slot, rows = slot[there], rows[there]
+    tell(memory, vma, slot[there], rows[there], answer)
+
+
+def tell(memory: Memory, vma: Vma, slot: Rows, rows: Rows, answer: Answer) -> None:
+    """Fill in the translations of slots that are present and served.
+
+    Who has one may use it, also if it was only wished for, and nobody hears of that: so the entry
+    counts as accessed from now on.
+    """
     vma.bits[slot] |= np.uint8(Pte.ACCESSED)
     answer.nid[rows], answer.pfn[rows] = vma.nid[slot], vma.pfn[slot]
     answer.generation[rows] = memory.generations(vma.nid[slot], vma.pfn[slot])
@@ -222,7 +230,7 @@ def _serve(
     if needs.attach.size:
         assert vma.file is not None
         slot, index = needs.attach, needs.attach + vma.pgoff
-        bits = np.full(slot.size, _new_bits(vma, access), np.uint8)
+        bits = np.full(slot.size, new_bits(vma, access), np.uint8)
         nid, pfn = vma.file.nid[index], vma.file.pfn[index]
         memory.map_existing(task, vma, slot, nid, pfn, bits)
     if needs.reuse.size or needs.attach.size:
@@ -249,7 +257,8 @@ def _fault_dirty_shared_page(memory: Memory, vma: Vma, slot: Rows, access: Acces
         memory.tag(vma.file, clean, vma.file.tags[clean] | np.uint8(PageTag.DIRTY))
 
 
-def _new_bits(vma: Vma, access: Access) -> int:
+def new_bits(vma: Vma, access: Access) -> int:
+    """The bits of an entry that is made by a fault for ``access``."""
     bits = Pte.PRESENT | Pte.ACCESSED
     if vma.copies_file:
         return int(bits)
@@ -275,7 +284,7 @@ def _first_touch(
     index = slot + vma.pgoff
     if vma.file is not None:
         vma.file.pfn[index] = FILLING
-    bits = _new_bits(vma, access)
+    bits = new_bits(vma, access)
     active = bits & Pte.ANON and memory.profile.new_anonymous_is_active
     mapped = ACTIVE if active else INACTIVE
     parts = yield from allocate_frames(memory, task, vma, slot, mapped=mapped, local=node)

@@ -9,6 +9,7 @@ from coordinator.cpuset import cpu_of
 from coordinator.cred import UID_MAX, Credentials
 from coordinator.desk import ESRCH, Desk, done, handles, leaseholder, task_call
 from coordinator.fault import Access, handle_mm_fault
+from coordinator.fault_around import handle_mm_fault_around
 from coordinator.inode import PATH_MAX
 from coordinator.mbind import sys_mbind
 from coordinator.mm import Mm, Task
@@ -110,9 +111,13 @@ def on_fault(desk: Desk, question: Question, asked: m.Fault) -> Message | Steps[
     if task is None:
         return Done(-ESRCH)
     repeats = asked.page.size > 1 and np.unique(asked.page).size != asked.page.size
-    if asked.cpu not in memory.topology.cpus or repeats:
+    wanted = asked.page.size - asked.wished
+    if asked.cpu not in memory.topology.cpus or repeats or wanted < 0:
         return Done(-EINVAL)
-    return handle_mm_fault(memory, task, cpu_of(task, asked.cpu), Access(asked.access), asked.page)
+    fault = memory, task, cpu_of(task, asked.cpu), Access(asked.access)
+    if not asked.wished:
+        return handle_mm_fault(*fault, asked.page)
+    return handle_mm_fault_around(*fault, asked.page[:wanted], asked.page[wanted:])
 
 
 @handles(m.MigratePages)

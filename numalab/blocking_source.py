@@ -198,6 +198,7 @@ def connect(
     pace: float | None = None,
     faults: str = "",
     keys: Keys | None = None,
+    fault_around: int = translations.FAULT_AROUND,
 ) -> Machine:
     """``numalab.connect``: also without ``with``; then ``close`` it."""
     return _open(
@@ -209,6 +210,7 @@ def connect(
             pace=pace,
             faults=faults,
             keys=keys,
+            fault_around=fault_around,
         )
     )
 
@@ -243,6 +245,7 @@ _KNOWN = {
     "Self": "typing",
     "Topology": "protocol.topology",
     "cluster": "numalab",
+    "translations": "numalab",
 }
 #: What is a class of the API there is the class that blocks here.
 _BLOCKING = {

@@ -29,7 +29,7 @@ from numalab.orders import (
     Store,
     StoreMany,
 )
-from numalab.translations import TranslationCache
+from numalab.translations import FAULT_AROUND, TranslationCache
 from numalab.work import FaultAccess
 from protocol.codec import WireError
 from protocol.core import Command, Deadline, Effect, Event, Received, Report
@@ -73,7 +73,7 @@ class Client:
 
     name: unique among all clients of the machine.  boot_id, key and the session options are those
     of ``protocol.session.Session``.  page_size: bytes.  node_seconds: how long a node may take to
-    answer before a load faults again and a store is indefinite.
+    answer before a load faults again and a store is indefinite.  fault_around: of TranslationCache.
     """
 
     def __init__(
@@ -84,13 +84,14 @@ class Client:
         key: bytes,
         page_size: int = 4096,
         node_seconds: float = NODE_SECONDS,
+        fault_around: int = FAULT_AROUND,
         **session_options: Any,
     ) -> None:
         self._name = name
         self._page_size = page_size
         self._node_seconds = node_seconds
         self._session = Session(name, boot_id=boot_id, key=key, **session_options)
-        self._cache = TranslationCache()
+        self._cache = TranslationCache(fault_around)
         self._holds = Holds()
         #: What is accessed, for its emulated time (numalab/meter.py).
         self.meter = Meter()
@@ -165,7 +166,7 @@ class Client:
                     return
                 access.started = now
                 self._accesses[order.ticket] = access
-                if access.page.size <= CACHED_PAGES:
+                if _keeps_translations(access):
                     self._preset(access)
                 if isinstance(order, Hold):
                     self._holds.preset(access, order.locked, order.pinned)
@@ -191,8 +192,6 @@ class Client:
         return True
 
     def _preset(self, access: Access) -> None:
-        if access.fault > FaultAccess.WRITE:
-            return
         for row, page in enumerate(access.page.tolist()):
             known = self._cache.find(access.pid, page, access.fault == FaultAccess.WRITE)
             if known is not None:
@@ -208,6 +207,8 @@ class Client:
         """Ask all that this access may ask now; report its end if that has come."""
         access = self._accesses[ticket]
         while (fault := access.next_fault()) is not None:
+            if _keeps_translations(access):
+                fault = self._cache.wishing(fault)
             self._put(ticket, fault, COORDINATOR, None, now)
         while (work := access.next_work()) is not None:
             self._put(ticket, work, node_name(work.nid), self._node_seconds, now)
@@ -338,10 +339,9 @@ class Client:
         self, access: Access, asked: Translating, answer: Message | None
     ) -> None:
         pages = asked.message.page
-        if access.page.size > CACHED_PAGES or access.fault > FaultAccess.WRITE:
-            return
-        if isinstance(answer, Translations) and answer.status.size == pages.size:
-            self._cache.learn(access.pid, pages.tolist(), answer)
+        if _keeps_translations(access) and isinstance(answer, Translations):
+            if answer.status.size == pages.size:
+                self._cache.learn(access.pid, pages.tolist(), answer)
 
     def _forget_translations(self, message: Message) -> None:
         """Calls that take rights away make all of the task's translations stale, or most."""
@@ -387,3 +387,8 @@ class Client:
             self._renew(Attach(), now)
         else:
             self._renew_at = now + self._lease / LEASE_PARTS
+
+
+def _keeps_translations(access: Access) -> bool:
+    """Whether it uses cached translations, and leaves its own behind."""
+    return access.page.size <= CACHED_PAGES and access.fault <= FaultAccess.WRITE

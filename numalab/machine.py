@@ -36,6 +36,7 @@ from numalab.orders import Ask, Hold, IndefiniteError, Order
 from numalab.outcome import Outcomes
 from numalab.present import read_address_space
 from numalab.task import Task
+from numalab.translations import FAULT_AROUND
 from numalab.weights import Weights
 from protocol.hotplug import NodeLeased
 from protocol.live.driver import Driver
@@ -327,11 +328,12 @@ class Machine:
                     await self.call(Exit(pid))
 
 
-def _client(name: str, secret: bytes, resend_max: float) -> Client:
+def _client(name: str, secret: bytes, resend_max: float, fault_around: int) -> Client:
     return Client(
         name,
         boot_id=time.time_ns(),
         key=secret,
+        fault_around=fault_around,
         window=SLOTS,
         resend=min(RESEND, resend_max),
         resend_max=resend_max,
@@ -348,6 +350,7 @@ async def connect(
     pace: float | None = None,
     faults: str = "",
     keys: Keys | None = None,
+    fault_around: int = FAULT_AROUND,
 ) -> AsyncIterator[Machine]:
     """Connect to a machine: ``async with numalab.connect() as machine:``.
 
@@ -357,11 +360,12 @@ async def connect(
     pace: seconds that a second of the emulated time of an access lasts; None: as the machine says.
     faults: path of a file of faults that our messages shall suffer (docs/faults.md).
     keys: of ``open_client_keys`` (docs/security.md); None: those of the machine, if it has any.
+    fault_around: pages whose translations a fault brings (docs/design.md); 1: those it is about.
     Raises MachineUnreachable if nobody answers ``within`` so many seconds.
     """
     place, secret, run_directory, keys = locate(address, key, keys)
     name = f"client-{os.getpid()}-{secrets.token_hex(4)}"
-    client = _client(name, secret, resend_max)
+    client = _client(name, secret, resend_max, fault_around)
     # Raised outside of the nurseries: what went wrong in the block is not a group of failures.
     failure: Exception | None = None
     harm = Interference(name, faults) if faults else None

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from numalab.access import Translation
-from protocol.syscalls import Translations
+import numpy as np
+
+from numalab.access import Translating, Translation
+from numalab.work import FaultAccess
+from protocol.core import ConfigurationError
+from protocol.syscalls import WISHED_MAX, Fault, Translations
 
 CACHE_MAX = 1 << 16
+#: Pages: the kernel's fault_around_bytes, 64 KiB, in pages of 4 KiB.
+FAULT_AROUND = 16
+#: As many as a page table of the kernel has (PTRS_PER_PTE).
+FAULT_AROUND_MAX = 512
 
 
 class TranslationCache:
-    """Translations by (pid, page).  What is out of date in it is refused by its node."""
+    """Translations by (pid, page).  What is out of date in it is refused by its node.
 
-    def __init__(self) -> None:
+    fault_around: pages of the aligned window whose translations a fault is to bring as well; 0 or
+    1: none but those that it is about.  Raises ConfigurationError.
+    """
+
+    def __init__(self, fault_around: int = FAULT_AROUND) -> None:
+        if not 0 <= fault_around <= FAULT_AROUND_MAX:
+            raise ConfigurationError(
+                f"fault_around is {fault_around} pages, and may be 0 to {FAULT_AROUND_MAX}."
+            )
+        self._around = fault_around
         self._tasks: dict[int, dict[int, Translation]] = {}
         self._size = 0
 
@@ -34,11 +52,34 @@ class TranslationCache:
 
         Not the zero page: it is replaced at the first store, which no node sees.
         """
-        for row, page in enumerate(pages):
-            nid = int(told.nid[row])
-            if told.status[row] == 0 and nid >= 0:
-                pfn, generation = int(told.pfn[row]), int(told.generation[row])
-                self.keep(pid, page, Translation(nid, pfn, generation, bool(told.writable[row])))
+        columns = told.status, told.nid, told.pfn, told.generation, told.writable
+        rows = zip(pages, *(column.tolist() for column in columns), strict=True)
+        for page, status, nid, pfn, generation, writable in rows:
+            if status == 0 and nid >= 0:
+                self.keep(pid, page, Translation(nid, pfn, generation, bool(writable)))
+
+    def wishing(self, asked: Translating) -> Translating:
+        """The question, with what is not known yet of the window around each page at its end."""
+        if self._around < 2:
+            return asked
+        fault = asked.message
+        wished = self._unknown(fault.pid, fault.page.tolist(), fault.access == FaultAccess.WRITE)
+        if not wished:
+            return asked
+        page = np.concatenate([fault.page, np.array(wished, np.uint64)])
+        message = Fault(fault.pid, fault.cpu, fault.access, page, len(wished))
+        return replace(asked, message=message)
+
+    def _unknown(self, pid: int, pages: Sequence[int], write: bool) -> list[int]:
+        """Pages around ``pages`` whose translation is not known, or not for this access."""
+        wanted, size = frozenset(pages), self._around
+        windows = dict.fromkeys(page // size * size for page in pages)
+        return [
+            page
+            for first in windows
+            for page in range(first, first + size)
+            if page not in wanted and self.find(pid, page, write) is None
+        ][:WISHED_MAX]
 
     def drop(self, pid: int, page: int) -> None:
         if self._tasks.get(pid, {}).pop(page, None) is not None:

@@ -25,6 +25,9 @@ from protocol.schema import (
 )
 from protocol.user_mask import UserMask
 
+#: Pages of a Fault that need not be answered.
+WISHED_MAX = 4096
+
 # ---- a client asks the coordinator ---------------------------------------------------------
 
 
@@ -116,12 +119,14 @@ class Fault(Message):
 
     access: 0 read, 1 write, 2 populate anonymous, 3 populate file pages (2 and 3 ignore the
     protection: an image is being filled in).  Parks while a page is a migration entry (K 1.45).
+    wished: so many pages at the end of ``page`` are told if that takes nothing, and else -EAGAIN.
     """
 
     pid: Word
     cpu: Unsigned
     access: Annotated[int, Meta(ge=0, le=3)]
     page: U64
+    wished: Annotated[int, Meta(ge=0, le=WISHED_MAX)] = 0
 
 
 @message(0x5A, "coordinator>client")

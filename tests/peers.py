@@ -66,11 +66,15 @@ class World:
         page = message.page.astype(np.int64)
         assert page.size <= 4096, "more pages in one Fault than the coordinator takes"
         assert np.unique(page).size == page.size, "a page twice in one Fault"
-        untouched = np.isin(page, sorted(self.untouched)) & (message.access == 0)
+        wished = np.arange(page.size) >= page.size - message.wished
+        untouched = np.isin(page, sorted(self.untouched)) & ((message.access == 0) | wished)
         self.untouched -= {int(p) for p in page[~untouched]}
         generation = [self.generation.get(int(p), 1) for p in page]
+        nowhere = page >= 8192
+        status = np.where(nowhere, -errno.EFAULT, 0)
+        status[wished & (nowhere | untouched)] = -errno.EAGAIN
         return Translations(
-            np.where(page >= 8192, -errno.EFAULT, 0).astype(np.int32),
+            status.astype(np.int32),
             np.where(untouched, -1, page % 2).astype(np.int32),
             page.astype(np.uint32),
             np.array(generation, np.uint32),

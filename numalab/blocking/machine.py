@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Self
 
-from numalab import cluster, machine
+from numalab import cluster, machine, translations
 from numalab.blocking.parts import Cpusets, File, Jobs, Weights
 from numalab.blocking.portal import Portal
 from numalab.blocking.task import Task
@@ -233,6 +233,7 @@ def connect(
     pace: float | None = None,
     faults: str = "",
     keys: Keys | None = None,
+    fault_around: int = translations.FAULT_AROUND,
 ) -> Machine:
     """``numalab.connect``: also without ``with``; then ``close`` it."""
     return _open(
@@ -244,6 +245,7 @@ def connect(
             pace=pace,
             faults=faults,
             keys=keys,
+            fault_around=fault_around,
         )
     )
 

@@ -29,6 +29,8 @@ from protocol.topology import Topology, TopologyNode
 KEY = b"one machine 1key"
 FRAMES = 512
 SECONDS = 600.0
+#: A fault is about the page that was touched alone, as in the guest (agent.py).
+FAULT_AROUND = 1
 
 _R = TypeVar("_R")
 
@@ -84,7 +86,7 @@ def _node(nid: int) -> Make:
 
 
 def _client(boot: int, journal: list[bytes]) -> Client:
-    return Client("client", boot_id=boot, key=KEY, page_size=PAGE)
+    return Client("client", boot_id=boot, key=KEY, page_size=PAGE, fault_around=FAULT_AROUND)
 
 
 def at_once(work: Coroutine[Any, Any, _R]) -> _R:

@@ -75,8 +75,9 @@ _PRESENT, _MIGRATION = int(Kind.PRESENT), int(Kind.MIGRATION)
 class Plan:
     """What the seed decides before anything happens.
 
-    frames: of each node.  mix: how often which operation is drawn, relative to the others.
-    quiet: so many calls of the oracle's, with nothing else under way.  rules: the faults.
+    frames: of each node.  fault_around: of each client, in pages.  mix: how often which operation
+    is drawn, relative to the others.  quiet: so many calls of the oracle's, with nothing else under
+    way.  rules: the faults.
     """
 
     seed: int
@@ -90,6 +91,7 @@ class Plan:
     heartbeat: float | None
     leased: bool
     region_pages: int
+    fault_around: int
     mix: tuple[tuple[str, int], ...]
     rules: tuple[Rule, ...]
     crashes: tuple[Crash, ...] = ()
@@ -105,7 +107,8 @@ class Plan:
         mix = ", ".join(f"{name} {weight}" for name, weight in self.mix if weight)
         lines = [
             f"{len(self.frames)} nodes of {', '.join(map(str, self.frames))} frames,"
-            f" {self.clients} clients, chunks of {self.chunk_pages}, profile {self.profile}",
+            f" {self.clients} clients, chunks of {self.chunk_pages}, profile {self.profile},"
+            f" faults around {self.fault_around} pages",
             f"{self.operations} operations: {mix}",
             *(rule.describe() for rule in self.rules),
             *(crash.describe() for crash in self.crashes),
@@ -152,6 +155,8 @@ def draw_plan(seed: int) -> Plan:
         heartbeat=draw.choice((None, None, 4.0)),
         leased=draw.random() < 0.2,
         region_pages=draw.choice((2, 4, 8, 12)),
+        # Windows that end within a region, and those that reach beyond it.
+        fault_around=random.Random(f"fault around {seed}").choice((16, 16, 4, 1)),
         mix=tuple(weights.items()),
         rules=(),
     )
@@ -264,7 +269,8 @@ class Cluster:
 
     def _maker_of_client(self, name: str) -> Make:
         def make(boot: int, journal: list[bytes]) -> Core:
-            return Client(name, boot_id=boot, key=KEY, page_size=PAGE_SIZE)
+            around = self.plan.fault_around
+            return Client(name, boot_id=boot, key=KEY, page_size=PAGE_SIZE, fault_around=around)
 
         return make
 
