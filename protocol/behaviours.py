@@ -307,6 +307,11 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "what mmap(2) maps between two that cannot be joined goes to the upper one",
     ),
     Behaviour(
+        "fault_around_maps",
+        "commit 8c6e50b0290c",
+        "a read fault also maps those of the pages around it that the page cache has (since 3.15)",
+    ),
+    Behaviour(
         "weighted_interleave",
         "K 5.8",
         "there is WEIGHTED_INTERLEAVE (since 6.9; a switch, off by default)",

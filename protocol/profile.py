@@ -76,6 +76,7 @@ class Profile:
     move_pages_checks_vma: bool
     move_pages_checks_first: bool
     mmap_joins_upper_first: bool
+    fault_around_maps: bool
     weighted_interleave: bool = False
     last_vma_skipped: bool = False
     unisolated_are_counted: bool = False
@@ -143,6 +144,7 @@ SEED = Profile(
     move_pages_checks_vma=False,
     move_pages_checks_first=True,
     mmap_joins_upper_first=False,
+    fault_around_maps=False,
 )
 MODERN = Profile(
     name="modern",
@@ -209,6 +211,7 @@ MODERN = Profile(
     move_pages_checks_vma=True,
     move_pages_checks_first=False,
     mmap_joins_upper_first=True,
+    fault_around_maps=True,
 )
 PROFILES = {profile.name: profile for profile in (SEED, MODERN)}
 

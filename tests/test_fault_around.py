@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,73 +10,20 @@ import pytest
 from coordinator.mm import PROT_READ, Pte
 from numalab.client import Client, Fill, Load, LoadMany, Store
 from numalab.orders import Order
-from protocol.core import Command, ConfigurationError
+from protocol.core import ConfigurationError
 from protocol.messages import CopyPages, Done, LoadBytes, NewPages, PutbackLruPages, StoreBytes
-from protocol.notes import FaultServed, OperationEnded
+from protocol.notes import FaultServed
 from protocol.syscalls import Fault, Mmap, Mprotect, Munmap, Translations
 from tests import peers
 from tests.calls import migration
+from tests.computer import PROGRAM, Computer
 from tests.crashes import CrashLab
 from tests.filing import create, map_file
 from tests.lab import KEY, PAGE, READ, RW, WRITE, Lab, pages_from
 
-PROGRAM = "program"
 MAP_FIXED_PRIVATE_ANONYMOUS = 0x32
 #: Pages of a window, if nobody says other.
 WINDOW = 16
-
-
-class Computer(Lab):
-    """A lab in which one client more runs a program, which loads and stores a word of a page."""
-
-    def __init__(self, fault_around: int = WINDOW, **options: object) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]
-        self.cores[PROGRAM] = Client(
-            PROGRAM, boot_id=1, key=KEY, page_size=PAGE, fault_around=fault_around
-        )
-        self._tickets = 0
-
-    def give(self, make: type[Load] | type[Store], pid: int, page: int, what: object) -> int:
-        """An order about the first bytes of a page; its ticket."""
-        self._tickets += 1
-        order = make(self._tickets, pid, 0, page * PAGE, what)  # type: ignore[arg-type]
-        self._carry_out(self.cores[PROGRAM].handle(Command(order), now=self.now))
-        return self._tickets
-
-    def result(self, ticket: int) -> list[object]:
-        """The result of an order, or nothing: it has not ended yet."""
-        self.run()
-        return [note.result for note in self.noted(OperationEnded) if note.ticket == ticket]
-
-    def load_word(self, pid: int, page: int) -> int:
-        """What the program finds; it does not wait for anything but messages."""
-        [found] = self.result(self.give(Load, pid, page, 8))
-        assert isinstance(found, bytes), found
-        return int.from_bytes(found, "little")
-
-    def store_word(self, pid: int, page: int, value: int) -> None:
-        assert self.result(self.give(Store, pid, page, value.to_bytes(8, "little"))) == [None]
-
-    def written(self, pages: int, *, shared: bool = False) -> tuple[int, int]:
-        """A task, and memory of it, page n of which holds 50 + n."""
-        pid = self.spawn()
-        start = self.mapped(pid, pages, shared=shared)
-        for page in range(pages):
-            self.write(pid, start + page, 50 + page)
-        return pid, start
-
-    def faults(self) -> int:
-        """Faults since the last time that this was asked."""
-        counted = self.asked(Fault)
-        self.delivered.clear()
-        return counted
-
-    def around(
-        self, pid: int, wanted: Sequence[int], wished: Sequence[int], access: int = READ
-    ) -> Translations:
-        """What a fault tells of pages that are wanted and wished for, in this order."""
-        page = np.array([*wanted, *wished], np.uint64)
-        return self.ask(Fault(pid, 0, access, page, len(wished)), Translations)
 
 
 @pytest.fixture
@@ -93,7 +39,7 @@ def computer() -> Computer:
 def test_page_after_page_one_fault_for_each_window(window: int, faults: int) -> None:
     lab = Computer(window)
     pid, start = lab.written(64)
-    assert lab.faults() > 0
+    lab.count_anew()
     assert [lab.load_word(pid, start + page) for page in range(64)] == list(range(50, 114))
     assert (lab.asked(Fault), lab.asked(LoadBytes)) == (faults, 64)
     lab.validate()
@@ -101,7 +47,7 @@ def test_page_after_page_one_fault_for_each_window(window: int, faults: int) -> 
 
 def test_a_store_brings_what_the_next_stores_need(computer: Computer) -> None:
     pid, start = computer.written(32)
-    computer.faults()
+    computer.count_anew()
     for page in range(32):
         computer.store_word(pid, start + page, 7 * page)
     assert (computer.asked(Fault), computer.asked(StoreBytes)) == (2, 32)
@@ -186,10 +132,10 @@ def test_a_page_that_is_being_moved_neither_delays_nor_fails_its_neighbour(
     assert told.status.tolist() == [0, -errno.EAGAIN]
     assert computer.answer_to(moving) is None
     # 3. When the second is wanted, it is waited for.
-    ticket = computer.give(Load, pid, start + 1, 8)
-    assert computer.result(ticket) == []
+    ticket = computer.start_load(pid, start + 1)
+    assert computer.waits(ticket)
     computer.let_go(CopyPages)
-    assert computer.result(ticket) == [(51).to_bytes(8, "little")]
+    assert computer.words(ticket) == [51]
 
 
 def test_a_page_that_moved_is_told_when_its_node_serves_it(computer: Computer) -> None:
@@ -267,8 +213,7 @@ def test_a_wish_for_what_may_not_be_loaded_is_not_heard_and_is_no_error(computer
     told = computer.around(pid, [start + 4, start], [start + 5, start + 1])
     assert told.status.tolist() == [-errno.EACCES, 0, -errno.EAGAIN, 0]
     assert computer.load_word(pid, start) == 50
-    [failed] = computer.result(computer.give(Load, pid, start + 4, 8))
-    assert isinstance(failed, OSError) and failed.errno == errno.EACCES
+    assert computer.failure(computer.start_load(pid, start + 4)) == errno.EACCES
 
 
 def test_a_page_that_may_only_be_loaded_is_told_for_loads(computer: Computer) -> None:
@@ -335,7 +280,7 @@ def known(pages: int = 2) -> tuple[Computer, int, int]:
     lab = Computer()
     pid, start = lab.written(pages)
     lab.store_word(pid, start, 1)
-    lab.faults()
+    lab.count_anew()
     return lab, pid, start
 
 
@@ -370,8 +315,7 @@ def test_other_memory_at_the_same_address_is_other_memory() -> None:
 def test_what_is_not_mapped_any_more_is_not_loaded() -> None:
     lab, pid, start = known()
     assert lab.call(Munmap(pid, (start + 1) * PAGE, PAGE)) == 0
-    [failed] = lab.result(lab.give(Load, pid, start + 1, 8))
-    assert isinstance(failed, OSError) and failed.errno == errno.EFAULT
+    assert lab.failure(lab.start_load(pid, start + 1)) == errno.EFAULT
 
 
 def test_a_child_does_not_see_what_its_parent_stores_by_a_translation_of_before_the_fork() -> None:
@@ -385,6 +329,5 @@ def test_a_child_does_not_see_what_its_parent_stores_by_a_translation_of_before_
 def test_a_right_that_was_taken_away_is_not_used() -> None:
     lab, pid, start = known()
     assert lab.call(Mprotect(pid, start * PAGE, 2 * PAGE, PROT_READ)) == 0
-    [failed] = lab.result(lab.give(Store, pid, start + 1, bytes(8)))
-    assert isinstance(failed, OSError) and failed.errno == errno.EACCES
+    assert lab.failure(lab.start_store(pid, start + 1, 1)) == errno.EACCES
     assert lab.load_word(pid, start + 1) == 51
