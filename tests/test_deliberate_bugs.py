@@ -15,6 +15,7 @@ import pytest
 
 from coordinator import (
     fault,
+    fault_around,
     madvise,
     mbind,
     mempolicy,
@@ -52,6 +53,7 @@ FULL = {"frames": (5, 5, 4), "chunk_pages": 3}
 FILES = Load(RACES, {"mapfile": 8, "store": 20})
 SHARED = Load(CALLS, {"fork": 6, "spawn": 3})
 MOVES = Load(RACES, {"migrate": 8, "move": 8, "store": 20, "touch": 6})
+AROUND = Load(RACES | {"fault_around": 16}, {"fork": 8, "store": 20})
 WRITE_PROTECTED = Load(RACES, {"fork": 5, "protect": 5, "hold": 8, "move": 12, "touch": 6})
 
 
@@ -313,6 +315,14 @@ def madvise_drops_nothing(patch: Patch) -> None:
     wrap(patch, madvise, "zap_page_range", zap)
 
 
+def pages_around_a_fault_are_told_writable(patch: Patch) -> None:
+    def tell(original: Any, memory: Memory, vma: Vma, slot: Any, rows: Any, answer: Any) -> None:
+        original(memory, vma, slot, rows, answer)
+        answer.writable[rows] = 1
+
+    wrap(patch, fault_around, "tell", tell)
+
+
 def hooks_of_vmas_are_not_called(patch: Patch) -> None:
     def hooks(original: Any, *args: Any, **more: Any) -> Generator[Any, Any, int]:
         yield from ()
@@ -354,6 +364,7 @@ BUGS: list[tuple[Bug, str, Load]] = [
     (mbind_forgets_the_policy, ORACLE, Load(CALLS)),
     (madvise_drops_nothing, HISTORY, ANY),
     (hooks_of_vmas_are_not_called, ORACLE, Load(CALLS, {"special": 8})),
+    (pages_around_a_fault_are_told_writable, HISTORY, AROUND),
 ]
 
 

@@ -69,6 +69,7 @@ def test_seeds_differ_in_everything_that_can_differ() -> None:
     plans = [draw_plan(seed) for seed in range(100)]
     assert {len(plan.frames) for plan in plans} == {2, 3, 4}
     assert {plan.profile for plan in plans} == {"seed", "modern"}
+    assert {plan.fault_around for plan in plans} == {1, 4, 16}
     assert {rule.fault for plan in plans for rule in plan.rules} >= {"loss", "partition", "damage"}
     assert any(not plan.rules for plan in plans) and any(max(plan.frames) < 10 for plan in plans)
     for name, _ in plans[0].mix[3:]:
