@@ -282,7 +282,7 @@ class Client:
             self._count(access, question.step, refused.size)
             if access.page.size <= CACHED_PAGES:
                 for page in access.page[refused].tolist():
-                    self._cache.drop(access.pid, page)
+                    self._cache.refused(access.pid, page)
             if answer.message is None:
                 self._holds.lost(access, question.step)
             else:

@@ -81,9 +81,16 @@ class TranslationCache:
             if page not in wanted and self.find(pid, page, write) is None
         ][:WISHED_MAX]
 
-    def drop(self, pid: int, page: int) -> None:
-        if self._tasks.get(pid, {}).pop(page, None) is not None:
-            self._size -= 1
+    def refused(self, pid: int, page: int) -> None:
+        """Its node did not serve the page: what is known of its window is forgotten with it.
+
+        What moves, or loses rights, is mostly a whole range: so the fault that follows brings all
+        of the window anew, and not each of its pages has to be refused.
+        """
+        pages, size = self._tasks.get(pid, {}), max(self._around, 1)
+        first = page // size * size
+        for neighbour in range(first, first + size):
+            self._size -= pages.pop(neighbour, None) is not None
 
     def drop_task(self, pid: int) -> None:
         self._size -= len(self._tasks.pop(pid, {}))

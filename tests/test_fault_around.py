@@ -293,6 +293,14 @@ def test_a_page_that_has_moved_since_costs_one_refusal() -> None:
     lab.validate()
 
 
+def test_a_window_that_has_moved_since_costs_one_refusal() -> None:
+    lab, pid, start = known(WINDOW)
+    assert lab.migrate(pid, 0, 1) == 0
+    assert [lab.load_word(pid, start + page) for page in range(1, WINDOW)] == list(range(51, 66))
+    assert (lab.asked(LoadBytes, "node0"), lab.asked(LoadBytes, "node1")) == (1, WINDOW - 1)
+    assert lab.asked(Fault) == 1
+
+
 def test_a_store_does_not_reach_the_page_that_was_there_before_a_migration() -> None:
     lab, pid, start = known()
     assert lab.migrate(pid, 0, 1) == 0
