@@ -12,7 +12,7 @@ from coordinator.fault import Access, handle_mm_fault
 from coordinator.fault_around import handle_mm_fault_around
 from coordinator.inode import PATH_MAX
 from coordinator.mbind import sys_mbind
-from coordinator.mm import Mm, Task
+from coordinator.mm import Mm, Pages, Task
 from coordinator.mmap import do_exit, do_fork, do_mmap, do_mprotect, do_munmap
 from coordinator.policy_calls import (
     set_interleave_weight,
@@ -21,6 +21,7 @@ from coordinator.policy_calls import (
     sys_set_mempolicy_home_node,
 )
 from coordinator.records import TaskSpawned
+from coordinator.rows import FEW
 from coordinator.syscalls import sys_migrate_pages, sys_move_pages
 from protocol import policies
 from protocol import syscalls as m
@@ -104,15 +105,20 @@ def on_exit(desk: Desk, question: Question, asked: m.Exit) -> Message | Steps[Me
 # ---- memory ----------------------------------------------------------------------------------
 
 
+def _repeats(page: Pages) -> bool:
+    """Some page is named twice."""
+    different = len(set(page.tolist())) if page.size < FEW else np.unique(page).size
+    return different != page.size
+
+
 @handles(m.Fault)
 def on_fault(desk: Desk, question: Question, asked: m.Fault) -> Message | Steps[Message]:
     memory = desk.memory
     task = memory.tasks.get(asked.pid)
     if task is None:
         return Done(-ESRCH)
-    repeats = asked.page.size > 1 and np.unique(asked.page).size != asked.page.size
     wanted = asked.page.size - asked.wished
-    if asked.cpu not in memory.topology.cpus or repeats or wanted < 0:
+    if asked.cpu not in memory.topology.cpus or wanted < 0 or _repeats(asked.page):
         return Done(-EINVAL)
     fault = memory, task, cpu_of(task, asked.cpu), Access(asked.access)
     if not asked.wished:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -68,7 +67,7 @@ class TranslationCache:
             return asked
         page = np.concatenate([fault.page, np.array(wished, np.uint64)])
         message = Fault(fault.pid, fault.cpu, fault.access, page, len(wished))
-        return replace(asked, message=message)
+        return Translating(asked.rows, asked.inverse, message)
 
     def _unknown(self, pid: int, pages: Sequence[int], write: bool) -> list[int]:
         """Pages around ``pages`` whose translation is not known, or not for this access."""
