@@ -76,18 +76,20 @@ def ask_all(asks: Sequence[Ask]) -> Steps[list[Message]]:
 
 def at_once(memory: Memory, parts: Sequence[Steps[_T]]) -> Steps[list[_T]]:
     """Carry these out beside each other, as kernel threads would; what each gives, in order."""
-    if len(parts) == 1:
-        return [(yield from parts[0])]
     given: dict[int, _T] = {}
 
     def thread(at: int, part: Steps[_T]) -> Steps[Message]:
         given[at] = yield from part
+        memory.threads -= 1
         memory.woken = True
         return Done(0)
 
     memory.started += [thread(at, part) for at, part in enumerate(parts)]
+    memory.threads += len(parts)
+    memory.joining += 1
     while len(given) < len(parts):
         yield PARKED
+    memory.joining -= 1
     return [given[at] for at in range(len(parts))]
 
 

@@ -353,7 +353,8 @@ class Coordinator:
     def _effects(self) -> list[Effect]:
         """Records first: what is sent after this event depends on them (design 3)."""
         memory = self.memory
-        counted = len(memory.tasks), len(self._parked), self._calls, self.members.nodes_up()
+        parked, calls = len(self._parked) - memory.joining, self._calls - memory.threads
+        counted = len(memory.tasks), parked, calls, self.members.nodes_up()
         if counted != self._counted:
             self._counted = counted
             memory.notes.append(MachineCounted(*counted))

@@ -62,6 +62,10 @@ class Emulated:
         self._tasks: dict[int, Row] = {}
         self._nodes: dict[int, Row] = {}
         self._migrations: deque[Migration] = deque(maxlen=MIGRATIONS)
+        #: By pid, until when the time of its migrations is told; and nanoseconds, of each one that
+        #: is remembered, that had not been told before.
+        self._until: dict[int, float] = {}
+        self._passed: deque[float] = deque(maxlen=MIGRATIONS)
 
     def _accrue(self, memory: Memory, what: Spent, pid: int, nid: int, ns: float) -> None:
         """``ns`` more for task ``pid`` (if it is still there) on node ``nid``."""
@@ -108,19 +112,27 @@ class Emulated:
                 total += ns
         return total
 
-    def waited(self, memory: Memory, done: Migration) -> None:
-        """How long that call took on the clock is known too."""
-        self._of_task(memory, done.pid)[Spent.WALL] += done.wall
+    def waited(self, memory: Memory, done: Migration, started: float) -> None:
+        """How long that call took on the clock, from ``started`` on, is known too.
+
+        What passed for several of them at the same time has passed once.
+        """
+        since = max(started, self._until.get(done.pid, started))
+        self._until[done.pid] = memory.now
+        passed = (memory.now - since) * 1e9
+        self._of_task(memory, done.pid)[Spent.WALL] += passed
         self._migrations.append(done)
+        self._passed.append(passed)
 
     def pages_per_second(self) -> float:
         """How fast the last calls of migrate_pages() moved pages on the clock; 0: there is none."""
-        wall = sum(done.wall for done in self._migrations)
+        wall = sum(self._passed)
         return sum(done.pages for done in self._migrations) * 1e9 / wall if wall else 0.0
 
     def message(self, memory: Memory) -> EmulatedTime:
         """All of it, in whole nanoseconds.  Of a task that is gone only its nodes tell."""
         self._tasks = {pid: row for pid, row in self._tasks.items() if pid in memory.tasks}
+        self._until = {pid: time for pid, time in self._until.items() if pid in memory.tasks}
         migrations = self._migrations
         return EmulatedTime(
             tuple(what.name.lower() for what in Spent),

@@ -73,6 +73,8 @@ class Memory:
         self.page_lists: list[PageList] = []
         #: Calls that nobody's question waits for: the Core takes them up.
         self.started: list[Generator[Any, Any, Message]] = []
+        #: Of the calls, those that another one waits for; and those that wait for theirs.
+        self.threads = self.joining = 0
         self.jobs = Jobs()
         #: vm_ops and migratepage methods by the name of a vma (vm_operations.py).
         self.vm_operations: dict[str, VmOperations] = {}

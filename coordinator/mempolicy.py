@@ -6,7 +6,6 @@ a page list and rows of it, returning the node on which to allocate for each row
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +19,7 @@ from coordinator.memory import Memory
 from coordinator.migrate import migrate_pages, migrate_vmas
 from coordinator.mm import NOT_MIGRATABLE, Mm, Pte, Vma, VmFlag
 from coordinator.pagelist import Nodes, PageList, Settings, new_page_t
+from coordinator.pairs import groups
 from protocol.messages import MigratePrep
 from protocol.nodemask import node_remap
 from protocol.profile import Profile
@@ -63,20 +63,6 @@ def node_pairs(
         pairs.append(pair)
         remaining = remaining - {pair[0]}
     return pairs
-
-
-def independent(pairs: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """The pairs in groups, in order: within one, no node is both left and moved to.
-
-    So none of them can see that another one of its group moved earlier, or later, than in a kernel.
-    """
-    groups: list[list[tuple[int, int]]] = []
-    for source, dest in pairs:
-        group = groups[-1] if groups else []
-        if any(source == to or dest == left for left, to in group) or not groups:
-            groups.append([])
-        groups[-1].append((source, dest))
-    return groups
 
 
 def new_node_page(pagelist: PageList, rows: Rows, private: object) -> Nodes:
@@ -182,32 +168,32 @@ def migrate_list(
     return result + left
 
 
-def _groups(
-    memory: Memory, mm: Mm, pairs: list[tuple[int, int]], *, in_order: bool
-) -> Iterator[list[tuple[int, int]]]:
-    """Which pairs move at the same time, group after group: those that nobody can tell apart.
-
-    In the kernel's strict order each pair is by itself: where that is asked for, where emulated
-    time passes on the clock, as a kernel copies with one thread, and where the targets may fill
-    up, as then the pairs after the one that found no frame are not attempted (K 1.6, K 1.20).
-    """
-    if in_order or memory.emulated.pace:
-        yield from ([pair] for pair in pairs)
-        return
-    for group in independent(pairs):
-        if len(group) == 1 or _have_room(memory, mm, group):
-            yield group
-        else:
-            yield from ([pair] for pair in group)
-
-
-def _have_room(memory: Memory, mm: Mm, group: list[tuple[int, int]]) -> bool:
-    """Every target has frames for all that these pairs may bring to it."""
-    wanted: dict[int, int] = {}
-    for source, dest in group:
-        wanted[dest] = wanted.get(dest, 0) + pages_on(mm, source)
-    free = {nid: memory.mem_map[nid].frames - memory.mem_map[nid].used for nid in wanted}
-    return all(free[nid] >= pages for nid, pages in wanted.items())
+def _migrate_group(
+    memory: Memory,
+    mm: Mm,
+    group: list[tuple[int, int]],
+    flags: int,
+    settings: Settings,
+    get_new_page: new_page_t,
+) -> Steps[list[int]]:
+    """What each of these pairs gives, up to the first errno; several of them go at once."""
+    if len(group) > 1:
+        # None falls back on a node that another one of them leaves.
+        at_home = replace(settings, fallback=False)
+        results = yield from at_once(
+            memory,
+            [migrate_to_node(memory, mm, *pair, flags, at_home, get_new_page) for pair in group],
+        )
+        if min(results) >= 0:
+            return results
+        # The frames that were free are another task's by now: what is left goes in strict order.
+    results = []
+    for pair in group:
+        result = yield from migrate_to_node(memory, mm, *pair, flags, settings, get_new_page)
+        results.append(result)
+        if result < 0:
+            break
+    return results
 
 
 def do_migrate_pages(
@@ -224,8 +210,8 @@ def do_migrate_pages(
     """Move the pages of ``mm`` from one set of nodes to another (K 1.5 - 1.8).
 
     mmap_sem is held for read over everything; vma hooks first, then the pairs, those that have
-    nothing to do with each other at the same time.  Returns the number of pages not moved, or the
-    first negative errno, which hides the counts before it (K 1.6).
+    nothing to do with each other at the same time (pairs.py).  Returns the number of pages not
+    moved, or the first negative errno, which hides the counts before it (K 1.6).
     """
     yield from down_read(mm)
     try:
@@ -238,19 +224,13 @@ def do_migrate_pages(
         # A node that the machine does not have has its place in the mask, but no pages.
         pairs = [pair for pair in pairs if pair[0] in memory.mem_map]
         # What users have loaded may go by the order in which it is asked.
-        in_order = settings.strict_order or get_new_page is not new_node_page
+        if get_new_page is not new_node_page:
+            settings = replace(settings, strict_order=True)
         busy = 0
-        for group in _groups(memory, mm, pairs, in_order=in_order):
-            results = yield from at_once(
-                memory,
-                [
-                    migrate_to_node(memory, mm, source, dest, flags, settings, get_new_page)
-                    for source, dest in group
-                ],
-            )
-            for result in results:
-                if result < 0:
-                    return result
+        for group in groups(memory, mm, pairs, settings):
+            results = yield from _migrate_group(memory, mm, group, flags, settings, get_new_page)
+            if results[-1] < 0:
+                return results[-1]
             busy += sum(results)
         return busy
     finally:

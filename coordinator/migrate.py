@@ -183,7 +183,7 @@ class Migration:
         yield from sleep_until(memory, started + ns * emulated.pace / 1e9)
         wall = (memory.now - started) * 1e9
         done = emulation.Migration(self.list.pid, int(np.count_nonzero(moved)), ns, wall)
-        emulated.waited(memory, done)
+        emulated.waited(memory, done, started)
 
     def _isolate_all(self) -> Steps[None]:
         for rows in chunks(np.arange(self.list.rows), self._portion_size()):
@@ -195,7 +195,7 @@ class Migration:
         """Chunk by chunk: the next frames are asked for while the last chunks are being copied.
 
         Two chunks are copied at a time, so that the nodes have work while the answers to the one
-        are taken and recorded; a task never waits for longer than these two take.
+        are taken and recorded; a task waits for no longer than these two take.
         """
         isolated = np.flatnonzero(self.list.state == int(State.ISOLATED))
         while isolated.size:

@@ -31,7 +31,7 @@ _OPEN, _CLOSED = 0, 1
 class Landing:
     """Neighbouring frames that somebody has begun to land in; ``view``: their contents."""
 
-    def __init__(self, of: U16, number: int, view: memoryview) -> None:
+    def __init__(self, of: U32, number: int, view: memoryview) -> None:
         self.view = view
         self._of, self._number = of, number
 
@@ -48,7 +48,7 @@ class Landings:
 
     def __init__(self, flags: U16, generation: U32, pages: npt.NDArray[np.uint8]) -> None:
         #: Of each frame: open, closed, or the number of its landing.
-        self.of: U16 = np.full(flags.size, _CLOSED, np.uint16)
+        self.of: U32 = np.full(flags.size, _CLOSED, np.uint32)
         self.number = _CLOSED
         self._flags, self._generation, self._pages = flags, generation, pages
         #: Held by whoever writes to a landing, for as long as that takes.
@@ -80,10 +80,7 @@ class Landings:
         there &= (self.of[at] == _OPEN) & (self._generation[at] == generation)
         if not there.all():
             return None
-        # Beyond the last number it begins again, as no landing takes so long.
-        self.number = self.number % 0xFFFF + 1
-        if self.number == _CLOSED:
-            self.number += 1
+        self.number += 1
         self.of[at] = self.number
         view = self._pages[at.start * page_size : at.stop * page_size].data
         return Landing(self.of[at], self.number, view)

@@ -6,16 +6,22 @@ import errno
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.mempolicy import independent, node_pairs
+from coordinator.mempolicy import node_pairs
 from coordinator.pagelist import Nodes, PageList
-from protocol.messages import CopyPages, Done
-from protocol.notes import MigrationEnded
+from coordinator.pairs import independent
+from protocol.hotplug import OfflinePages
+from protocol.messages import CopyPages, Done, NewPages
+from protocol.notes import MachineCounted, MigrationEnded
+from protocol.observe import EmulatedTime, ReadEmulated
 from protocol.profile import SEED, adjusted
+from protocol.syscalls import Fault
 from tests.calls import migration
-from tests.lab import Lab
+from tests.cpusets import mkdir, write
+from tests.lab import Lab, pages_from
 
 MakeLab = Callable[..., Lab]
 masks = st.frozensets(st.integers(0, 7), min_size=1)
@@ -103,6 +109,84 @@ def test_a_target_that_may_fill_up_ends_the_call_as_in_the_kernel(make_lab: Make
     assert lab.where(pid, there, 40) == [1] * 40
     moved = lab.where(pid, here, 40)
     assert moved == [2] * 34 + [0] * 6
+
+
+def test_a_target_that_gives_no_frames_sends_nothing_to_a_node_that_is_left(
+    make_lab: MakeLab,
+) -> None:
+    # K 1.18: what falls back on node 3 moves on when its turn comes.
+    lab = make_lab(nodes=5)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 20, cpu=0)
+    lab.mapped(pid, 20, cpu=3)
+    assert lab.call(OfflinePages(2)) == 0
+    assert lab.migrate(pid, (0, 3), (2, 4)) == 0
+    assert set(lab.where(pid, start, 20)) == {4}
+
+
+def test_behind_a_target_that_gives_no_frames_no_pair_is_attempted(make_lab: MakeLab) -> None:
+    # K 1.6, 1.20.
+    lab = make_lab(profile=adjusted(SEED, {"allocation_falls_back": False}))
+    pid, _, there = on_two_nodes(lab, 20)
+    assert lab.call(OfflinePages(2)) == 0
+    assert lab.migrate(pid, (0, 1), (2, 3)) == -errno.ENOMEM
+    assert set(lab.where(pid, there, 20)) == {1}
+
+
+def test_a_target_outside_of_the_cpuset_is_one_that_gives_no_frames(make_lab: MakeLab) -> None:
+    lab = make_lab(nodes=5)
+    pid, caller = lab.spawn(), lab.spawn()
+    start = lab.mapped(pid, 20, cpu=0)
+    lab.mapped(pid, 20, cpu=3)
+    assert mkdir(lab, "/a") == 0
+    for file, text in (("cpus", "0"), ("mems", "0-1,3-4"), ("tasks", str(caller))):
+        assert write(lab, "/a", file, text) == 0
+    assert lab.migrate(pid, (0, 3), (2, 4), caller=caller) == 0
+    assert set(lab.where(pid, start, 20)) == {4}
+
+
+def test_frames_that_another_task_takes_meanwhile_leave_no_page_on_a_node_that_is_left(
+    make_lab: MakeLab,
+) -> None:
+    lab = make_lab(nodes=5, frames=64)
+    pid, other = lab.spawn(), lab.spawn(cpu=2)
+    start = lab.mapped(pid, 40, cpu=0)
+    lab.mapped(pid, 20, cpu=3)
+    area = lab.mmap(other, 30)
+    lab.hold_back(NewPages, "node2")
+    lab.start(Fault(other, 2, 1, pages_from(area, 30)))
+    lab.run()
+    ticket = lab.start(migration(0, pid, (0, 3), (2, 4)))
+    lab.let_go(NewPages)
+    answer = lab.answer_to(ticket)
+    assert isinstance(answer, Done) and answer.value == 0
+    where = lab.where(pid, start, 40)
+    assert where.count(2) == 34 and 3 not in where and 0 not in where
+
+
+def test_the_threads_of_a_call_are_no_calls_and_nobody_waits_but_the_caller(
+    make_lab: MakeLab,
+) -> None:
+    lab = make_lab()
+    pid, _, _ = on_two_nodes(lab, 20)
+    begin(lab, pid, (0, 1), (2, 3))
+    counted = lab.noted(MachineCounted)[-1]
+    assert (counted.calls, counted.faults_parked) == (1, 0)
+    lab.let_go(CopyPages)
+    counted = lab.noted(MachineCounted)[-1]
+    assert (counted.calls, counted.faults_parked) == (0, 0)
+
+
+def test_time_that_passed_for_two_pairs_has_passed_once(make_lab: MakeLab) -> None:
+    lab = make_lab()
+    pid, _, _ = on_two_nodes(lab, 20)
+    begin(lab, pid, (0, 1), (2, 3))
+    lab.wait(1.0)
+    lab.let_go(CopyPages)
+    told = lab.ask(ReadEmulated(), EmulatedTime)
+    wall = told.task_ns.reshape(len(told.pid), -1)[:, told.columns.index("wall")]
+    assert wall.sum() == pytest.approx(1e9) and told.migration_wall_ns.tolist() == [10**9] * 2
+    assert lab.memory.emulated.pages_per_second() == pytest.approx(40.0)
 
 
 def test_what_does_not_move_is_counted_over_all_pairs(make_lab: MakeLab) -> None:

@@ -97,6 +97,11 @@ class Plan:
     crashes: tuple[Crash, ...] = ()
     step: StepFault | None = None
 
+    @property
+    def strict_order(self) -> bool:
+        """Node pairs go in the kernel's order: with every other two seeds."""
+        return self.seed % 4 >= 2
+
     def names(self) -> list[str]:
         """Everybody on the network."""
         nodes = [node_name(nid) for nid in range(len(self.frames))]
@@ -108,7 +113,8 @@ class Plan:
         lines = [
             f"{len(self.frames)} nodes of {', '.join(map(str, self.frames))} frames,"
             f" {self.clients} clients, chunks of {self.chunk_pages}, profile {self.profile},"
-            f" faults around {self.fault_around} pages",
+            f" faults around {self.fault_around} pages,"
+            f" node pairs {'in strict order' if self.strict_order else 'at once'}",
             f"{self.operations} operations: {mix}",
             *(rule.describe() for rule in self.rules),
             *(crash.describe() for crash in self.crashes),
@@ -251,8 +257,7 @@ class Cluster:
             chunk_pages=self.plan.chunk_pages,
             # Every other seed has the short way of a short list.
             few_pages=FEW_PAGES if self.plan.seed % 2 else 0,
-            # Every other two have the kernel's order of node pairs.
-            strict_order=self.plan.seed % 4 >= 2,
+            strict_order=self.plan.strict_order,
             lease=LEASE_SECONDS,
             heartbeat=self.plan.heartbeat,
             addresses={},
