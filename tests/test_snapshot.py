@@ -270,6 +270,8 @@ LEFT_OUT = {
                 "writeback",
                 "page_lists",
                 "started",
+                "threads",
+                "joining",
                 "records",
                 "notes",
                 "woken",
