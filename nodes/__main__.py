@@ -179,12 +179,13 @@ def _open(buffer: memoryview, configuration: NodeConfiguration, path: Path) -> Z
 
 async def serve(configuration: NodeConfiguration) -> None:
     """Be node ``nid`` until cancelled."""
-    keep_freed_memory()
     take_turns_often()
     key = configuration.secret
     name = node_name(configuration.nid)
     keys = configuration.keys(name)
     with open_zone(configuration) as (zone, mapped):
+        # Not what opening the zone took for a moment.
+        keep_freed_memory()
         batching = Batching(configuration.batch_pages, configuration.credit)
         staging = Staging(mapped)
         zone.room = staging.room
