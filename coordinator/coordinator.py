@@ -77,7 +77,7 @@ class Coordinator:
 
     addresses: where clients reach the nodes, by node name.  chunk_pages: pages that are copied
     together.  few_pages: so many or fewer go the short way (few.py).  strict_order: the node pairs
-    of a migration go one after the other, always (mempolicy.py).
+    of a migration go one after the other, always (pairs.py).
     lease: seconds after which a silent client's tasks exit.  heartbeat: seconds between
     two questions to each node whether it is there; None asks once.  pace: seconds that a second of
     emulated time lasts (emulated.py).  extensions: what users' files registered.  journal: what an

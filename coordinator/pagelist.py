@@ -43,7 +43,7 @@ class Settings:
     ``mems_allowed``: of the cpuset that is charged; None: every node.
     ``few_pages``: a list of so many or fewer goes the short way, where the caller knows one;
     ``few``: this list does (few.py).  ``strict_order``: node pairs one after the other, as in the
-    kernel, also where they have nothing to do with each other (mempolicy.py).
+    kernel, also where they have nothing to do with each other (pairs.py).
     """
 
     chunk_pages: int = 4096

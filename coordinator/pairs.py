@@ -38,13 +38,13 @@ def groups(
 
 def independent(pairs: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
     """The pairs in groups, in order: within one, no node is both left and moved to."""
-    groups: list[list[tuple[int, int]]] = []
+    found: list[list[tuple[int, int]]] = []
     for source, dest in pairs:
-        group = groups[-1] if groups else []
-        if any(source == to or dest == left for left, to in group) or not groups:
-            groups.append([])
-        groups[-1].append((source, dest))
-    return groups
+        group = found[-1] if found else []
+        if not group or any(source == to or dest == left for left, to in group):
+            found.append([])
+        found[-1].append((source, dest))
+    return found
 
 
 def _have_room(
