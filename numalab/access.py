@@ -56,7 +56,7 @@ REFUSALS_AT_ONCE = 3
 DELAY_FIRST = 0.001
 DELAY_MAX = 0.05
 #: What is repeatable is asked again, but a node that never answers has to end it.
-LOST_MAX = 4
+LOSSES_MAX = 4
 ADDRESS_END = 1 << 63
 
 #: How far a row is.  Plain numbers: they are compared with arrays, many times for each access.
@@ -74,12 +74,16 @@ class Translating:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Working:
-    """A question to node ``nid`` about rows of one span."""
+    """A question to node ``nid`` about rows of one span.
+
+    ``losses``: how often nodes had failed to answer when it was asked.
+    """
 
     nid: int
     span: Span
     rows: Rows
     message: Message
+    losses: int
 
 
 class Translation(NamedTuple):
@@ -115,7 +119,7 @@ class Access:
         self._refusals = np.zeros(rows, np.uint16)
         self._faulting = 0
         self._working = 0
-        self._lost = 0
+        self._losses = 0
         self._left = rows
 
     @property
@@ -188,7 +192,7 @@ class Access:
             question = self._work.question(
                 span, rows, self._pfn[rows], self._generation[rows], self._start[rows]
             )
-            return Working(nid, span, rows, question)
+            return Working(nid, span, rows, question, self._losses)
         return None
 
     def worked(self, asked: Working, answer: Message | None, *, now: float) -> Rows:
@@ -254,11 +258,12 @@ class Access:
 
     def _lose(self, asked: Working) -> None:
         """Nobody knows what the node did: a load is asked again, a store is indefinite."""
-        self._lost += 1
+        # All that were outstanding when a node went are lost at once, and count as one loss.
+        self._losses = max(self._losses, asked.losses + 1)
         what = f"node {asked.nid} did not answer for {asked.rows.size} pages of task {self.pid}"
         if not self._work.repeatable:
             self._fail(IndefiniteError(errno.EIO, what))
-        elif self._lost > LOST_MAX:
+        elif self._losses > LOSSES_MAX:
             self._fail(OSError(errno.EIO, what))
         else:
             self._step[asked.rows] = WANTING

@@ -156,6 +156,18 @@ def test_a_store_whose_node_restarted_is_indefinite_and_a_load_is_not() -> None:
     assert world.results[2] == bytes(8)
 
 
+def test_a_load_in_many_questions_outlives_restarts_of_its_node() -> None:
+    world = World()
+    world.restart("node0", 1, silent)
+    length = 4096 * PAGE
+    world.order(Load(1, 7, 0, 0, length))
+    for boot in (2, 3):
+        assert world.asked("node0", LoadBytes) == 8, "as many as may be outstanding"
+        world.restart("node0", boot, silent if boot == 2 else world.node(0))
+        world.until(world.now + 2)
+    assert world.results[1] == bytes(length)
+
+
 def test_a_node_that_never_answers_ends_stores_and_in_the_end_loads() -> None:
     world = World()
     world.restart("node0", 1, silent)
