@@ -1,7 +1,13 @@
 """The short way of a migration of few pages: what does not wait for each other is asked at one go.
 
-A list of few pages is drained and isolated by one question, and its frames on the targets are asked
-for at the same time: before it is known that all of it can be isolated, so that some may be left.
+Pages that all go from one node to another are asked for by one question: the target gives frames
+and fetches the contents, for which the source drains, isolates and locks (nodes/pulls.py).  Entries
+become migration entries before it is known that all of them can be isolated.
+
+Of another list (pages of files, which may have to wait; several nodes) all pages are drained and
+isolated by one question, and the frames on the targets are asked for at the same time: so some
+frames may be left.
+
 The call ends when every page has moved or stays: that new frames are put on the LRU and old ones
 freed follows behind it, as pagevecs and per-cpu lists do in a kernel.  Whoever migrates pages of
 the same address space next waits for that; where frames are plenty, for the new ones alone.
@@ -10,9 +16,11 @@ the same address space next waits for that; where frames are plenty, for the new
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from coordinator.asked import Asked
 from coordinator.calls import PARKED, Reply, Steps
@@ -20,10 +28,16 @@ from coordinator.life import State
 from coordinator.mem_map import PageFlag, Pfns, Rows, grouped
 from coordinator.memory import Memory
 from coordinator.mm import Mm
-from protocol.messages import MigratePrep, NewPageFrames, NewPages
+from coordinator.page_mapping import by_object, has_mlocked, objects_of
+from coordinator.pagelist import PageList, Statuses32
+from protocol.messages import MigratePrep, NewPageFrames, NewPages, PullPages
 
 if TYPE_CHECKING:
     from coordinator.unmap_and_move import UnmapAndMove
+
+EAGAIN, ENODEV = 11, 19
+#: The target_pfn of a page that is known to have none.
+NO_FRAME: Final = np.uint32(0xFFFFFFFF)
 
 
 def pages_on(mm: Mm, nid: int) -> int:
@@ -53,19 +67,84 @@ def _are_settled(memory: Memory, mm: Mm) -> bool:
     )
 
 
-def start_few(work: UnmapAndMove) -> None:
-    """Isolate all pages of the list, and meanwhile prepare other nodes and ask for frames."""
+def start_few(work: UnmapAndMove, has_files: bool) -> None:
+    """Take all pages of the list by one question; or isolate them, and meanwhile ask for frames.
+
+    The other nodes are prepared at the same time.
+    """
     rows = np.arange(work.list.rows)
-    prepared = {*np.unique(work.list.source).tolist(), *work.memory.lost}
-    work.step_ok(rows)
-    for asked in work.wanted(rows):
-        if asked.zonelist.nodes:
+    prepared = {*work.list.sources.tolist(), *work.memory.lost}
+    wanted = [asked for asked in work.wanted(rows) if asked.zonelist.nodes]
+    prepared |= {asked.zonelist.nodes[0] for asked in wanted}
+    if not has_files and _is_one_pair(work, wanted) and _are_plain(work):
+        work.list.target[rows] = wanted[0].zonelist.nodes[0]
+        work.step(rows, np.full(rows.size, -EAGAIN, np.int32))
+        _pull(work, wanted[0])
+    else:
+        work.step_ok(rows)
+        for asked in wanted:
             asked.early = True
             work.ask_zone(asked)
-            prepared.add(asked.zonelist.nodes[0])
     for nid in work.memory.nids:
         if nid not in prepared:
             work.put(nid, MigratePrep(), Asked(State.LISTED, rows[:0]))
+
+
+def _is_one_pair(work: UnmapAndMove, wanted: list[Asked]) -> bool:
+    """All pages go from one node to one other: of several, one that is full ends the call, and
+    which pages were attempted by then is a matter of their order (K 1.20)."""
+    alone = len(wanted) == 1 and wanted[0].rows.size == work.list.rows
+    sources = work.list.sources
+    return alone and sources.size == 1 and int(sources[0]) != wanted[0].zonelist.nodes[0]
+
+
+def _are_plain(work: UnmapAndMove) -> bool:
+    """Nobody has a say in whether these pages, of no file, are copied."""
+    every = np.arange(work.list.rows)
+    return not any(
+        mapping.migratepage is not None or has_mlocked(work.memory, mapping)
+        for mapping, _, _ in by_object(work.memory, work.list, every)
+    )
+
+
+def _pull(work: UnmapAndMove, asked: Asked) -> None:
+    source, pfn = int(work.list.sources[0]), work.list.pfn
+    owner, index = objects_of(work.memory, work.list, asked.rows)
+    message = PullPages(source, pfn, work.memory.mem_map[source].generation[pfn], owner, index)
+    work.put(asked.zonelist.nodes[0], message, replace(asked, state=State.TAKING))
+
+
+def pulled(work: UnmapAndMove, asked: Asked, reply: Reply) -> Statuses32:
+    """The answer: which pages are in new frames now; a status for each."""
+    answer, message = reply.message, reply.ask.message
+    if answer is None:
+        return np.full(asked.rows.size, -ENODEV, np.int32)
+    assert isinstance(answer, NewPageFrames) and isinstance(message, PullPages)
+    given = np.flatnonzero(answer.status == 0)
+    if given.size:
+        node = asked.zonelist.nodes[0]
+        pfn = work.memory.given(node, answer, given, message, PageFlag.HELD)
+        work.list.target_pfn[asked.rows[given]] = pfn
+        work.count_allocation(asked, given.size)
+    return answer.status
+
+
+def left_taking(work: UnmapAndMove, rows: Rows) -> None:
+    """Entries of pages that were not taken name their old frames, as these were served all along;
+    pages that were taken and not moved have no frame to give back."""
+    state = work.list.state[rows]
+    alone = rows[(state == State.SKIPPED) | (state == State.ISOLATING)]
+    for source, mine in work.list.by_source(alone):
+        pfn = work.list.pfn[mine]
+        work.memory.remove_migration_ptes(source, pfn, source, pfn)
+    work.note_entries_gone(alone)
+    work.list.target_pfn[rows[state == State.UNLOCKING]] = NO_FRAME
+
+
+def framed(pages: PageList, rows: Rows) -> npt.NDArray[np.bool_]:
+    """Which of these rows, all with a target, have a frame there."""
+    has: npt.NDArray[np.bool_] = pages.target_pfn[rows] != NO_FRAME
+    return has
 
 
 class Reserve:

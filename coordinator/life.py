@@ -28,20 +28,21 @@ class State(IntEnum):
     """Where a page of a page list stands."""
 
     LISTED = 0
-    ISOLATING = 1
-    ISOLATED = 2
-    ALLOCATING = 3
-    ALLOCATED = 4
-    COPYING = 5
-    UNLOCKING = 6
-    RESTORING = 7
-    SETTLING = 8
-    SETTLED = 9
-    RELEASING = 10
-    PUTTING_BACK = 11
-    MOVED = 12
-    FAILED = 13
-    SKIPPED = 14
+    TAKING = 1
+    ISOLATING = 2
+    ISOLATED = 3
+    ALLOCATING = 4
+    ALLOCATED = 5
+    COPYING = 6
+    UNLOCKING = 7
+    RESTORING = 8
+    SETTLING = 9
+    SETTLED = 10
+    RELEASING = 11
+    PUTTING_BACK = 12
+    MOVED = 13
+    FAILED = 14
+    SKIPPED = 15
 
 
 class Place(NamedTuple):
@@ -53,6 +54,10 @@ class Place(NamedTuple):
 
 PLACES: dict[State, Place] = {
     State.LISTED: Place("", "found by the scan, nothing asked yet"),
+    State.TAKING: Place(
+        "target: new_page, and what it takes from the source: isolate_lru_page, lock and copy",
+        "few pages, by one question; entries are migration entries; faults wait",
+    ),
     State.ISOLATING: Place("source: isolate_lru_page", "being taken off the LRU"),
     State.ISOLATED: Place("", "on the page list, waits for a pass"),
     State.ALLOCATING: Place("target: new_page", "a frame on the target is asked for"),
@@ -92,6 +97,12 @@ _S, _C = State, StatusClass
 
 TRANSITIONS: tuple[Transition, ...] = (
     Transition(_S.LISTED, _C.OK, _S.ISOLATING, "asked"),
+    Transition(_S.LISTED, _C.AGAIN, _S.TAKING, "asked, of few pages at once; entries"),
+    Transition(_S.TAKING, _C.OK, _S.SETTLING, "THE MOVE: entries -> new, recorded"),
+    Transition(_S.TAKING, _C.NOMEM, _S.ISOLATING, "nothing was done: asked step by step"),
+    Transition(_S.TAKING, _C.PERMANENT, _S.SKIPPED, "not on the LRU: left alone"),
+    Transition(_S.TAKING, _C.AGAIN, _S.UNLOCKING, "isolated, not copied: next pass"),
+    Transition(_S.TAKING, _C.NODEV, _S.UNLOCKING, "unlock", fails=True, resolves=True),
     Transition(_S.ISOLATING, _C.OK, _S.ISOLATED, "off the LRU"),
     Transition(_S.ISOLATING, _C.AGAIN, _S.SKIPPED, "left alone"),
     Transition(_S.ISOLATING, _C.NODEV, _S.PUTTING_BACK, "put back", fails=True, resolves=True),

@@ -34,7 +34,7 @@ from coordinator.records import (
 )
 from coordinator.rows import kept, span
 from coordinator.vmstat import Counters, Migrated, trace_lines
-from protocol.messages import NewPageFrames, NewPages, NewUncachedPages
+from protocol.messages import NewPageFrames, NewPages, NewUncachedPages, PullPages
 from protocol.notes import Note, PagesAllocated
 from protocol.profile import SEED, Profile
 from protocol.schema import Message
@@ -196,7 +196,7 @@ class Memory:
         nid: int,
         answer: NewPageFrames,
         rows: Rows,
-        asked: NewPages | NewUncachedPages,
+        asked: NewPages | NewUncachedPages | PullPages,
         flags: PageFlag,
     ) -> Pfns:
         """These rows of an allocation got frames; a frame that was being put is free thereby."""

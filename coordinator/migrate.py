@@ -19,6 +19,7 @@ from coordinator.life import State
 from coordinator.mem_map import Rows
 from coordinator.memory import Memory
 from coordinator.mm import Mapping, Mm
+from coordinator.page_mapping import has_files
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
 from coordinator.unmap_and_move import UnmapAndMove
 from coordinator.vmstat import Migrated
@@ -108,7 +109,7 @@ class Migration:
 
     def run(self) -> Steps[int]:
         self.list.seal(State.ISOLATED if self.settings.granule else State.LISTED)
-        self.has_files = self.work.has_files()
+        self.has_files = has_files(self.memory, self.list)
         self.memory.page_lists.append(self.list)
         started = self.memory.now
         try:
@@ -139,8 +140,10 @@ class Migration:
         """How many pages are left to be retried, and how many have failed for good."""
         retry, failed = 0, 0
         if self.settings.few:
-            start_few(self.work)
-            yield from self._wait_until(lambda: not self.work.outstanding)
+            start_few(self.work, self.has_files)
+            yield from self._wait_until(
+                lambda: not self.work.outstanding or self._only_frames_are_left()
+            )
         elif not self.settings.granule:
             yield from self._isolate_all()
         for number in range(PASSES):

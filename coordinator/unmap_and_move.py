@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from coordinator.address_space import buffers_locked, entries_restored, migratepage
 from coordinator.asked import Asked
 from coordinator.calls import Ask, Reply, statuses_of
-from coordinator.few import Reserve
+from coordinator.few import Reserve, framed, left_taking, pulled
 from coordinator.frames import unused
-from coordinator.inode import PageTag
 from coordinator.life import State
 from coordinator.mem_map import Nids, PageFlag, Pfns, Rows, grouped
 from coordinator.memory import Memory
-from coordinator.mm import Mapping, VmFlag
+from coordinator.page_mapping import by_object, has_mlocked, objects_of, under_writeback
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
 from coordinator.placement import INTERLEAVING, Zonelist, policy_zonelist
 from coordinator.rmap import mlocked
@@ -88,21 +86,29 @@ class UnmapAndMove:
                 self._enter(state, mine)
 
     def _leave(self, before: int, rows: Rows) -> None:
-        if before == State.UNLOCKING:
+        if before == State.TAKING:
+            left_taking(self, rows)
+        elif before == State.UNLOCKING:
             settled = rows[self.list.state[rows] == State.RESTORING]
-            for mapping, index, _ in self._by_object(settled):
+            for mapping, index, _ in by_object(self.memory, self.list, settled):
                 entries_restored(self.memory, mapping, index)
             for source, mine in self.list.by_source(settled):
                 self._entries_to_old(source, mine)
-            self._note_entries_gone(settled)
+            self.note_entries_gone(settled)
         elif before == State.RESTORING:
             settled = rows[self.list.state[rows] != State.RESTORING]
-            for target, mine in self.list.by_target(settled):
+            for target, mine in self.list.by_target(settled[framed(self.list, settled)]):
                 self.memory.put(target, self.list.target_pfn[mine])
 
     def _enter(self, state: State, rows: Rows) -> None:
         if state == State.ALLOCATING:
             self._ask_for_frames(rows)
+        elif state == State.TAKING:
+            self.try_to_unmap(rows)
+        elif state == State.RESTORING:
+            has = framed(self.list, rows)
+            self._ask(state, rows[has])
+            self.step_ok(rows[~has])
         elif state == State.COPYING:
             self._unmap_and_copy(rows)
         elif state == State.SETTLING:
@@ -113,7 +119,7 @@ class UnmapAndMove:
             self.memory.release(target, target_pfn, PageFlag.UNSETTLED)
             # The new frame is anybody's: what is left to be done is about the old one.
             self._putback(target, target_pfn)
-            self._note_entries_gone(rows)
+            self.note_entries_gone(rows)
             # Of few pages none are to follow, and a forced pass may wait for others for long.
             if self.settings.few or self.force:
                 self.step_ok(rows)
@@ -143,6 +149,9 @@ class UnmapAndMove:
         if asked.state == State.ALLOCATING and reply.message is not None:
             self._got_frames(asked, reply)
             return
+        if asked.state == State.TAKING:
+            self.step(asked.rows, pulled(self, asked, reply))
+            return
         status = statuses_of(reply, asked.rows.size)
         if asked.state == State.COPYING and self.settings.granule:
             status = self._of_whole_granules(asked.rows, status)
@@ -151,7 +160,7 @@ class UnmapAndMove:
     def _of_whole_granules(self, rows: Rows, status: Statuses32) -> Statuses32:
         """A page that could not be copied, or must not be, keeps back all of its granule."""
         status = status.copy()
-        granule = self._objects(rows)[1] // self.settings.granule
+        granule = objects_of(self.memory, self.list, rows)[1] // self.settings.granule
         for number in np.unique(granule[status != 0]):
             mine = granule == number
             for_good = np.setdiff1d(status[mine], [0, -EAGAIN])
@@ -213,21 +222,11 @@ class UnmapAndMove:
             yield Asked(State.ALLOCATING, rows[mine], zonelist, int(nid))
 
     def ask_zone(self, asked: Asked) -> None:
-        objects = self._objects(asked.rows)
+        objects = objects_of(self.memory, self.list, asked.rows)
         message: Message = NewPages(0, *objects, int(asked.early))
         if self.settings.granule:
             message = NewUncachedPages(0, *objects)
         self.put(asked.zonelist.nodes[0], message, asked)
-
-    def _objects(self, rows: Rows) -> tuple[Pfns, Pfns]:
-        """Of which object these pages are, and which page of it each (page->mapping, ->index)."""
-        owner = np.zeros(rows.size, np.uint32)
-        index = np.zeros(rows.size, np.uint32)
-        for source, mine in self.memory.by_node(self.list.source[rows]):
-            pfn = self.list.pfn[rows[mine]]
-            owner[mine] = self.memory.mem_map[source].mapping[span(pfn)]
-            index[mine] = self.memory.mem_map[source].index[span(pfn)]
-        return owner, index
 
     def _got_frames(self, asked: Asked, reply: Reply) -> None:
         answer, wanted, rows = reply.message, reply.ask.message, asked.rows
@@ -258,7 +257,10 @@ class UnmapAndMove:
         if rows.size:
             first = int(rows.min())
             if self.settings.granule:
-                granule = self._objects(np.arange(self.list.rows))[1] // self.settings.granule
+                granule = (
+                    objects_of(self.memory, self.list, np.arange(self.list.rows))[1]
+                    // self.settings.granule
+                )
                 first = int(np.flatnonzero(granule == granule[first])[0])
             self.nomem_row = first if self.nomem_row is None else min(self.nomem_row, first)
             self.step(rows, np.full(rows.size, -ENOMEM, np.int32))
@@ -271,35 +273,23 @@ class UnmapAndMove:
             for target, theirs in self.list.by_target(of_source):
                 effect(source, target, theirs)
 
-    def _unmap_and_copy(self, rows: Rows) -> None:
+    def try_to_unmap(self, rows: Rows) -> None:
         for source, mine in self.list.by_source(rows):
             self.memory.try_to_unmap(source, self.list.pfn[mine])
         self.list.unmapped[span(rows)] = self.memory.now
+
+    def _unmap_and_copy(self, rows: Rows) -> None:
+        self.try_to_unmap(rows)
         verdict = self._migratepage(rows)
         self._each_pair(rows[verdict == 0], self._copy)
         self.step(rows[verdict != 0], verdict[verdict != 0])
 
-    def _by_object(self, rows: Rows) -> Iterator[tuple[Mapping, Rows, Rows]]:
-        """The objects of pages: (object, indexes, places in ``rows``); not those gone."""
-        for source, mine in self.memory.by_node(self.list.source[rows]):
-            frames, pfn = self.memory.mem_map[source], self.list.pfn[rows[mine]]
-            for number, of_object in grouped(frames.mapping[span(pfn)]):
-                mapping = self.memory.mappings.get(number)
-                if mapping is not None:
-                    index = frames.index[pfn[of_object]].astype(np.intp)
-                    yield mapping, index, mine[of_object]
-
-    def has_files(self) -> bool:
-        """Some page of the list is of a file."""
-        every = np.arange(self.list.rows)
-        return any(mapping.host is not None for mapping, _, _ in self._by_object(every))
-
     def _migratepage(self, rows: Rows) -> Statuses32:
         """What the a_ops->migratepage of each page's object says: 0 to copy it, or -errno."""
         verdict = np.zeros(rows.size, np.int32)
-        for mapping, index, of_object in self._by_object(rows):
+        for mapping, index, of_object in by_object(self.memory, self.list, rows):
             verdict[of_object] = migratepage(self.memory, mapping, index)
-            if self._has_mlocked(mapping):
+            if has_mlocked(self.memory, mapping):
                 locked = mlocked(self.memory, self.list.source[rows], self.list.pfn[rows])
                 verdict[of_object[locked[of_object]]] = -EPERM
         if self.settings.granule:
@@ -307,32 +297,26 @@ class UnmapAndMove:
         self.list.give_up(rows[verdict == -EBUSY], -EBUSY)
         return verdict
 
-    def _has_mlocked(self, mapping: Mapping) -> bool:
-        """Whether try_to_unmap may refuse a page of this object (K 1.31)."""
-        stay = self.memory.profile.mlocked_pages_stay
-        return stay and any(vma.vm_flags & VmFlag.LOCKED for vma in mapping.vmas)
-
-    def _under_writeback(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        result = np.zeros(rows.size, np.bool_)
-        for mapping, index, of_object in self._by_object(rows):
-            if mapping.shared:
-                result[of_object] = (mapping.tags[index] & PageTag.WRITEBACK) != 0
-        return result
-
     def must_wait(self, rows: Rows) -> bool:
         """Another user has what these pages need: buffer locks, or with force writeback (K 1.29).
         Only pages of files have either.
 
         The kernel waits for buffers when the entries are gone; here faults are served meanwhile.
         """
-        if self.force and self.memory.writeback and self._under_writeback(rows).any():
+        if (
+            self.force
+            and self.memory.writeback
+            and under_writeback(self.memory, self.list, rows).any()
+        ):
             return True
-        return any(buffers_locked(mapping) for mapping, _, _ in self._by_object(rows))
+        return any(
+            buffers_locked(mapping) for mapping, _, _ in by_object(self.memory, self.list, rows)
+        )
 
     def start_copying(self, rows: Rows) -> None:
         """Pages that have their frames: on with them, but for those under writeback (K 1.29)."""
         if self.memory.writeback:
-            written = self._under_writeback(rows)
+            written = under_writeback(self.memory, self.list, rows)
             late = rows[written]
             self.step(late, np.full(late.size, -EAGAIN, np.int32))
             rows = rows[~written]
@@ -367,7 +351,7 @@ class UnmapAndMove:
         self.memory.set_generations(source, pfn, generation)
         self.memory.remove_migration_ptes(source, pfn, source, pfn)
 
-    def _note_entries_gone(self, rows: Rows) -> None:
+    def note_entries_gone(self, rows: Rows) -> None:
         if rows.size:
             seconds = self.memory.now - float(self.list.unmapped[span(rows)].min())
             self.memory.longest_entry = max(self.memory.longest_entry, seconds)

@@ -15,10 +15,11 @@ import numpy as np
 from nodes.holds import Holds
 from nodes.isolations import Isolations
 from nodes.lists import count_lru, page_active
+from nodes.pulls import Pulls, take_pages
 from nodes.recovery import Gate, recover_frames
-from nodes.transfer import Transfer
-from nodes.zone import U8, Zone
-from protocol.bulk import BATCHING, Batch, Batching, Sending, land_pages
+from nodes.transfer import Transfers
+from nodes.zone import Zone
+from protocol.bulk import BATCHING, Batching, land_pages
 from protocol.codec import WireError
 from protocol.core import Deadline, Effect, Event, Frames, Received, Report
 from protocol.hotplug import PeersAre
@@ -41,12 +42,15 @@ from protocol.messages import (
     NewPages,
     NewUncachedPages,
     NodeDescription,
+    PullPages,
     PutbackLruPages,
     PutPages,
     RecoverFrames,
     SetGeneration,
     Statuses,
     StoreBytes,
+    TakenPages,
+    TakePages,
     UnlockPages,
     ZoneCount,
 )
@@ -93,14 +97,13 @@ class Node:
         if zone.nid != nid:
             raise ValueError(f"this is the zone of node {zone.nid}; start node {nid} on its own")
         self.name = node_name(nid)
-        self._nid, self._zone = nid, zone
-        self._land_seconds, self._batching = land_seconds, batching
+        self._zone = zone
         self._session = Session(
             self.name, boot_id=boot_id, key=key, epoch=max(epoch, zone.epoch), **session
         )
-        # First come, first sent; at most ``credit`` batches are in flight for all of them together.
-        self._transfers: list[Transfer] = []
-        self._flights: dict[int, tuple[Transfer, Batch]] = {}
+        self._transfers = Transfers(zone, self._session, batching, land_seconds)
+        self._pulls = Pulls(zone, self._session, land_seconds)
+        self._now = 0.0
         self._holds = Holds(zone)
         self._isolations = Isolations(zone)
         # Until the coordinator has recovered the zone, what others ask waits (design 7).
@@ -109,6 +112,7 @@ class Node:
 
     def handle(self, event: Event, *, now: float) -> Sequence[Effect]:
         """Take one event at ``now`` (seconds); return what is to be done.  Takes no Command."""
+        self._now = now
         match event:
             case Received(frames):
                 self._receive(frames, now)
@@ -117,7 +121,7 @@ class Node:
                     self._answered(answer)
             case _:
                 raise AssertionError(f"{self.name} takes no orders, but was given {event}")
-        self._advance(now)
+        self._transfers.advance(now)
         self._count()
         effects = self._session.take_effects() + self._reports
         self._reports = []
@@ -132,13 +136,8 @@ class Node:
         self._zone.validate()
         self._session.validate()
         assert self._zone.epoch == self._session.epoch, f"{self.name}: the zone's epoch"
-        flights, credit = len(self._flights), self._batching.credit
-        assert flights <= credit, f"{self.name}: {flights} batches in flight"
-        for transfer in self._transfers:
-            transfer.sending.validate()
-            assert not transfer.sending.done, f"{self.name}: a transfer is over and not answered"
-        for transfer, _ in self._flights.values():
-            assert transfer in self._transfers, f"{self.name}: a batch of no transfer is in flight"
+        self._transfers.validate()
+        self._pulls.validate()
 
     # ---- what comes in ---------------------------------------------------------------------
 
@@ -173,112 +172,40 @@ class Node:
         """
         if self._session.epoch > self._zone.epoch:
             self._zone.epoch = self._session.epoch
-            for transfer in self._transfers.copy():
-                self._cancel(transfer)
+            self._transfers.stop()
+            self._pulls.drop()
             self.gate.shut()
 
     def _answered(self, answer: Answer) -> None:
-        """A batch is over.  No answer, or a peer that restarted: the page is here, so -EAGAIN."""
-        flight = self._flights.pop(answer.ticket, None)
-        if flight is None:
-            # The same message told of a new epoch, and that has cancelled the transfer.
+        """What was asked of another node is over: a batch of pages that go, or pages that come."""
+        sent = self._transfers.answered(answer)
+        if sent is not None:
+            self._report_pages(PagesSent, answer.peer, sent)
             return
-        transfer, batch = flight
-        if isinstance(answer.message, Statuses):
-            transfer.sending.landed(batch, answer.message.status)
-        else:
-            transfer.sending.failed(batch, -errno.EAGAIN)
-        pages = int(np.count_nonzero(transfer.sending.status[batch.rows] == 0))
-        if pages:
-            self._report(PagesSent(answer.peer, pages, pages * self._zone.page_size))
+        # Neither: the same message told of a new epoch, and that has cancelled what this was of.
+        landed = self._pulls.answered(answer) or 0
+        self._report_pages(PagesLanded, answer.peer, landed)
 
     # ---- transfers -------------------------------------------------------------------------
 
     def on_copy_pages(self, question: Question, message: CopyPages) -> None:
-        batch_pages = self._batching.pages_of(self._zone.page_size)
-        columns = (message.pfn, message.target_pfn, message.target_generation)
-        sending = Sending(*columns, batch_pages=batch_pages)
-        self._transfers.append(Transfer(question, message, sending))
+        self._transfers.start(question, message)
 
     def on_unlock_pages(self, _: Question, message: UnlockPages) -> Statuses:
-        for transfer in self._transfers.copy():
-            if transfer.message.transfer == message.transfer:
-                self._cancel(transfer)
+        self._transfers.stop(message.transfer)
         return Statuses(self._zone.unlock(message.pfn, message.generation, message.new_generation))
 
-    def _advance(self, now: float) -> None:
-        """Send what can be sent, and answer what is over."""
-        for transfer in self._transfers.copy():
-            self._lock_parked(transfer)
-            if transfer.message.target == self._nid:
-                self._copy_here(transfer)
-            else:
-                self._send(transfer, now)
-            if transfer.sending.done:
-                self._finish(transfer)
+    def on_pull_pages(self, question: Question, message: PullPages) -> Message | None:
+        return self._pulls.start(question, message, self._now)
 
-    def _lock_parked(self, transfer: Transfer) -> None:
-        """Pages go once they are locked; with ``force``, one that another user holds waits."""
-        sending, message = transfer.sending, transfer.message
-        rows = sending.parked
-        if rows.size == 0:
-            return
-        pfn, generation = message.pfn[rows], message.generation[rows]
-        waits = np.zeros(rows.size, np.bool_)
-        if not message.lock:
-            status = self._zone.mapped(pfn, generation)
-        else:
-            status = self._zone.lock(pfn, generation)
-            if message.force:
-                waits = self._zone.held(pfn, generation)
-        refused = (status != 0) & ~waits
-        sending.release(rows[status == 0])
-        sending.refuse(rows[refused], status[refused])
-
-    def _copy_here(self, transfer: Transfer) -> None:
-        """From frames of this node to others of it."""
-        while batches := transfer.sending.next_batches():
-            for batch in batches:
-                data, active = self._zone.gather(batch.pfn), self._active(transfer, batch)
-                target = (batch.target_pfn, batch.target_generation)
-                transfer.sending.landed(batch, self._zone.land(*target, active, data))
-
-    def _active(self, transfer: Transfer, batch: Batch) -> U8:
-        """PageActive goes with a page (K 1.50); a copy of it goes where new pages go."""
-        return self._zone.active(batch.pfn) * np.uint8(transfer.message.lock)
-
-    def _send(self, transfer: Transfer, now: float) -> None:
-        message = transfer.message
-        for batch in transfer.sending.next_batches(self._batching.credit - len(self._flights)):
-            # A page that is not locked may change while it is under way: send a copy of it.
-            data = self._zone.gather(batch.pfn, copy=not message.lock)
-            active = self._active(transfer, batch)
-            target = (batch.target_pfn, batch.target_generation)
-            ticket = self._session.ask(
-                node_name(message.target),
-                LandPages(message.transfer, *target, active, data),
-                now=now,
-                within=self._land_seconds,
-            )
-            self._flights[ticket] = (transfer, batch)
-
-    def _cancel(self, transfer: Transfer) -> None:
-        for ticket, (owner, _) in list(self._flights.items()):
-            if owner is transfer:
-                self._session.cancel(ticket)
-                del self._flights[ticket]
-        transfer.sending.cancel()
-        self._finish(transfer)
-
-    def _finish(self, transfer: Transfer) -> None:
-        self._transfers.remove(transfer)
-        self._session.answer(transfer.question, Statuses(transfer.sending.status))
+    def on_take_pages(self, question: Question, message: TakePages) -> TakenPages:
+        taken = take_pages(self._zone, message)
+        self._report_pages(PagesSent, question.peer, np.count_nonzero(taken.status == 0))
+        return taken
 
     def on_land_pages(self, question: Question, message: LandPages) -> Statuses:
         answer = land_pages(self._zone, message)
-        pages = int(np.count_nonzero(answer.status == 0))
-        if pages:
-            self._report(PagesLanded(question.peer, pages, pages * self._zone.page_size))
+        self._report_pages(PagesLanded, question.peer, np.count_nonzero(answer.status == 0))
         return answer
 
     # ---- frames ----------------------------------------------------------------------------
@@ -375,6 +302,12 @@ class Node:
 
     def _report(self, note: Note) -> None:
         self._reports.append(Report(note))
+
+    def _report_pages(
+        self, note: type[PagesSent | PagesLanded], peer: str, pages: np.intp | int
+    ) -> None:
+        if pages:
+            self._report(note(peer, int(pages), int(pages) * self._zone.page_size))
 
     def _report_access(self, kind: str, status: np.typing.NDArray[np.int32]) -> None:
         refused = int(np.count_nonzero(status))

@@ -17,6 +17,7 @@ from protocol.messages import (
     CopyPages,
     IsolateLruPage,
     NewPages,
+    PullPages,
     PutbackLruPages,
     PutPages,
     UnlockPages,
@@ -61,6 +62,7 @@ class Side(StrEnum):
 
 #: What each state of a page that waits asks (coordinator/life.py), and of which node.
 STEPS: dict[str, tuple[type[Message], str]] = {
+    "TAKING": (PullPages, TARGET),
     "ISOLATING": (IsolateLruPage, SOURCE),
     "ALLOCATING": (NewPages, TARGET),
     "COPYING": (CopyPages, SOURCE),

@@ -104,8 +104,8 @@ PLACE = _fixed("place", "local", "remote")
 #: The states of coordinator/life.py in which a question about a page is outstanding.
 STEP = _fixed(
     "step",
-    *("isolating", "allocating", "copying", "unlocking", "restoring", "settling", "releasing"),
-    "putting_back",
+    *("taking", "isolating", "allocating", "copying", "unlocking", "restoring", "settling"),
+    *("releasing", "putting_back"),
 )
 LOSS = _fixed("reason", "full", "unknown", "closed")
 REFUSAL = _fixed("reason", "no_key", "unknown_key", "wrong_name", "too_many")

@@ -268,6 +268,23 @@ class RecoveredFrames(Message):
     freed: Unsigned
 
 
+@message(0x2B, "coordinator>node", answer="NewPageFrames")
+class PullPages(Message):
+    """NewPages for migration targets, and their contents fetched from ``source`` by TakePages.
+
+    For few pages; drains pending LRU adds first.  Status 0: the contents are in a frame that no
+    page maps yet, and the source has isolated and locked the old one.  -ENOMEM, in every row: there
+    are not frames for all, and nothing was done.  -ENOENT and -EAGAIN: as TakePages says.  -ENODEV:
+    nobody knows what the source did.  But for status 0 no frame is given.
+    """
+
+    source: Node
+    pfn: U32
+    generation: U32
+    owner: U32
+    index: U32
+
+
 # ---- a node asks a node --------------------------------------------------------------------
 
 
@@ -281,6 +298,27 @@ class LandPages(Message):
     transfer: Unsigned
     pfn: U32
     generation: U32
+    active: U8
+    data: Data
+
+
+@message(0x38, "node>node", answer="TakenPages")
+class TakePages(Message):
+    """migrate_prep(), isolate_lru_page() and the page lock at one go, for few pages."""
+
+    pfn: U32
+    generation: U32
+
+
+@message(0x39, "node>node")
+class TakenPages(Message):
+    """Status 0: isolated and locked, with its PageActive; ``data`` has the contents of these.
+
+    -ENOENT: not on the LRU, and left alone (K 1.16); -EAGAIN: isolated, and somebody else has it
+    locked or pinned.
+    """
+
+    status: I32
     active: U8
     data: Data
 

@@ -23,8 +23,8 @@ from coordinator.records import PagesCommitted, PagesMapped
 from nodes import node as node_module
 from nodes import recovery as node_recovery
 from nodes import zone as zone_module
-from nodes.node import Node
 from nodes.recovery import Gate
+from nodes.transfer import Transfers
 from nodes.zone import Zone
 from protocol.session import Session
 from tests import recovery_scenarios as shown
@@ -86,7 +86,7 @@ def a_put_frees_whatever_is_there(patch: Patch) -> None:
 
 
 def unlocking_does_not_cancel(patch: Patch) -> None:
-    patch.setattr(Node, "_cancel", lambda node, transfer: None)
+    patch.setattr(Transfers, "_cancel", lambda transfers, transfer: None)
 
 
 def a_late_frame_lands_anywhere(patch: Patch) -> None:

@@ -30,7 +30,7 @@ from coordinator.records import PagesCommitted
 from coordinator.unmap_and_move import UnmapAndMove
 from nodes.arena import Arena
 from nodes.flags import ALLOCATED, MAPPED
-from nodes.node import Node
+from nodes.transfer import Transfers
 from nodes.zone import Zone
 from protocol.reply_cache import ReplyCache
 from tests.deliberate import (
@@ -96,13 +96,13 @@ def a_stale_generation_is_served(patch: Patch) -> None:
 
 
 def the_source_is_freed_before_the_commit(patch: Patch) -> None:
-    def finish(original: Any, node: Node, transfer: Any) -> None:
+    def finish(original: Any, transfers: Transfers, transfer: Any) -> None:
         message, done = transfer.message, transfer.sending.status == 0
         if message.lock:
-            node._zone.put_pages(message.pfn[done], message.generation[done])
-        original(node, transfer)
+            transfers._zone.put_pages(message.pfn[done], message.generation[done])
+        original(transfers, transfer)
 
-    wrap(patch, Node, "_finish", finish)
+    wrap(patch, Transfers, "_finish", finish)
 
 
 def pages_land_in_the_wrong_order(patch: Patch) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from coordinator.life import State
 from coordinator.pagelist import FEW_PAGES, PageList
+from nodes.node import LAND_SECONDS
 from protocol.messages import (
     CopyPages,
     Done,
@@ -19,20 +20,26 @@ from protocol.messages import (
     IsolatePages,
     MigratePrep,
     NewPages,
+    PullPages,
     PutbackLruPages,
     PutPages,
     Statuses,
+    TakePages,
 )
 from protocol.profile import MODERN, SEED, Profile
 from protocol.schema import Message, node_name
-from protocol.syscalls import Exit
+from protocol.syscalls import Exit, Fault, Translations
 from tests.calls import migration
 from tests.crashes import RECOVERY_SECONDS, CrashLab
-from tests.lab import Lab
+from tests.filing import create, touched, unlink
+from tests.lab import READ, Lab, pages_from
 
 MakeLab = Callable[..., Lab]
 SHORT = {"few_pages": FEW_PAGES}
-STAGES = (MigratePrep, IsolateLruPage, NewPages, CopyPages, PutbackLruPages, PutPages)
+#: What a migration of few pages asks, of plain pages, and of those of a file.
+PLAIN = (PullPages, TakePages, PutbackLruPages, PutPages)
+OF_A_FILE = (MigratePrep, IsolateLruPage, NewPages, CopyPages, PutbackLruPages, PutPages)
+STAGES = [(False, stage) for stage in PLAIN] + [(True, stage) for stage in OF_A_FILE]
 
 
 def short(make_lab: MakeLab, profile: Profile = SEED, nodes: int = 4) -> Lab:
@@ -43,6 +50,12 @@ def told(lab: Lab, pid: int, source: int, target: int) -> int:
     call = lab.start(migration(0, pid, (source,), (target,)))
     lab.run()
     return call
+
+
+def of_a_file(lab: Lab, pid: int, pages: int) -> int:
+    """Pages that may have to wait before they are copied: they go step by step."""
+    assert create(lab, "ext3", pages) == 0
+    return touched(lab, pid, pages)
 
 
 def value(lab: Lab, call: int) -> int:
@@ -73,7 +86,7 @@ def test_pages_are_where_they_shall_be_with_what_was_in_them(
 def test_what_does_not_wait_for_each_other_is_asked_together(make_lab: MakeLab) -> None:
     lab = short(make_lab)
     pid = lab.spawn()
-    lab.mapped(pid, 3)
+    of_a_file(lab, pid, 3)
     for stage in (MigratePrep, IsolateLruPage, NewPages):
         lab.hold_back(stage)
     call = told(lab, pid, 0, 1)
@@ -83,6 +96,71 @@ def test_what_does_not_wait_for_each_other_is_asked_together(make_lab: MakeLab) 
     for stage in (MigratePrep, IsolateLruPage, NewPages):
         lab.let_go(stage)
     assert value(lab, call) == 0
+
+
+def test_one_question_moves_pages_that_go_from_one_node_to_one_other(make_lab: MakeLab) -> None:
+    lab = short(make_lab)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 3)
+    lab.write(pid, start + 2, 7)
+    lab.delivered.clear()
+    assert value(lab, told(lab, pid, 0, 1)) == 0
+    until_the_call_ended = [
+        (source, target, name)
+        for source, target, name in lab.delivered
+        if name in ("PullPages", "TakePages", "TakenPages", "NewPageFrames", "IsolateLruPage")
+    ]
+    assert until_the_call_ended == [
+        ("coordinator", "node1", "PullPages"),
+        ("node1", "node0", "TakePages"),
+        ("node0", "node1", "TakenPages"),
+        ("node1", "coordinator", "NewPageFrames"),
+    ]
+    assert lab.read(pid, start + 2) == 7
+
+
+def test_a_page_waits_as_a_migration_entry_while_it_is_fetched(make_lab: MakeLab) -> None:
+    lab = short(make_lab)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 1)
+    lab.write(pid, start, 7)
+    lab.hold_back(TakePages)
+    call = told(lab, pid, 0, 1)
+    fault = lab.start(Fault(pid, 0, READ, pages_from(start, 1)))
+    assert lab.answer_to(fault) is None, "the page is under migration"
+    lab.let_go(TakePages)
+    assert value(lab, call) == 0
+    served = lab.answer_to(fault)
+    assert isinstance(served, Translations) and served.nid.tolist() == [1]
+    assert lab.load(served, 0) == (0, 7)
+
+
+def test_a_source_that_is_silent_keeps_its_page_and_can_be_asked_again(make_lab: MakeLab) -> None:
+    lab = short(make_lab)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 2)
+    before = lab.free()
+    lab.hold_back(TakePages)
+    call = told(lab, pid, 0, 1)
+    lab.wait(LAND_SECONDS + 1.0)
+    assert value(lab, call) == 2, "nobody knows what the source has done: not tried again"
+    lab.let_go(TakePages)
+    assert lab.free() == before and lab.zone(0).locked == lab.zone(0).isolated == 0
+    assert lab.migrate(pid, 0, 1) == 0 and lab.where(pid, start, 2) == [1, 1]
+
+
+def test_what_is_fetched_for_a_coordinator_that_is_gone_is_taken_by_nobody() -> None:
+    lab = CrashLab(**SHORT)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 2)
+    lab.write(pid, start, 7)
+    lab.hold_back(TakePages)
+    told(lab, pid, 0, 1)
+    lab.recover()
+    lab.let_go(TakePages)
+    lab.wait(LAND_SECONDS + 1.0)
+    assert lab.where(pid, start, 2) == [0, 0] and lab.read(pid, start) == 7
+    lab.validate()
 
 
 def test_the_call_ends_at_the_move_and_the_next_one_waits_for_the_rest(make_lab: MakeLab) -> None:
@@ -182,45 +260,51 @@ def test_a_pinned_page_is_tried_again_and_stays(make_lab: MakeLab) -> None:
     assert lab.free() == [before[0] + 2, before[1] - 2, *before[2:]]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("file", "stage"), STAGES)
 @pytest.mark.parametrize("nid", [0, 1])
 def test_a_node_dies_at_a_step_and_nothing_is_lost(
-    make_lab: MakeLab, stage: type[Message], nid: int
+    file: bool, stage: type[Message], nid: int
 ) -> None:
     lab = CrashLab(**SHORT)
-    pid = lab.spawn()
-    start = lab.mapped(pid, 3)
-    for page in range(3):
-        lab.write(pid, start + page, page + 1)
+    pid, start = written(lab, file)
     lab.hold_back(stage)
     call = told(lab, pid, 0, 1)
     lab.restart(nid)
     lab.drop_held()
-    lab.wait(RECOVERY_SECONDS)
+    lab.wait(LAND_SECONDS + RECOVERY_SECONDS)
     assert value(lab, call) >= 0
-    assert [lab.read(pid, start + page) for page in range(3)] == [1, 2, 3]
-    assert lab.migrate(pid, 0, 1) == 0 and lab.where(pid, start, 3) == [1, 1, 1]
-    assert lab.exit(pid) == 0
-    assert lab.free() == [256] * 4, f"frames of {node_name(nid)} leaked"
-    lab.validate()
+    nothing_is_lost(lab, pid, start)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_coordinator_dies_at_a_step_and_nothing_is_lost(stage: type[Message]) -> None:
+@pytest.mark.parametrize(("file", "stage"), STAGES)
+def test_the_coordinator_dies_at_a_step_and_nothing_is_lost(
+    file: bool, stage: type[Message]
+) -> None:
     lab = CrashLab(**SHORT)
-    pid = lab.spawn()
-    start = lab.mapped(pid, 3)
-    for page in range(3):
-        lab.write(pid, start + page, page + 1)
+    pid, start = written(lab, file)
     lab.hold_back(stage)
     told(lab, pid, 0, 1)
     lab.drop_held()
     lab.recover()
+    nothing_is_lost(lab, pid, start)
+
+
+def written(lab: Lab, file: bool) -> tuple[int, int]:
+    """A task with three pages on node 0, which have 1, 2 and 3 in them: pid and first page."""
+    pid = lab.spawn()
+    start = of_a_file(lab, pid, 3) if file else lab.mapped(pid, 3)
+    for page in range(3):
+        lab.write(pid, start + page, page + 1)
+    return pid, start
+
+
+def nothing_is_lost(lab: Lab, pid: int, start: int) -> None:
+    """The pages have what was in them and can be moved; no frame has leaked."""
     assert [lab.read(pid, start + page) for page in range(3)] == [1, 2, 3]
-    lab.migrate(pid, 0, 1)
-    assert lab.where(pid, start, 3) == [1, 1, 1]
+    assert lab.migrate(pid, 0, 1) == 0 and lab.where(pid, start, 3) == [1, 1, 1]
     assert lab.exit(pid) == 0
-    assert lab.free() == [256] * 4
+    unlink(lab)
+    assert lab.free() == [256] * 4, "frames leaked"
     lab.validate()
 
 
@@ -228,7 +312,7 @@ def test_the_coordinator_dies_at_a_step_and_nothing_is_lost(stage: type[Message]
 def test_a_list_does_not_outlive_its_call(make_lab: MakeLab, pages: int) -> None:
     lab = short(make_lab)
     pid = lab.spawn()
-    lab.mapped(pid, pages)
+    of_a_file(lab, pid, pages)
     lists: list[weakref.ref[PageList]] = []
     lab.hold_back(CopyPages)
     told(lab, pid, 0, 1)

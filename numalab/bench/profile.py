@@ -29,6 +29,7 @@ from protocol.topology import PAGE_SIZE
 
 #: What a step of coordinator/life.py is called in the profile.
 PHASES = {
+    "taking": "of few pages: all that follows",
     "isolating": "select: off the LRU",
     "allocating": "allocate",
     "copying": "lock, copy, transfer, verify",

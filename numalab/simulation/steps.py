@@ -56,8 +56,8 @@ REACHED_FROM: dict[State, State] = {
 
 #: States that every page that moves comes through.
 _COMMON = (
-    *(State.ISOLATING, State.ISOLATED, State.ALLOCATING, State.ALLOCATED, State.COPYING),
-    *(State.SETTLING, State.SETTLED, State.RELEASING, State.MOVED),
+    *(State.TAKING, State.ISOLATING, State.ISOLATED, State.ALLOCATING, State.ALLOCATED),
+    *(State.COPYING, State.SETTLING, State.SETTLED, State.RELEASING, State.MOVED),
 )
 
 
