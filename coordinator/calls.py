@@ -94,9 +94,11 @@ def at_once(memory: Memory, parts: Sequence[Steps[_T]]) -> Steps[list[_T]]:
 
 
 def statuses_of(reply: Reply, rows: int) -> npt.NDArray[np.int32]:
-    """The status column of an answer; an indefinite reply is that status for every row."""
+    """The status column of an answer; one number, and an indefinite reply, count for every row."""
     if reply.message is None:
         return np.full(rows, reply.status, np.int32)
+    if isinstance(reply.message, Done):
+        return np.full(rows, reply.message.value, np.int32)
     assert isinstance(reply.message, Statuses)
     return reply.message.status
 

@@ -1,8 +1,8 @@
 """The short way of a migration of few pages: what does not wait for each other is asked at one go.
 
-Pages that all go from one node to another are asked for by one question: the target gives frames
-and fetches the contents, for which the source drains, isolates and locks (nodes/pulls.py).  Entries
-become migration entries before it is known that all of them can be isolated.
+Pages that all go from one node to another go by one question (nodes/taking.py): the source drains,
+isolates, locks and sends, the target gives frames.  Entries become migration entries before it is
+known that all of them can be isolated.
 
 Of another list (pages of files, which may have to wait; several nodes) all pages are drained and
 isolated by one question, and the frames on the targets are asked for at the same time: so some
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +30,14 @@ from coordinator.memory import Memory
 from coordinator.mm import Mm
 from coordinator.page_mapping import by_object, has_mlocked, objects_of
 from coordinator.pagelist import PageList, Statuses32
-from protocol.messages import MigratePrep, NewPageFrames, NewPages, PullPages
+from protocol.messages import MigratePrep, NewPageFrames, NewPages, PutTransfer, TakePages
 
 if TYPE_CHECKING:
     from coordinator.unmap_and_move import UnmapAndMove
 
 EAGAIN, ENODEV = 11, 19
-#: The target_pfn of a page that is known to have none.
-NO_FRAME: Final = np.uint32(0xFFFFFFFF)
+#: The target_pfn of a page that is known to have none, or of which nobody knows.
+NO_FRAME, UNKNOWN_FRAME = np.uint32(0xFFFFFFFF), np.uint32(0xFFFFFFFE)
 
 
 def pages_on(mm: Mm, nid: int) -> int:
@@ -77,9 +77,8 @@ def start_few(work: UnmapAndMove, has_files: bool) -> None:
     wanted = [asked for asked in work.wanted(rows) if asked.zonelist.nodes]
     prepared |= {asked.zonelist.nodes[0] for asked in wanted}
     if not has_files and _is_one_pair(work, wanted) and _are_plain(work):
-        work.list.target[rows] = wanted[0].zonelist.nodes[0]
         work.step(rows, np.full(rows.size, -EAGAIN, np.int32))
-        _pull(work, wanted[0])
+        _take(work, wanted[0])
     else:
         work.step_ok(rows)
         for asked in wanted:
@@ -107,19 +106,25 @@ def _are_plain(work: UnmapAndMove) -> bool:
     )
 
 
-def _pull(work: UnmapAndMove, asked: Asked) -> None:
-    source, pfn = int(work.list.sources[0]), work.list.pfn
-    owner, index = objects_of(work.memory, work.list, asked.rows)
-    message = PullPages(source, pfn, work.memory.mem_map[source].generation[pfn], owner, index)
-    work.put(asked.zonelist.nodes[0], message, replace(asked, state=State.TAKING))
+def _take(work: UnmapAndMove, asked: Asked) -> None:
+    source, target, pfn = int(work.list.sources[0]), asked.zonelist.nodes[0], work.list.pfn
+    work.list.target[:] = target
+    work.list.transfer[:] = transfer = work.memory.new_transfer()
+    generation = work.memory.mem_map[source].generation[pfn]
+    objects = objects_of(work.memory, work.list, asked.rows)
+    message = TakePages(transfer, target, pfn, generation, *objects)
+    work.put(source, message, replace(asked, state=State.TAKING))
 
 
-def pulled(work: UnmapAndMove, asked: Asked, reply: Reply) -> Statuses32:
-    """The answer: which pages are in new frames now; a status for each."""
+def taken(work: UnmapAndMove, asked: Asked, reply: Reply) -> Statuses32:
+    """The answer to TakePages: which pages are in new frames now; a status for each."""
     answer, message = reply.message, reply.ask.message
     if answer is None:
+        work.list.target_pfn[asked.rows] = UNKNOWN_FRAME
         return np.full(asked.rows.size, -ENODEV, np.int32)
-    assert isinstance(answer, NewPageFrames) and isinstance(message, PullPages)
+    assert isinstance(answer, NewPageFrames) and isinstance(message, TakePages)
+    known = np.where(answer.status == -ENODEV, UNKNOWN_FRAME, NO_FRAME)
+    work.list.target_pfn[asked.rows] = known
     given = np.flatnonzero(answer.status == 0)
     if given.size:
         node = asked.zonelist.nodes[0]
@@ -130,21 +135,40 @@ def pulled(work: UnmapAndMove, asked: Asked, reply: Reply) -> Statuses32:
 
 
 def left_taking(work: UnmapAndMove, rows: Rows) -> None:
-    """Entries of pages that were not taken name their old frames, as these were served all along;
-    pages that were taken and not moved have no frame to give back."""
-    state = work.list.state[rows]
-    alone = rows[(state == State.SKIPPED) | (state == State.ISOLATING)]
+    """Entries of pages that were left alone name their frames again, served all along."""
+    alone = rows[work.list.state[rows] == State.SKIPPED]
     for source, mine in work.list.by_source(alone):
         pfn = work.list.pfn[mine]
         work.memory.remove_migration_ptes(source, pfn, source, pfn)
     work.note_entries_gone(alone)
-    work.list.target_pfn[rows[state == State.UNLOCKING]] = NO_FRAME
 
 
 def framed(pages: PageList, rows: Rows) -> npt.NDArray[np.bool_]:
-    """Which of these rows, all with a target, have a frame there."""
-    has: npt.NDArray[np.bool_] = pages.target_pfn[rows] != NO_FRAME
+    """Which of these rows have a frame on the target, as far as is known."""
+    has: npt.NDArray[np.bool_] = pages.target_pfn[rows] < UNKNOWN_FRAME
     return has
+
+
+def unknown(pages: PageList, rows: Rows) -> npt.NDArray[np.bool_]:
+    """Of which of these rows nobody knows whether they have one."""
+    are: npt.NDArray[np.bool_] = pages.target_pfn[rows] == UNKNOWN_FRAME
+    return are
+
+
+def put_transfer(work: UnmapAndMove, rows: Rows) -> None:
+    """Whatever the target has given to these rows, none of which has moved."""
+    message = PutTransfer(int(work.list.transfer[rows[0]]))
+    work.put(int(work.list.target[rows[0]]), message, Asked(State.RESTORING, rows))
+
+
+def coming(memory: Memory, nid: int) -> int:
+    """Pages that a node may be giving frames to, of which nobody else knows yet."""
+    pages = 0
+    for one in memory.page_lists:
+        pages += one.count(State.ALLOCATING)
+        if one.count(State.TAKING):
+            pages += int(np.count_nonzero(one.target[one.state == State.TAKING] == nid))
+    return pages
 
 
 class Reserve:

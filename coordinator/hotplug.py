@@ -6,6 +6,7 @@ import numpy as np
 
 from coordinator.calls import Steps
 from coordinator.desk import Desk, done, handles
+from coordinator.few import coming
 from coordinator.hotplug_records import NodeOnline
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
@@ -44,7 +45,7 @@ def on_online_pages(desk: Desk, question: Question, asked: m.OnlinePages) -> Mes
 
 
 def offline_pages(memory: Memory, nid: int, chunk_pages: int) -> Steps[int]:
-    """One round of moving everything off; gives the frames that are still in use.
+    """One round of moving everything off; gives the frames that are in use, or may come to be.
 
     Pages go to the nearest node that has room, whatever their policies say, and with all who map
     them; what no task maps, but a page cache has, as well (do_migrate_range).
@@ -61,7 +62,7 @@ def offline_pages(memory: Memory, nid: int, chunk_pages: int) -> Steps[int]:
         pages.add(np.full(pfn.size, nid, np.uint8), pfn, np.zeros(pfn.size, np.int64))
         settings = Settings(chunk_pages, reason="memory_hotplug")
         yield from migrate_pages(memory, pages, new_node_page, nid, settings)
-    return frames.used
+    return frames.used + coming(memory, nid)
 
 
 def set_online(memory: Memory, nid: int, *, online: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from coordinator.calls import Ask, Steps
 from coordinator.desk import Desk, handles
+from coordinator.few import coming
 from coordinator.hotplug import set_online
 from coordinator.hotplug_records import NodeLet
 from coordinator.members import absent
@@ -60,7 +61,7 @@ def _node_for(memory: Memory, identity: str) -> int | None:
     given_up = [
         nid
         for nid in sorted(memory.offline & memory.lost)
-        if nid in memory.leases and not memory.mem_map[nid].used
+        if nid in memory.leases and not memory.mem_map[nid].used and not coming(memory, nid)
     ]
     return next(iter((*free, *given_up)), None)
 

@@ -55,7 +55,7 @@ class Place(NamedTuple):
 PLACES: dict[State, Place] = {
     State.LISTED: Place("", "found by the scan, nothing asked yet"),
     State.TAKING: Place(
-        "target: new_page, and what it takes from the source: isolate_lru_page, lock and copy",
+        "source: isolate_lru_page, lock and copy; the target gives frames",
         "few pages, by one question; entries are migration entries; faults wait",
     ),
     State.ISOLATING: Place("source: isolate_lru_page", "being taken off the LRU"),
@@ -97,12 +97,13 @@ _S, _C = State, StatusClass
 
 TRANSITIONS: tuple[Transition, ...] = (
     Transition(_S.LISTED, _C.OK, _S.ISOLATING, "asked"),
-    Transition(_S.LISTED, _C.AGAIN, _S.TAKING, "asked, of few pages at once; entries"),
+    # AGAIN is no status of a node here: it tells which way a list goes.
+    Transition(_S.LISTED, _C.AGAIN, _S.TAKING, "few pages: asked at once; entries"),
     Transition(_S.TAKING, _C.OK, _S.SETTLING, "THE MOVE: entries -> new, recorded"),
-    Transition(_S.TAKING, _C.NOMEM, _S.ISOLATING, "nothing was done: asked step by step"),
     Transition(_S.TAKING, _C.PERMANENT, _S.SKIPPED, "not on the LRU: left alone"),
     Transition(_S.TAKING, _C.AGAIN, _S.UNLOCKING, "isolated, not copied: next pass"),
-    Transition(_S.TAKING, _C.NODEV, _S.UNLOCKING, "unlock", fails=True, resolves=True),
+    Transition(_S.TAKING, _C.NOMEM, _S.UNLOCKING, "isolated, no frame: next pass"),
+    Transition(_S.TAKING, _C.NODEV, _S.UNLOCKING, "unlock, isolate", resolves=True),
     Transition(_S.ISOLATING, _C.OK, _S.ISOLATED, "off the LRU"),
     Transition(_S.ISOLATING, _C.AGAIN, _S.SKIPPED, "left alone"),
     Transition(_S.ISOLATING, _C.NODEV, _S.PUTTING_BACK, "put back", fails=True, resolves=True),

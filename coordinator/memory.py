@@ -20,7 +20,7 @@ from coordinator.job import Jobs
 from coordinator.mem_map import CACHE_MAX, NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
 from coordinator.mm import PROT_WRITE, Mapping, MigratePageMethod, Mm, Pte, Task, Vma, VmOperations
 from coordinator.mmap_sem import MmapSem
-from coordinator.pagelist import LoadedNewPage, PageList
+from coordinator.pagelist import Columns, LoadedNewPage, PageList
 from coordinator.records import (
     AllocationsCounted,
     EntriesChanged,
@@ -34,7 +34,7 @@ from coordinator.records import (
 )
 from coordinator.rows import kept, span
 from coordinator.vmstat import Counters, Migrated, trace_lines
-from protocol.messages import NewPageFrames, NewPages, NewUncachedPages, PullPages
+from protocol.messages import NewPageFrames, NewPages, NewUncachedPages, TakePages
 from protocol.notes import Note, PagesAllocated
 from protocol.profile import SEED, Profile
 from protocol.schema import Message
@@ -196,7 +196,7 @@ class Memory:
         nid: int,
         answer: NewPageFrames,
         rows: Rows,
-        asked: NewPages | NewUncachedPages | PullPages,
+        asked: NewPages | NewUncachedPages | TakePages,
         flags: PageFlag,
     ) -> Pfns:
         """These rows of an allocation got frames; a frame that was being put is free thereby."""
@@ -273,9 +273,7 @@ class Memory:
         generation = self.mem_map[nid].generation[pfn]
         self.records.append(PagesCopied(task.mm.pid, nid, page, pfn, generation))
 
-    def _enter(
-        self, vma: Vma, slot: Rows, nid: int, pfn: Pfns, bits: npt.NDArray[np.uint8]
-    ) -> None:
+    def _enter(self, vma: Vma, slot: Rows, nid: int, pfn: Pfns, bits: Columns) -> None:
         self.mem_map[nid].mapcount[pfn] += 1
         vma.enter(slot, nid, pfn, bits)
         self.woken = True
@@ -353,14 +351,15 @@ class Memory:
                 if live.any():
                     yield vma, *kept(live, slot, rows)
 
-    def try_to_unmap(self, nid: int, pfn: Pfns) -> None:
-        """Every present entry of these frames becomes a migration entry (K 1.35); rss unchanged."""
+    def try_to_unmap(self, nid: int, pfn: Pfns, *, young: bool = False) -> None:
+        """Every present entry becomes a migration entry (K 1.35); ``young``: it stays accessed."""
+        gone = np.uint8(Pte.PRESENT if young else Pte.PRESENT | Pte.ACCESSED)
         for vma, slot, _ in self.mappers(nid, pfn):
             self.set_page_dirty(vma, slot)
             at = span(slot)
             bits = vma.bits[at]
             assert not (bits & Pte.ENTRY).any(), "an entry of an entry"
-            vma.bits[at] = (bits & ~np.uint8(Pte.PRESENT | Pte.ACCESSED)) | np.uint8(Pte.ENTRY)
+            vma.bits[at] = (bits & ~gone) | np.uint8(Pte.ENTRY)
 
     def remove_migration_ptes(self, nid: int, pfn: Pfns, target: int, target_pfn: Pfns) -> None:
         """Entries that name (nid, pfn) become present entries of (target, target_pfn) (K 1.41).
@@ -368,12 +367,13 @@ class Memory:
         With target == nid and target_pfn is pfn this is the restoration after a failure.
         """
         moved = not (target == nid and np.array_equal(pfn, target_pfn))
+        kept = _KEEP_FROM_ENTRY if moved else _KEEP_FROM_ENTRY | np.uint8(Pte.ACCESSED)
         for vma, slot, rows in self.mappers(nid, pfn):
             at, mine = span(slot), span(rows)
             bits, new, old = vma.bits[at], target_pfn[mine], pfn[mine]
             assert (bits & Pte.ENTRY).all(), "a present entry of a page that is being moved"
             vma.nid[at], vma.pfn[at] = target, new
-            vma.bits[at] = (bits & _KEEP_FROM_ENTRY) | np.uint8(Pte.PRESENT)
+            vma.bits[at] = (bits & kept) | np.uint8(Pte.PRESENT)
             if moved:
                 self.mem_map[target].mapcount[span(new)] += 1
                 self.mem_map[nid].mapcount[span(old)] -= 1

@@ -14,7 +14,7 @@ import numpy as np
 from coordinator.address_space import buffers_locked, entries_restored, migratepage
 from coordinator.asked import Asked
 from coordinator.calls import Ask, Reply, statuses_of
-from coordinator.few import Reserve, framed, left_taking, pulled
+from coordinator.few import Reserve, framed, left_taking, put_transfer, taken, unknown
 from coordinator.frames import unused
 from coordinator.life import State
 from coordinator.mem_map import Nids, PageFlag, Pfns, Rows, grouped
@@ -104,11 +104,9 @@ class UnmapAndMove:
         if state == State.ALLOCATING:
             self._ask_for_frames(rows)
         elif state == State.TAKING:
-            self.try_to_unmap(rows)
+            self.try_to_unmap(rows, young=True)
         elif state == State.RESTORING:
-            has = framed(self.list, rows)
-            self._ask(state, rows[has])
-            self.step_ok(rows[~has])
+            self._restore(rows)
         elif state == State.COPYING:
             self._unmap_and_copy(rows)
         elif state == State.SETTLING:
@@ -150,7 +148,7 @@ class UnmapAndMove:
             self._got_frames(asked, reply)
             return
         if asked.state == State.TAKING:
-            self.step(asked.rows, pulled(self, asked, reply))
+            self.step(asked.rows, taken(self, asked, reply))
             return
         status = statuses_of(reply, asked.rows.size)
         if asked.state == State.COPYING and self.settings.granule:
@@ -195,7 +193,8 @@ class UnmapAndMove:
                 message = PutbackLruPages(pfn, generation)
             elif state == State.UNLOCKING:
                 transfer = int(self.list.transfer[mine[0]])
-                message = UnlockPages(transfer, pfn, generation, generation + np.uint32(1))
+                unsure = int(unknown(self.list, mine).any())
+                message = UnlockPages(transfer, pfn, generation, generation + np.uint32(1), unsure)
             else:
                 message = PutPages(pfn, generation)
                 self.memory.putting(nid, pfn)
@@ -273,9 +272,17 @@ class UnmapAndMove:
             for target, theirs in self.list.by_target(of_source):
                 effect(source, target, theirs)
 
-    def try_to_unmap(self, rows: Rows) -> None:
+    def _restore(self, rows: Rows) -> None:
+        """Put the frames on the target, of those that have one or may have one."""
+        has, may = framed(self.list, rows), unknown(self.list, rows)
+        self._ask(State.RESTORING, rows[has])
+        if may.any():
+            put_transfer(self, rows[may])
+        self.step_ok(rows[~(has | may)])
+
+    def try_to_unmap(self, rows: Rows, *, young: bool = False) -> None:
         for source, mine in self.list.by_source(rows):
-            self.memory.try_to_unmap(source, self.list.pfn[mine])
+            self.memory.try_to_unmap(source, self.list.pfn[mine], young=young)
         self.list.unmapped[span(rows)] = self.memory.now
 
     def _unmap_and_copy(self, rows: Rows) -> None:

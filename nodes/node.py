@@ -1,7 +1,8 @@
 """The Core of a node: it owns page frames, copies pages straight to a peer, and knows no mm.
 
 One handler for each message that the table (``protocol/messages.py``) lets somebody ask a node,
-found by its name.  ``CopyPages`` alone is answered later, when every page of it has ended.
+found by its name.  ``CopyPages`` and ``TakePages`` alone are answered later, when the target has
+answered for each page.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from nodes.holds import Holds
 from nodes.isolations import Isolations
 from nodes.lists import count_lru, page_active
-from nodes.pulls import Pulls, take_pages
 from nodes.recovery import Gate, recover_frames
+from nodes.taking import Givings, Takes
 from nodes.transfer import Transfers
 from nodes.zone import Zone
 from protocol.bulk import BATCHING, Batching, land_pages
@@ -34,6 +35,7 @@ from protocol.messages import (
     Inventory,
     IsolateLruPage,
     IsolatePages,
+    LandNewPages,
     LandPages,
     LoadBytes,
     LoadedBytes,
@@ -42,14 +44,13 @@ from protocol.messages import (
     NewPages,
     NewUncachedPages,
     NodeDescription,
-    PullPages,
     PutbackLruPages,
     PutPages,
+    PutTransfer,
     RecoverFrames,
     SetGeneration,
     Statuses,
     StoreBytes,
-    TakenPages,
     TakePages,
     UnlockPages,
     ZoneCount,
@@ -71,7 +72,7 @@ from protocol.session import Answer, Question, Session
 
 #: A load has no more bytes, whoever asks: the answer is made in memory.
 LOAD_BYTES_MAX = 8 << 20
-#: So long (seconds) a batch may be on its way; then its pages are -EAGAIN.
+#: So long (seconds) contents may be on their way; then nobody knows whether they have landed.
 LAND_SECONDS = 5.0
 
 
@@ -102,7 +103,8 @@ class Node:
             self.name, boot_id=boot_id, key=key, epoch=max(epoch, zone.epoch), **session
         )
         self._transfers = Transfers(zone, self._session, batching, land_seconds)
-        self._pulls = Pulls(zone, self._session, land_seconds)
+        self._takes = Takes(zone, self._session, land_seconds)
+        self._givings = Givings(zone)
         self._now = 0.0
         self._holds = Holds(zone)
         self._isolations = Isolations(zone)
@@ -137,7 +139,6 @@ class Node:
         self._session.validate()
         assert self._zone.epoch == self._session.epoch, f"{self.name}: the zone's epoch"
         self._transfers.validate()
-        self._pulls.validate()
 
     # ---- what comes in ---------------------------------------------------------------------
 
@@ -173,18 +174,17 @@ class Node:
         if self._session.epoch > self._zone.epoch:
             self._zone.epoch = self._session.epoch
             self._transfers.stop()
-            self._pulls.drop()
+            self._takes.stop()
+            self._givings.restart()
             self.gate.shut()
 
     def _answered(self, answer: Answer) -> None:
-        """What was asked of another node is over: a batch of pages that go, or pages that come."""
+        """What was asked of another node is over: pages have gone there, or have not."""
         sent = self._transfers.answered(answer)
-        if sent is not None:
-            self._report_pages(PagesSent, answer.peer, sent)
-            return
+        if sent is None:
+            sent = self._takes.answered(answer)
         # Neither: the same message told of a new epoch, and that has cancelled what this was of.
-        landed = self._pulls.answered(answer) or 0
-        self._report_pages(PagesLanded, answer.peer, landed)
+        self._report_pages(PagesSent, answer.peer, sent or 0)
 
     # ---- transfers -------------------------------------------------------------------------
 
@@ -193,15 +193,24 @@ class Node:
 
     def on_unlock_pages(self, _: Question, message: UnlockPages) -> Statuses:
         self._transfers.stop(message.transfer)
-        return Statuses(self._zone.unlock(message.pfn, message.generation, message.new_generation))
+        self._takes.stop(message.transfer)
+        status = self._zone.unlock(message.pfn, message.generation, message.new_generation)
+        if message.isolate:
+            self._zone.migrate_prep()
+            self._zone.isolate_lru_page(message.pfn, message.new_generation)
+        return Statuses(status)
 
-    def on_pull_pages(self, question: Question, message: PullPages) -> Message | None:
-        return self._pulls.start(question, message, self._now)
+    def on_take_pages(self, question: Question, message: TakePages) -> Message | None:
+        return self._takes.start(question, message, self._now)
 
-    def on_take_pages(self, question: Question, message: TakePages) -> TakenPages:
-        taken = take_pages(self._zone, message)
-        self._report_pages(PagesSent, question.peer, np.count_nonzero(taken.status == 0))
-        return taken
+    def on_land_new_pages(self, question: Question, message: LandNewPages) -> NewPageFrames:
+        answer = self._givings.land(message)
+        self._report_pages(PagesLanded, question.peer, np.count_nonzero(answer.status == 0))
+        return answer
+
+    def on_put_transfer(self, _: Question, message: PutTransfer) -> Done:
+        self._givings.put(message.transfer)
+        return Done(0)
 
     def on_land_pages(self, question: Question, message: LandPages) -> Statuses:
         answer = land_pages(self._zone, message)

@@ -67,10 +67,16 @@ def recover_frames(zone: Zone, asked: RecoverFrames, *, free: bool) -> Recovered
     there = (pfn >= asked.first) & (pfn < asked.end)
     orphan = there & ~np.isin(pfn, asked.pfn) if free else np.zeros(pfn.size, np.bool_)
     zone.put_pages(pfn[orphan], generation[orphan])
+    freed = int(np.count_nonzero(orphan))
     at = np.minimum(np.searchsorted(pfn, asked.pfn), max(0, pfn.size - 1))
     now = generation[at] if pfn.size else np.zeros(asked.pfn.size, np.uint32)
     found = pfn[at] == asked.pfn if pfn.size else np.zeros(asked.pfn.size, np.bool_)
     found &= same_incarnation(now, asked.generation) | (_apart(now, asked.generation) <= _APART)
+    if free and pfn.size:
+        # Put, and given again to somebody whom the coordinator never heard of.
+        other = at[~found & (pfn[at] == asked.pfn)]
+        zone.put_pages(pfn[other], generation[other])
+        freed += other.size
     settled = np.flatnonzero(found & (asked.settle != 0))
     if settled.size:
         known = asked.generation[settled]
@@ -81,7 +87,7 @@ def recover_frames(zone: Zone, asked: RecoverFrames, *, free: bool) -> Recovered
             zone, asked.pfn[settled], doing, now[settled], known + taken.astype(np.uint32)
         )
     status = np.where(found, 0, -errno.ESTALE).astype(np.int32)
-    return RecoveredFrames(status, now, int(np.count_nonzero(orphan)))
+    return RecoveredFrames(status, now, freed)
 
 
 def _apart(one: U32, other: U32) -> U32:

@@ -17,9 +17,9 @@ from protocol.messages import (
     CopyPages,
     IsolateLruPage,
     NewPages,
-    PullPages,
     PutbackLruPages,
     PutPages,
+    TakePages,
     UnlockPages,
 )
 from protocol.schema import MESSAGES, ROWS, Message
@@ -62,7 +62,7 @@ class Side(StrEnum):
 
 #: What each state of a page that waits asks (coordinator/life.py), and of which node.
 STEPS: dict[str, tuple[type[Message], str]] = {
-    "TAKING": (PullPages, TARGET),
+    "TAKING": (TakePages, SOURCE),
     "ISOLATING": (IsolateLruPage, SOURCE),
     "ALLOCATING": (NewPages, TARGET),
     "COPYING": (CopyPages, SOURCE),

@@ -144,13 +144,15 @@ class CopyPages(Message):
 class UnlockPages(Message):
     """Stop what is left of the transfer; absolute: unlocked, and of generation new_generation.
 
-    The frames stay isolated.  A frame that has new_generation already answers OK.
+    The frames stay isolated; with ``isolate`` 1 they are afterwards, whether they were or not.  A
+    frame that has new_generation already answers OK.
     """
 
     transfer: Unsigned
     pfn: U32
     generation: U32
     new_generation: U32
+    isolate: Annotated[int, Meta(ge=0, le=1)] = 0
 
 
 @message(0x19, "coordinator>node", answer="Statuses")
@@ -269,20 +271,33 @@ class RecoveredFrames(Message):
 
 
 @message(0x2B, "coordinator>node", answer="NewPageFrames")
-class PullPages(Message):
-    """NewPages for migration targets, and their contents fetched from ``source`` by TakePages.
+class TakePages(Message):
+    """Few pages by one question: migrate_prep(), isolate_lru_page(), the page lock, and frames with
+    the contents at the target by LandNewPages.
 
-    For few pages; drains pending LRU adds first.  Status 0: the contents are in a frame that no
-    page maps yet, and the source has isolated and locked the old one.  -ENOMEM, in every row: there
-    are not frames for all, and nothing was done.  -ENOENT and -EAGAIN: as TakePages says.  -ENODEV:
-    nobody knows what the source did.  But for status 0 no frame is given.
+    Status 0: the contents are in that frame of ``target``, which no page maps yet, and the old one
+    is isolated and locked.  Else there is no new frame: -ENOENT, not on the LRU, and left alone (K
+    1.16); -EAGAIN, isolated, and locked or pinned by somebody else; -ENOMEM, isolated and locked,
+    but the target has not frames for all.  -ENODEV: isolated and locked, and nobody knows whether
+    the target has given a frame.
     """
 
-    source: Node
+    transfer: Unsigned
+    target: Node
     pfn: U32
     generation: U32
     owner: U32
     index: U32
+
+
+@message(0x2C, "coordinator>node", answer="Done")
+class PutTransfer(Message):
+    """put_page() of all that LandNewPages gave to this transfer; it is given nothing any more.
+
+    For when nobody knows whether it was given something, and no page of it has moved.
+    """
+
+    transfer: Unsigned
 
 
 # ---- a node asks a node --------------------------------------------------------------------
@@ -302,23 +317,16 @@ class LandPages(Message):
     data: Data
 
 
-@message(0x38, "node>node", answer="TakenPages")
-class TakePages(Message):
-    """migrate_prep(), isolate_lru_page() and the page lock at one go, for few pages."""
+@message(0x38, "node>node", answer="NewPageFrames")
+class LandNewPages(Message):
+    """NewPages for migration targets, and LandPages into them, at one go: for all, or -ENOMEM.
 
-    pfn: U32
-    generation: U32
-
-
-@message(0x39, "node>node")
-class TakenPages(Message):
-    """Status 0: isolated and locked, with its PageActive; ``data`` has the contents of these.
-
-    -ENOENT: not on the LRU, and left alone (K 1.16); -EAGAIN: isolated, and somebody else has it
-    locked or pinned.
+    -EAGAIN: this transfer is given nothing any more (PutTransfer).
     """
 
-    status: I32
+    transfer: Unsigned
+    owner: U32
+    index: U32
     active: U8
     data: Data
 

@@ -114,7 +114,6 @@ def test_only_a_copy_that_failed_can_fail_a_page_or_a_source_that_went_away() ->
     assert fails == {
         (State.COPYING, StatusClass.PERMANENT),
         (State.ISOLATING, StatusClass.NODEV),
-        (State.TAKING, StatusClass.NODEV),
     }
 
 

@@ -14,7 +14,7 @@ from coordinator.mempolicy import node_pairs
 from coordinator.pagelist import Nodes, PageList
 from coordinator.pairs import independent
 from protocol.hotplug import OfflinePages
-from protocol.messages import CopyPages, Done, NewPages, PullPages
+from protocol.messages import CopyPages, Done, NewPages, TakePages
 from protocol.notes import MachineCounted, MigrationEnded
 from protocol.observe import EmulatedTime, ReadEmulated
 from protocol.profile import SEED, adjusted
@@ -202,11 +202,11 @@ def test_what_does_not_move_is_counted_over_all_pairs(make_lab: MakeLab) -> None
 def test_few_pages_on_both_nodes_take_the_short_way_together(make_lab: MakeLab) -> None:
     lab = make_lab(few_pages=16)
     pid, here, there = on_two_nodes(lab, 2)
-    lab.hold_back(PullPages)
+    lab.hold_back(TakePages)
     lab.start(migration(0, pid, (0, 1), (2, 3)))
     lab.run()
-    assert {asked.source for asked in lab.held(PullPages)} == {0, 1}
-    lab.let_go(PullPages)
+    assert {asked.target for asked in lab.held(TakePages)} == {2, 3}
+    lab.let_go(TakePages)
     assert lab.where(pid, here, 2) + lab.where(pid, there, 2) == [2, 2, 3, 3]
 
 
