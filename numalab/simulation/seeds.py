@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -183,6 +185,23 @@ def run_plan(plan: Plan) -> Result:
     return passing if close.ok else close
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection inside: what a world is made of lives until its end.
+
+    A collector that looks at all of it again and again finds nothing.  It finds the whole world,
+    which is young then, with its first look after the end.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@_uncollected()
 def _run(plan: Plan, care: Care) -> Result:
     run = Run(plan, care)
     sentence, pid, address, trace = "", 0, 0, ""
