@@ -155,7 +155,7 @@ def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
     busy = (bits & (ENTRY | BUSY)) != 0
     here = slot[present]
     unsettled = memory.flagged(vma.nid[here], vma.pfn[here], PageFlag.UNSETTLED)
-    blocked = bool(busy.any() or unsettled.any())
+    blocked = bool(np.count_nonzero(busy) or np.count_nonzero(unsettled))
     none = np.zeros(0, np.intp)
     absent = slot[~present & ~busy]
     attach = none
@@ -168,7 +168,7 @@ def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
         index = attach + vma.pgoff
         held = memory.flagged(vma.file.nid[index], vma.file.pfn[index], PageFlag.HELD)
         attach = attach[~held]
-        blocked = blocked or bool(filling.any() or held.any())
+        blocked = blocked or bool(np.count_nonzero(filling) or np.count_nonzero(held))
     elif access == Access.READ:
         absent = none
     populates = access == Access.POPULATE_ANON and vma.copies_file
@@ -189,7 +189,7 @@ def _needs(memory: Memory, vma: Vma, slot: Rows, access: Access) -> Needs:
         alone &= (vma.bits[readonly] & ANON) != 0
     reuse, copy = readonly[alone], readonly[~alone]
     held = memory.flagged(vma.nid[copy], vma.pfn[copy], PageFlag.HELD)
-    return Needs(blocked or bool(held.any()), absent, attach, copy[~held], reuse)
+    return Needs(blocked or bool(np.count_nonzero(held)), absent, attach, copy[~held], reuse)
 
 
 def _translate(memory: Memory, mm: Mm, vma: Vma, slot: Rows, rows: Rows, answer: Answer) -> None:

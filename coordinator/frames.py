@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from coordinator.calls import PARKED, Ask, Steps, ask_all
 from coordinator.cpuset import mems_allowed
-from coordinator.mem_map import Nids, PageFlag, Pfns, Rows
+from coordinator.mem_map import Nids, PageFlag, Pfns, Rows, grouped
 from coordinator.memory import Memory
 from coordinator.mm import Mapping, Task, Vma
 from coordinator.mpol import NUMA_NO_NODE, Mempolicy
@@ -59,12 +59,12 @@ def allocate_frames(
     for policy, rows in _policies(task, vma, slot, cache):
         index = _index(memory, vma, slot[rows], cache)
         wanted = wanted_nodes(memory, task, policy, index, rows.size, local)
-        for node in np.unique(wanted):
-            mine = rows[wanted == node]
-            zonelist = policy_zonelist(policy, int(node), memory, allowed)
+        for node, mine in grouped(wanted):
+            zonelist = policy_zonelist(policy, node, memory, allowed)
             interleave = policy is not None and policy.mode in INTERLEAVING
-            counted = Counted(local, int(node) if interleave else NUMA_NO_NODE)
-            parts += yield from _from_zonelist(memory, vma, slot, mine, zonelist, counted, mapped)
+            counted = Counted(local, node if interleave else NUMA_NO_NODE)
+            asked = rows[mine]
+            parts += yield from _from_zonelist(memory, vma, slot, asked, zonelist, counted, mapped)
     return parts
 
 
@@ -207,7 +207,7 @@ def distinct(nid: Nids, pfn: Pfns) -> tuple[Nids, Pfns]:
 def unused(memory: Memory, nid: int, pfn: Pfns) -> npt.NDArray[np.bool_]:
     """Which of these frames no entry maps and no object caches."""
     result: npt.NDArray[np.bool_] = memory.mem_map[nid].mapcount[span(pfn)] == 0
-    if result.any():
+    if np.count_nonzero(result):
         result &= ~_cached(memory, nid, pfn)
     return result
 
@@ -216,10 +216,9 @@ def _cached(memory: Memory, nid: int, pfn: Pfns) -> npt.NDArray[np.bool_]:
     """Which of these frames a shared object's cache names."""
     frames = memory.mem_map[nid]
     cached = np.zeros(pfn.size, np.bool_)
-    for number in np.unique(frames.mapping[pfn]):
-        mapping = memory.mappings.get(int(number))
+    for number, rows in grouped(frames.mapping[pfn]):
+        mapping = memory.mappings.get(number)
         if mapping is not None and mapping.shared:
-            rows = np.flatnonzero(frames.mapping[pfn] == number)
             index = frames.index[pfn[rows]]
             cached[rows] = (mapping.nid[index] == nid) & (mapping.pfn[index] == pfn[rows])
     return cached

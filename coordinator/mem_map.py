@@ -48,11 +48,16 @@ class PageFlag(IntFlag):
 
 def grouped(keys: npt.NDArray[Any]) -> Iterator[tuple[int, Rows]]:
     """Each value among whole numbers, ascending, with its rows; quick if there is only one."""
-    if keys.size < 2 or (keys == keys[0]).all():
-        if keys.size:
-            yield int(keys[0]), np.arange(keys.size)
+    if keys.size < FEW:
+        different = sorted(set(keys.tolist()))
+    elif not np.count_nonzero(keys != keys[0]):
+        different = [int(keys[0])]
+    else:
+        different = np.unique(keys).tolist()
+    if len(different) == 1:
+        yield different[0], np.arange(keys.size)
         return
-    for key in sorted(set(keys.tolist())) if keys.size < FEW else np.unique(keys).tolist():
+    for key in different:
         yield key, (keys == key).nonzero()[0]
 
 
@@ -88,7 +93,7 @@ class MemMap:
     ) -> None:
         """The node gave these frames; nobody maps them yet."""
         at = span(pfn)
-        assert not self.flags[at].any(), "a frame was allocated twice"
+        assert not np.count_nonzero(self.flags[at]), "a frame was allocated twice"
         self.generation[at] = generation
         self.mapcount[at] = 0
         self.mapping[at] = mapping
@@ -100,8 +105,9 @@ class MemMap:
     def free(self, pfn: Pfns) -> None:
         """The node has the frames back."""
         at = span(pfn)
-        assert not self.mapcount[at].any(), "a frame was freed while it is mapped"
-        assert (self.flags[at] & PageFlag.ALLOCATED).all(), "a frame was freed twice"
+        assert not np.count_nonzero(self.mapcount[at]), "a frame was freed while it is mapped"
+        allocated = np.count_nonzero(self.flags[at] & int(PageFlag.ALLOCATED))
+        assert allocated == pfn.size, "a frame was freed twice"
         self.flags[at] = 0
         self.used -= pfn.size
 
@@ -112,5 +118,5 @@ class MemMap:
         self.flags[span(pfn)] &= np.uint8(~flag & 0xFF)
 
     def test(self, pfn: Pfns, flag: PageFlag) -> npt.NDArray[np.bool_]:
-        flagged: npt.NDArray[np.bool_] = (self.flags[span(pfn)] & np.uint8(flag)) != 0
+        flagged: npt.NDArray[np.bool_] = (self.flags[span(pfn)] & int(flag)) != 0
         return flagged

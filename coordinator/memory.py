@@ -40,8 +40,11 @@ from protocol.profile import SEED, Profile
 from protocol.schema import Message
 from protocol.topology import Topology
 
-_LIVE = np.uint8(Pte.PRESENT | Pte.ENTRY)
+_LIVE, _DIRTY, _ENTRY = map(np.uint8, (Pte.PRESENT | Pte.ENTRY, Pte.DIRTY, Pte.ENTRY))
+_DIRTY_OR_ANON = np.uint8(Pte.DIRTY | Pte.ANON)
+_PRESENT, _OLD = np.uint8(Pte.PRESENT), np.uint8(Pte.PRESENT | Pte.ACCESSED)
 _KEEP_FROM_ENTRY = np.uint8(Pte.WRITE | Pte.DIRTY | Pte.ANON | Pte.BUSY | Pte.WRITTEN)
+_KEEP_UNMOVED = _KEEP_FROM_ENTRY | np.uint8(Pte.ACCESSED)
 
 
 class Memory:
@@ -158,7 +161,7 @@ class Memory:
 
     def hold(self, nid: Nids, pfn: Pfns) -> None:
         for node, rows in self.by_node(nid):
-            assert not self.mem_map[node].test(pfn[rows], PageFlag.HELD).any()
+            assert not np.count_nonzero(self.mem_map[node].test(pfn[rows], PageFlag.HELD))
             self.mem_map[node].set(pfn[rows], PageFlag.HELD)
 
     def release(self, nid: Nids, pfn: Pfns, flags: PageFlag = PageFlag.HELD) -> None:
@@ -202,7 +205,7 @@ class Memory:
         """These rows of an allocation got frames; a frame that was being put is free thereby."""
         frames, pfn = self.mem_map[nid], answer.pfn[rows].copy()
         self._free(nid, pfn[frames.test(pfn, PageFlag.PUTTING)])
-        assert not frames.flags[pfn].any(), f"node {nid} gave a frame that is in use"
+        assert not np.count_nonzero(frames.flags[pfn]), f"node {nid} gave a frame that is in use"
         frames.allocate(pfn, answer.generation[rows], asked.owner[rows], asked.index[rows], flags)
         return pfn
 
@@ -316,11 +319,10 @@ class Memory:
         """Dirty entries of cached pages are going: the pages are dirty from now on (K 1.38)."""
         if vma.file is None:
             return
-        bits = vma.bits[slot] & np.uint8(Pte.DIRTY | Pte.ANON)
-        dirty = slot[bits == np.uint8(Pte.DIRTY)]
+        dirty = slot[vma.bits[slot] & _DIRTY_OR_ANON == _DIRTY]
         index = dirty + vma.pgoff
         fresh = index[(vma.file.tags[index] & np.uint8(PageTag.DIRTY)) == 0]
-        vma.bits[dirty] &= ~np.uint8(Pte.DIRTY)
+        vma.bits[dirty] &= ~_DIRTY
         self.tag(vma.file, fresh, vma.file.tags[fresh] | np.uint8(PageTag.DIRTY))
 
     def tag(self, mapping: Mapping, index: Rows, tags: npt.NDArray[np.uint8]) -> None:
@@ -338,28 +340,26 @@ class Memory:
         """Every live entry that names one of these frames: (vma, slots in it, rows of ``pfn``)."""
         objects = self.mem_map[nid].mapping[span(pfn)]
         index = self.mem_map[nid].index[span(pfn)].astype(np.intp)
-        one = bool((objects == objects[0]).all()) if objects.size else True
-        for number in objects[:1] if one else np.unique(objects):
-            mine = np.arange(pfn.size) if one else np.flatnonzero(objects == number)
-            owner = self.mappings.get(int(number))
+        for number, mine in grouped(objects):
+            owner = self.mappings.get(number)
             for vma in [] if owner is None else owner.vmas:
                 slot = index[mine] - vma.pgoff
                 slot, rows = kept((slot >= 0) & (slot < vma.pages), slot, mine)
                 at = span(slot)
                 live = (vma.nid[at] == nid) & (vma.pfn[at] == pfn[span(rows)])
                 live &= (vma.bits[at] & _LIVE) != 0
-                if live.any():
+                if np.count_nonzero(live):
                     yield vma, *kept(live, slot, rows)
 
     def try_to_unmap(self, nid: int, pfn: Pfns, *, young: bool = False) -> None:
         """Every present entry becomes a migration entry (K 1.35); ``young``: it stays accessed."""
-        gone = np.uint8(Pte.PRESENT if young else Pte.PRESENT | Pte.ACCESSED)
+        gone = _PRESENT if young else _OLD
         for vma, slot, _ in self.mappers(nid, pfn):
             self.set_page_dirty(vma, slot)
             at = span(slot)
             bits = vma.bits[at]
-            assert not (bits & Pte.ENTRY).any(), "an entry of an entry"
-            vma.bits[at] = (bits & ~gone) | np.uint8(Pte.ENTRY)
+            assert not np.count_nonzero(bits & _ENTRY), "an entry of an entry"
+            vma.bits[at] = (bits & ~gone) | _ENTRY
 
     def remove_migration_ptes(self, nid: int, pfn: Pfns, target: int, target_pfn: Pfns) -> None:
         """Entries that name (nid, pfn) become present entries of (target, target_pfn) (K 1.41).
@@ -367,13 +367,13 @@ class Memory:
         With target == nid and target_pfn is pfn this is the restoration after a failure.
         """
         moved = not (target == nid and np.array_equal(pfn, target_pfn))
-        kept = _KEEP_FROM_ENTRY if moved else _KEEP_FROM_ENTRY | np.uint8(Pte.ACCESSED)
+        kept = _KEEP_FROM_ENTRY if moved else _KEEP_UNMOVED
         for vma, slot, rows in self.mappers(nid, pfn):
             at, mine = span(slot), span(rows)
             bits, new, old = vma.bits[at], target_pfn[mine], pfn[mine]
-            assert (bits & Pte.ENTRY).all(), "a present entry of a page that is being moved"
+            assert np.count_nonzero(bits & _ENTRY) == bits.size, "a present entry is being moved"
             vma.nid[at], vma.pfn[at] = target, new
-            vma.bits[at] = (bits & kept) | np.uint8(Pte.PRESENT)
+            vma.bits[at] = (bits & kept) | _PRESENT
             if moved:
                 self.mem_map[target].mapcount[span(new)] += 1
                 self.mem_map[nid].mapcount[span(old)] -= 1

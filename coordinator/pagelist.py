@@ -181,7 +181,7 @@ class PageList:
     def by_target(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
         """These rows by the node that their pages go to."""
         target = self.target[span(rows)]
-        if rows.size and (target == target[0]).all():
+        if rows.size and not np.count_nonzero(target != target[0]):
             yield int(target[0]), rows
         else:
             for nid, mine in grouped(target):

@@ -28,4 +28,5 @@ def span(rows: _Rows) -> _Rows | slice:
 
 def kept(where: npt.NDArray[np.bool_], slot: Rows, rows: Rows) -> tuple[Rows, Rows]:
     """Both where that holds; as they are, if it holds everywhere."""
-    return (slot, rows) if where.all() else (slot[where], rows[where])
+    everywhere = np.count_nonzero(where) == where.size
+    return (slot, rows) if everywhere else (slot[where], rows[where])

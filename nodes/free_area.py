@@ -29,21 +29,28 @@ class FreeArea:
         It looks at one number for each block of the zone, and at the frames of no more blocks than
         it takes from.
         """
+        if wanted < BLOCK:
+            return np.sort(self._take_near(wanted))
         whole = np.flatnonzero(self._free == BLOCK)[: wanted // BLOCK]
         frame = _frames_of(whole)
         self._free[whole] = 0
         rest = wanted - frame.size
         if rest:
-            usable = np.flatnonzero(self._free)
-            broken = self._free[usable] < BLOCK
-            usable = np.concatenate((usable[broken], usable[~broken]))
-            enough = np.searchsorted(np.cumsum(self._free[usable]), rest) + 1
-            near = _frames_of(usable[:enough])
-            near = near[near < self._flags.size]
-            near = near[self._flags[near] == 0][:rest]
-            np.subtract.at(self._free, near // BLOCK, 1)
-            frame = np.sort(np.concatenate((frame, near)))
+            frame = np.sort(np.concatenate((frame, self._take_near(rest))))
         return frame
+
+    def _take_near(self, wanted: int) -> Frames:
+        """Of broken blocks first."""
+        usable = self._free.nonzero()[0]
+        free = self._free[usable]
+        broken = free < BLOCK
+        usable = np.concatenate((usable[broken], usable[~broken]))
+        enough = np.searchsorted(np.cumsum(self._free[usable]), wanted) + 1
+        near: Frames = _frames_of(usable[:enough])
+        near = near[near < self._flags.size]
+        near = near[self._flags[near] == 0][:wanted]
+        np.subtract.at(self._free, near // BLOCK, 1)
+        return near
 
     def put(self, frame: Frames) -> None:
         """Distinct frames that were not free and are now."""

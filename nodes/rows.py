@@ -13,7 +13,7 @@ ONE_SERVED = np.zeros(1, np.int32)
 
 def ascending(frame: Frames) -> bool:
     """Whether each is larger than the one before, so that none comes twice."""
-    return frame.size < 2 or bool((frame[1:] > frame[:-1]).all())
+    return frame.size < 2 or not np.count_nonzero(frame[1:] <= frame[:-1])
 
 
 def repeated(frame: Frames) -> bool:

@@ -320,12 +320,13 @@ class Zone:
     def validate(self) -> None:
         """Raise AssertionError if what was derived is not what the flags say, or is not legal."""
         where, flags = f"the zone of node {self.nid}", self._flags
-        assert int(flags.max()) < FREEING and LEGAL[flags].all(), f"{where}: flags"
-        assert (self._refcount == REFCOUNT[flags]).all(), f"{where}: refcounts"
+        legal = int(flags.max()) < FREEING and np.count_nonzero(LEGAL[flags]) == flags.size
+        assert legal, f"{where}: flags"
+        assert not np.count_nonzero(self._refcount != REFCOUNT[flags]), f"{where}: refcounts"
         self.census.validate(flags, where)
         self._free.validate()
-        pending = np.flatnonzero(flags & PENDING_MASK == MAPPED)
-        assert (np.sort(self._pending) == pending).all(), f"{where}: pending LRU adds"
+        pending = (flags & PENDING_MASK == MAPPED).nonzero()[0].tolist()
+        assert sorted(self._pending.tolist()) == pending, f"{where}: pending LRU adds"
         assert self._pending.size < PAGEVEC_SIZE, f"{where}: a pagevec is full and not drained"
 
     # ---- beneath ---------------------------------------------------------------------------

@@ -145,7 +145,9 @@ class Access:
         rows = (self._step == WANTING).nonzero()[0][:FAULT_PAGES]
         if not rows.size:
             return None
-        pages, inverse = np.unique(self.page[rows], return_inverse=True)
+        pages, inverse = self.page[rows], np.arange(rows.size)
+        if np.count_nonzero(pages[1:] <= pages[:-1]):
+            pages, inverse = np.unique(pages, return_inverse=True)
         self._step[rows] = FAULTING
         self._faulting += 1
         return Translating(rows, inverse, Fault(self.pid, self.cpu, int(self.fault), pages))
@@ -206,7 +208,7 @@ class Access:
         if status is None:
             self._lose(asked)
             return asked.rows
-        if not status.any():
+        if not np.count_nonzero(status):
             self._serve(asked.rows)
             return asked.rows[:0]
         self._serve(asked.rows[status == 0])
@@ -239,7 +241,7 @@ class Access:
         """Send refused rows back; any other status but 0 is the errno of the whole order."""
         refused = (status == -errno.ESTALE) | (status == -errno.EAGAIN)
         wrong = (status != 0) & ~refused
-        if wrong.any():
+        if np.count_nonzero(wrong):
             first = int(np.argmax(wrong))
             number = abs(int(status[first]))
             where = f"page {int(self.page[rows[first]]):#x} of task {self.pid}"

@@ -124,8 +124,11 @@ def check_placement(entries: Entries, zones: Sequence[Frames], *, settled: bool)
     """
     slack = 0 if settled else 1
     findings: list[Finding] = []
+    elsewhere = np.ones(entries.nid.size, np.bool_)
     for zone in zones:
-        rows = np.flatnonzero(entries.nid == zone.nid)
+        here = entries.nid == zone.nid
+        elsewhere &= ~here
+        rows = np.flatnonzero(here)
         at, found = _find(zone, entries.pfn[rows])
         _blame(findings, entries, rows[~found], zone, "which is free")
         rows, at = rows[found], at[found]
@@ -140,8 +143,7 @@ def check_placement(entries: Entries, zones: Sequence[Frames], *, settled: bool)
             _blame(findings, entries, rows[unmapped], zone, "which its node does not serve")
             left = entries.kind[rows] == Kind.MIGRATION
             _blame(findings, entries, rows[left], zone, "by a migration entry that nobody will end")
-    strange = np.flatnonzero(~np.isin(entries.nid, [zone.nid for zone in zones]))
-    for row in strange[:FINDINGS_MAX]:
+    for row in np.flatnonzero(elsewhere)[:FINDINGS_MAX]:
         findings.append(invalid(f"task {entries.pid[row]} names a node that is not there."))
     return findings
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
-from functools import cache
 from typing import Any
 
 import msgpack
@@ -43,7 +42,6 @@ _SOURCE_WITHIN = 512
 _ENVELOPE_MAX = 1 << 12
 
 _digest = struct.Struct("<Q")
-_dtype = cache(np.dtype)
 
 
 class WireError(Exception):
@@ -151,7 +149,7 @@ def _split(row: Row, message: Message) -> tuple[list[Any], list[Buffer]]:
     scalars = [getattr(message, name) for name, _ in row.scalars]
     buffers: list[Buffer] = []
     for name, tag in row.arrays:
-        array = np.ascontiguousarray(getattr(message, name), _dtype(tag.dtype))
+        array = np.ascontiguousarray(getattr(message, name), tag.dtype)
         short = array.nbytes <= INLINE_BYTES
         buffers.append(array.tobytes() if short else array.data.cast("B"))
     if row.data is not None:
@@ -216,11 +214,14 @@ def decode_beginning(frames: Sequence[Buffer], size: int, key: bytes) -> Message
 
 def _buffers(
     parts: list[bytes | tuple[int, int]], frames: Sequence[Buffer]
-) -> list[bytes | memoryview]:
+) -> Sequence[bytes | memoryview]:
     """The bytes of each array, from the first frame or one of the further ones."""
-    announced = sum(type(part) is tuple for part in parts)
+    inline = [part for part in parts if type(part) is bytes]
+    announced = len(parts) - len(inline)
     if announced != len(frames):
         raise WireError("frames", f"{len(frames)} frames where {announced} are announced")
+    if not frames:
+        return inline
     buffers: list[bytes | memoryview] = []
     rest = iter(frames)
     for part in parts:
@@ -315,7 +316,7 @@ def _join(row: Row, scalars: list[Any], buffers: Sequence[bytes | memoryview]) -
     length = -1
     for (name, tag), buffer in zip(row.arrays, buffers, strict=False):
         try:
-            array = np.frombuffer(buffer, _dtype(tag.dtype))
+            array = np.frombuffer(buffer, tag.dtype)
         except ValueError:
             raise WireError("fields", f"{row.name}.{name} is cut") from None
         if tag.column:

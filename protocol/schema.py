@@ -13,6 +13,7 @@ import re
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -32,18 +33,18 @@ Nodes = Annotated[tuple[Node, ...], Meta(max_length=255)]
 class ArrayTag(NamedTuple):
     """How an array field travels: its numpy type, and whether it is a column of the page table."""
 
-    dtype: str
+    dtype: np.dtype[Any]
     column: bool
 
 
-U8 = Annotated[npt.NDArray[np.uint8], ArrayTag("|u1", True)]
-U16 = Annotated[npt.NDArray[np.uint16], ArrayTag("<u2", True)]
-U32 = Annotated[npt.NDArray[np.uint32], ArrayTag("<u4", True)]
-U64 = Annotated[npt.NDArray[np.uint64], ArrayTag("<u8", True)]
-I32 = Annotated[npt.NDArray[np.int32], ArrayTag("<i4", True)]
-PlainU32 = Annotated[npt.NDArray[np.uint32], ArrayTag("<u4", False)]
-PlainU64 = Annotated[npt.NDArray[np.uint64], ArrayTag("<u8", False)]
-PlainI32 = Annotated[npt.NDArray[np.int32], ArrayTag("<i4", False)]
+U8 = Annotated[npt.NDArray[np.uint8], ArrayTag(np.dtype("|u1"), True)]
+U16 = Annotated[npt.NDArray[np.uint16], ArrayTag(np.dtype("<u2"), True)]
+U32 = Annotated[npt.NDArray[np.uint32], ArrayTag(np.dtype("<u4"), True)]
+U64 = Annotated[npt.NDArray[np.uint64], ArrayTag(np.dtype("<u8"), True)]
+I32 = Annotated[npt.NDArray[np.int32], ArrayTag(np.dtype("<i4"), True)]
+PlainU32 = Annotated[npt.NDArray[np.uint32], ArrayTag(np.dtype("<u4"), False)]
+PlainU64 = Annotated[npt.NDArray[np.uint64], ArrayTag(np.dtype("<u8"), False)]
+PlainI32 = Annotated[npt.NDArray[np.int32], ArrayTag(np.dtype("<i4"), False)]
 #: Page contents: one contiguous buffer, copied by nobody on the way.  A message has at most one,
 #: and it is the last field.
 Data = Annotated[bytes | bytearray | memoryview, "data"]
@@ -156,6 +157,7 @@ def node_name(nid: int) -> str:
     return f"node{nid}"
 
 
+@cache
 def snake_case(name: str) -> str:
     """``migrate_pages`` for ``MigratePages``: the kernel's spelling of a message's name."""
     return re.sub("(?<!^)([A-Z])", r"_\1", name).lower()
