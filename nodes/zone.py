@@ -320,8 +320,7 @@ class Zone:
     def validate(self) -> None:
         """Raise AssertionError if what was derived is not what the flags say, or is not legal."""
         where, flags = f"the zone of node {self.nid}", self._flags
-        legal = int(flags.max()) < FREEING and np.count_nonzero(LEGAL[flags]) == flags.size
-        assert legal, f"{where}: flags"
+        assert int(flags.max()) < FREEING and not np.count_nonzero(~LEGAL[flags]), f"{where}: flags"
         assert not np.count_nonzero(self._refcount != REFCOUNT[flags]), f"{where}: refcounts"
         self.census.validate(flags, where)
         self._free.validate()
