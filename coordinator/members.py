@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,14 +20,14 @@ PATIENCE = 3
 @dataclass(slots=True)
 class _Node:
     """settled: this coordinator has recovered it; recovering: or does so now.  fits: it is the one
-    that the topology has, and answers.
+    that the topology has, and answers.  due: when it is to be asked.
     """
 
     nid: int
     fits: bool = False
     settled: bool = False
     recovering: bool = False
-    due: float | None = 0.0
+    due: float = 0.0
 
     @property
     def up(self) -> bool:
@@ -45,6 +46,8 @@ class Members:
     def __init__(self, memory: Memory, *, lease: float, heartbeat: float | None) -> None:
         self.memory, self.lease, self.heartbeat = memory, lease, heartbeat
         self._nodes = {node_name(nid): _Node(nid) for nid in memory.nids}
+        #: When the first of them is to be asked.
+        self._first_due = 0.0
         self._tickets: dict[int, str] = {}
         #: Nodes that wait for recovery, each with the UUID of its zone.
         self.to_recover: list[tuple[int, str]] = []
@@ -58,7 +61,7 @@ class Members:
         """A process has leased the node: it will answer soon."""
         node = self._nodes[node_name(nid)]
         if not node.up:
-            node.due = now
+            self._ask_at(node, now)
             self.memory.lost |= {nid}
 
     def all_up(self) -> bool:
@@ -70,22 +73,28 @@ class Members:
         return len([node for node in self._nodes.values() if node.fits and node.settled])
 
     def next_deadline(self) -> float | None:
-        times = [node.due for node in self._nodes.values() if node.due is not None]
-        times += [heard + self.lease for heard in self._clients.values()]
-        return min(times, default=None)
+        times = [heard + self.lease for heard in self._clients.values()]
+        first = min((self._first_due, *times))
+        return None if first == math.inf else first
 
     # ---- nodes -----------------------------------------------------------------------------
 
     def due(self, now: float) -> Iterator[tuple[str, Message, float | None]]:
         """Nodes to be asked now: (peer, question, seconds to wait)."""
+        if now < self._first_due:
+            return
         patience = None if self.heartbeat is None else self.heartbeat * PATIENCE
         for name, node in self._nodes.items():
-            if node.due is not None and node.due <= now:
-                node.due = None
+            if node.due <= now:
+                self._ask_at(node, math.inf)
                 if node.nid in absent(self.memory):
                     # Nobody is there who could be asked.
                     continue
                 yield name, Describe(), patience
+
+    def _ask_at(self, node: _Node, due: float) -> None:
+        node.due = due
+        self._first_due = min([node.due for node in self._nodes.values()])
 
     def asked(self, name: str, ticket: int) -> None:
         self._tickets[ticket] = name
@@ -96,7 +105,7 @@ class Members:
         if answer.status == -ENODEV and answer.peer in self._nodes:
             # It restarted: what it is now, its next answer tells.
             if answer.peer not in self._tickets.values():
-                self._nodes[answer.peer].due = now
+                self._ask_at(self._nodes[answer.peer], now)
         if name is None or answer.status == -ENODEV:
             return name is not None
         node = self._nodes[name]
@@ -114,7 +123,7 @@ class Members:
                 self.to_recover.append((node.nid, description.uuid))
         self.memory.lost = (self.memory.lost | {node.nid}) - ({node.nid} if fits else set())
         if self.heartbeat is not None or not fits:
-            node.due = now + (self.heartbeat or 1.0)
+            self._ask_at(node, now + (self.heartbeat or 1.0))
         return True
 
     def recovered(self, nid: int, now: float, *, done: bool) -> None:
@@ -122,7 +131,7 @@ class Members:
         node = self._nodes[node_name(nid)]
         node.recovering = False
         if not done:
-            node.due = now
+            self._ask_at(node, now)
         elif not node.settled:
             node.settled = True
             if node.fits:
