@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
 import msgspec
@@ -86,6 +86,9 @@ class Envelope:
     epoch: int
 
 
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class _Head(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """What msgpack packs, in this order; a class, so that msgspec looks at its types only once."""
 
@@ -93,13 +96,13 @@ class _Head(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     key: bytes
     kind: int
     opcode: int
-    xid: int
-    floor: int
+    xid: _Natural
+    floor: _Natural
     source: str
     target: str
-    boot: int
-    target_boot: int
-    epoch: int
+    boot: _Natural
+    target_boot: _Natural
+    epoch: _Natural
     scalars: list[Any]
     parts: list[bytes | tuple[int, int]]
 
@@ -296,8 +299,6 @@ def _decode_head(
         raise WireError("version", f"version {got.version} where {VERSION} is spoken")
     if got.key != key:
         raise WireError("key", "a message of another machine")
-    if min(got.xid, got.floor, got.boot, got.target_boot, got.epoch) < 0:
-        raise WireError("envelope", "a negative number")
     return envelope, got.scalars, got.parts
 
 
