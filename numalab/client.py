@@ -112,8 +112,6 @@ class Client:
 
     def handle(self, event: Event, *, now: float) -> Sequence[Effect]:
         match event:
-            case Command(order):
-                self._start(order, now)
             case Received(frames):
                 try:
                     ended = self._session.receive(frames, now=now)
@@ -125,6 +123,8 @@ class Client:
                         self._answered(end, now)
                     else:
                         self._reports.append(Report(FrameDropped("question")))
+            case Command(order):
+                self._start(order, now)
             case Deadline():
                 for answer in self._session.tick(now=now):
                     self._answered(answer, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from functools import cache
 
 from coordinator.cpuset import CpusetFlag
 from coordinator.inode import Device, PageTag
@@ -22,6 +23,8 @@ from numalab.simulation.oracle_machine import (
     Policy,
     Process,
 )
+
+_WRITEBACK, _PRIVATE = int(PageTag.WRITEBACK), int(PageTag.PRIVATE)
 
 
 def describe(cluster: Cluster) -> Machine:
@@ -95,6 +98,21 @@ def cpusets(cluster: Cluster) -> dict[str, Cpuset]:
     }
 
 
+@cache
+def _troubles_of(device: Device) -> tuple[bool, bool, bool]:
+    """Which it has, of those that the oracle knows."""
+    known = (Device.FAIL_WRITEPAGE, Device.KEEP_BUFFERS, Device.HOLD_WRITEBACK)
+    fails, keeps, holds = (trouble in device for trouble in known)
+    return fails, keeps, holds
+
+
+@cache
+def _traits_of(vm_flags: VmFlag) -> tuple[bool, bool, bool]:
+    """Not to be moved; locked in memory; without page structs."""
+    fixed, locked = bool(vm_flags & NOT_MIGRATABLE), VmFlag.LOCKED in vm_flags
+    return fixed, locked, VmFlag.PFNMAP in vm_flags
+
+
 class Cache:
     """What an object knows of its pages."""
 
@@ -104,10 +122,8 @@ class Cache:
         self._tags = mapping.tags
         host = mapping.host
         if host is not None:
-            fails = bool(host.device & Device.FAIL_WRITEPAGE)
-            keeps = bool(host.device & Device.KEEP_BUFFERS)
-            slow = bool(host.writeback_seconds or host.device & Device.HOLD_WRITEBACK)
-            self._file = File(host.kind, fails, keeps, slow)
+            fails, keeps, holds = _troubles_of(host.device)
+            self._file = File(host.kind, fails, keeps, bool(host.writeback_seconds) or holds)
             self._dirty = mapping.dirty()
 
     def tell(self, page: Page, index: int) -> None:
@@ -116,8 +132,8 @@ class Cache:
         if self._file is not None:
             tags = int(self._tags[index])
             page.dirty = bool(self._dirty[index])
-            page.writeback = bool(tags & PageTag.WRITEBACK)
-            page.private = bool(tags & PageTag.PRIVATE)
+            page.writeback = bool(tags & _WRITEBACK)
+            page.private = bool(tags & _PRIVATE)
 
 
 def areas(mm: Mm) -> list[Area]:
@@ -128,15 +144,16 @@ def areas(mm: Mm) -> list[Area]:
         names = zip(vma.nid[slot].tolist(), vma.pfn[slot].tolist(), strict=True)
         present: dict[int, Name] = dict(zip((slot + vma.start).tolist(), names, strict=True))
         policy = policy_of(vma.policy)
+        fixed, locked, structless = _traits_of(vma.vm_flags)
         found.append(
             Area(
                 vma.start,
                 vma.end,
                 present,
-                fixed=bool(vma.vm_flags & NOT_MIGRATABLE),
-                mlocked=bool(vma.vm_flags & VmFlag.LOCKED),
+                fixed=fixed,
+                mlocked=locked,
                 private=vma.file is None,
-                structless=bool(vma.vm_flags & VmFlag.PFNMAP),
+                structless=structless,
                 pgoff=vma.pgoff,
                 hook=HOOKED.get(vma.name, 0),
                 uncached=vma.name == UNCACHED,

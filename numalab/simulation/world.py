@@ -268,9 +268,7 @@ class World:
             return
         self.events += 1
         effects = core.handle(event, now=self.now)
-        # All that one event records is one transaction of the journal: it is there or it is not.
-        entries = [effect.entry for effect in effects if isinstance(effect, Record)]
-        late = 0.0
+        late, recorded = 0.0, False
         for effect in effects:
             if process.effects_left is not None:
                 if process.effects_left == 0:
@@ -284,13 +282,14 @@ class World:
                     self._send(name, effect.target, tuple(map(bytes, effect.frames)), late)
                     if process.core is not core:
                         return
-            elif entries:
+            elif not recorded:
                 delay = self.harm.write(name)
                 if delay is None:
                     return
                 late += delay
-                process.journal += entries
-                entries.clear()
+                # All that one event records is one transaction: it is there or it is not.
+                process.journal += [each.entry for each in effects if isinstance(each, Record)]
+                recorded = True
         process.look_in -= 1
         if process.look_in == 0:
             process.look_in = self._gaps.randrange(1, 2 * self._every)
