@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +19,8 @@ Mask = npt.NDArray[np.bool_]
 
 #: Pages.
 SMALL = 4096
-_NO_BITS, _NO_NIDS, _NO_PFNS = np.zeros(0, np.uint8), np.zeros(0, np.uint8), np.zeros(0, np.uint32)
+#: Bits, nids and frame numbers.
+_NO_ROWS = np.zeros(0, np.uint8), np.zeros(0, np.uint8), np.zeros(0, np.uint32)
 _LIVE = PRESENT | ENTRY
 _ALLOCATED = np.uint8(PageFlag.ALLOCATED)
 
@@ -27,8 +31,10 @@ class _Frames:
     def __init__(self, memory: Memory) -> None:
         nodes = memory.mem_map
         self._first = np.zeros(NO_NODE + 1, np.int64)
-        sizes = [frames.frames for frames in nodes.values()]
-        self._first[list(nodes)] = np.cumsum(sizes) - sizes
+        first = 0
+        for nid, frames in nodes.items():
+            self._first[nid] = first
+            first += frames.frames
         self.flags = np.concatenate([frames.flags for frames in nodes.values()])
         self.mapping = np.concatenate([frames.mapping for frames in nodes.values()])
         self.index = np.concatenate([frames.index for frames in nodes.values()])
@@ -52,22 +58,21 @@ class _Entries:
 
     def __init__(self, vmas: list[Vma]) -> None:
         # To look for what is touched of a small vma costs more than to look at all of it.
-        sizes = np.array([vma.pages for vma in vmas], np.intp)
-        if not np.count_nonzero(sizes > SMALL):
-            parts = [(vma.bits, vma.nid, vma.pfn) for vma in vmas]
-            ends = np.cumsum(sizes)
-            shift = np.array([vma.pgoff for vma in vmas], np.int64) - ends + sizes
-            self.index = np.arange(ends[-1] if parts else 0) + np.repeat(shift, sizes)
+        sizes = [vma.bits.size for vma in vmas]
+        columns: list[tuple[npt.NDArray[Any], ...]] = [_NO_ROWS]
+        if max(sizes, default=0) <= SMALL:
+            columns += [(vma.bits, vma.nid, vma.pfn) for vma in vmas]
+            first = accumulate(sizes, initial=0)
+            shift = [vma.pgoff - start for vma, start in zip(vmas, first, strict=False)]
+            self.vma = np.arange(len(vmas)).repeat(sizes)
+            self.index = np.arange(self.vma.size) + np.array(shift, np.int64)[self.vma]
         else:
             slots = [vma.live() for vma in vmas]
             both = list(zip(vmas, slots, strict=True))
-            sizes = np.array([slot.size for slot in slots])
-            parts = [(vma.bits[slot], vma.nid[slot], vma.pfn[slot]) for vma, slot in both]
+            columns += [(vma.bits[slot], vma.nid[slot], vma.pfn[slot]) for vma, slot in both]
+            self.vma = np.arange(len(vmas)).repeat([slot.size for slot in slots])
             self.index = np.concatenate([slot + vma.pgoff for vma, slot in both])
-        self.vma = np.repeat(np.arange(len(vmas)), sizes)
-        self.bits, self.nid, self.pfn = _NO_BITS, _NO_NIDS, _NO_PFNS
-        if parts:
-            self.bits, self.nid, self.pfn = map(np.concatenate, zip(*parts, strict=True))
+        self.bits, self.nid, self.pfn = map(np.concatenate, zip(*columns, strict=True))
 
 
 def check_memory(memory: Memory) -> None:
@@ -134,7 +139,7 @@ def _check_entries(memory: Memory, frames: _Frames, vmas: list[Vma], pids: list[
     differ(frames.mapping[place] != owner[mapped], "maps another's frame")
     differ(frames.index[place] != rows.index[mapped], "maps a frame of another index")
     counted = np.bincount(place, minlength=frames.mapcount.size)
-    wrong = np.flatnonzero(counted != frames.mapcount)
+    wrong = (counted != frames.mapcount).nonzero()[0]
     assert not wrong.size, (
         f"{frames.describe(memory, wrong[0])}: mapcount {frames.mapcount[wrong[0]]}, "
         f"but {counted[wrong[0]]} entries map it"
@@ -149,10 +154,11 @@ def _check_caches(frames: _Frames, mappings: list[Mapping]) -> None:
         named = mapping.host is not None and mapping.host.linked
         assert mapping.vmas or named, f"object {mapping.id}: nobody can reach it"
         _check_granules(mapping)
-    pages = np.array([mapping.nid.size for mapping in mappings])
-    first = np.cumsum(pages) - pages
-    number = np.repeat(np.array([mapping.id for mapping in mappings]), pages)
-    index = np.arange(number.size) - np.repeat(first, pages)
+    pages = [mapping.nid.size for mapping in mappings]
+    first = np.array([0, *accumulate(pages)])
+    object_at = np.arange(len(mappings)).repeat(pages)
+    number = np.array([mapping.id for mapping in mappings])[object_at]
+    index = np.arange(number.size) - first[object_at]
     nid = np.concatenate([mapping.nid for mapping in mappings])
     pfn = np.concatenate([mapping.pfn for mapping in mappings])
     tags = np.concatenate([mapping.tags for mapping in mappings])
@@ -171,10 +177,10 @@ def _check_caches(frames: _Frames, mappings: list[Mapping]) -> None:
     sharers = [(at, vma) for at, mapping in enumerate(mappings) for vma in mapping.vmas]
     rows = _Entries([vma for _, vma in sharers])
     reads = ((rows.bits & _LIVE) != 0) & ((rows.bits & ANON) == 0)
-    start = first[[at for at, _ in sharers]] if sharers else first[:0]
+    start = first[np.array([at for at, _ in sharers], np.intp)]
     at_cache = start[rows.vma[reads]] + rows.index[reads]
     differs = (nid[at_cache] != rows.nid[reads]) | (pfn[at_cache] != rows.pfn[reads])
-    if differs.any():
+    if np.count_nonzero(differs):
         at, vma = sharers[rows.vma[reads][np.flatnonzero(differs)[0]]]
         where = f"object {mappings[at].id}"
         raise AssertionError(f"{where}: an entry at {vma.start:#x} is not what the cache has")

@@ -7,7 +7,7 @@ generation that the node serves, and whether somebody is busy with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntFlag
 from typing import Any
 
@@ -59,6 +59,19 @@ def grouped(keys: npt.NDArray[Any]) -> Iterator[tuple[int, Rows]]:
         return
     for key in different:
         yield key, (keys == key).nonzero()[0]
+
+
+def gathered(nodes: Mapping[int, MemMap], column: str, nid: Nids, pfn: Pfns) -> npt.NDArray[Any]:
+    """This column of mem_map at the frames (nid, pfn), which are on any nodes."""
+    parts = [(rows, getattr(nodes[node], column)[pfn[rows]]) for node, rows in grouped(nid)]
+    result: npt.NDArray[Any]
+    if len(parts) == 1:
+        [(_, result)] = parts
+        return result
+    result = np.zeros(pfn.size, getattr(next(iter(nodes.values())), column).dtype)
+    for rows, part in parts:
+        result[rows] = part
+    return result
 
 
 class MemMap:

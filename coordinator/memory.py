@@ -17,7 +17,7 @@ from coordinator.emulated import Emulated
 from coordinator.hotplug_records import NodeLet
 from coordinator.inode import Inode, PageTag
 from coordinator.job import Jobs
-from coordinator.mem_map import CACHE_MAX, NO_NODE, MemMap, Nids, PageFlag, Pfns, Rows, grouped
+from coordinator.mem_map import CACHE_MAX, NO_NODE, MemMap, Nids, PageFlag, Pfns, gathered, grouped
 from coordinator.mm import PROT_WRITE, Mapping, MigratePageMethod, Mm, Pte, Task, Vma, VmOperations
 from coordinator.mmap_sem import MmapSem
 from coordinator.pagelist import Columns, LoadedNewPage, PageList
@@ -32,7 +32,7 @@ from coordinator.records import (
     PagesMapped,
     PagesTagged,
 )
-from coordinator.rows import kept, span
+from coordinator.rows import Rows, kept, span
 from coordinator.vmstat import Counters, Migrated, trace_lines
 from protocol.messages import NewPageFrames, NewPages, NewUncachedPages, TakePages
 from protocol.notes import Note, PagesAllocated
@@ -142,22 +142,15 @@ class Memory:
         return grouped(nid)
 
     def generations(self, nid: Nids, pfn: Pfns) -> npt.NDArray[np.uint32]:
-        result = np.zeros(pfn.size, np.uint32)
-        for node, rows in self.by_node(nid):
-            result[rows] = self.mem_map[node].generation[pfn[rows]]
-        return result
+        return gathered(self.mem_map, "generation", nid, pfn)
 
     def mapcounts(self, nid: Nids, pfn: Pfns) -> npt.NDArray[np.uint32]:
-        result = np.zeros(pfn.size, np.uint32)
-        for node, rows in self.by_node(nid):
-            result[rows] = self.mem_map[node].mapcount[pfn[rows]]
-        return result
+        return gathered(self.mem_map, "mapcount", nid, pfn)
 
     def flagged(self, nid: Nids, pfn: Pfns, flag: PageFlag) -> npt.NDArray[np.bool_]:
-        result = np.zeros(pfn.size, np.bool_)
-        for node, rows in self.by_node(nid):
-            result[rows] = self.mem_map[node].test(pfn[rows], flag)
-        return result
+        flags = gathered(self.mem_map, "flags", nid, pfn)
+        flagged: npt.NDArray[np.bool_] = flags & int(flag) != 0
+        return flagged
 
     def hold(self, nid: Nids, pfn: Pfns) -> None:
         for node, rows in self.by_node(nid):

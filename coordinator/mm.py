@@ -334,9 +334,11 @@ class Mm:
         if page.size == 0:
             return
         first = self.find(int(page[0]))
-        if first is not None and first.start <= page.min() and page.max() < first.end:
-            yield first, np.arange(page.size)
-            return
+        if first is not None:
+            outside = (page < first.start) | (page >= first.end)
+            if not np.count_nonzero(outside):
+                yield first, np.arange(page.size)
+                return
         starts = np.array([vma.start for vma in self.vmas], np.uint64)
         ends = np.array([vma.end for vma in self.vmas], np.uint64)
         at = np.searchsorted(starts, page, side="right") - 1

@@ -6,6 +6,7 @@ import errno
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from coordinator.mm import ANON, ENTRY, PRESENT, MigrateHook, VmOperations
 from coordinator.pagelist import FEW_PAGES
 from nodes.node import Node
 from nodes.zone import Zone
-from numalab.checker import I64, Entries, Frames, Kind
+from numalab.checker import Entries, Frames, Kind
 from numalab.client import Client
 from numalab.faults import Crash, Rule, swarm
 from numalab.simulation.happening import Make
@@ -68,7 +69,11 @@ def _hook(value: int) -> MigrateHook:
 HOOKS = {name: VmOperations(_hook(value)) for name, value in HOOKED.items()}
 
 _LIVE = PRESENT | ENTRY
-_PRESENT, _MIGRATION = int(Kind.PRESENT), int(Kind.MIGRATION)
+#: By the live bits of an entry; a page cache has none.
+_KIND = np.full(int(_LIVE) + 1, Kind.CACHE, np.int64)
+_KIND[PRESENT], _KIND[[ENTRY, _LIVE]] = Kind.PRESENT, Kind.MIGRATION
+#: Slots, bits, nids and frame numbers.
+_NO_ROWS = tuple(np.zeros(0, dtype) for dtype in (np.intp, np.uint8, np.uint8, np.uint32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,31 +352,38 @@ class Cluster:
 
     def entries(self) -> Entries:
         """A copy of every page table and of the cache of every shared object."""
-        parts: list[I64] = [np.zeros((8, 0), np.int64)]
         memory = self.memory
+        columns: list[tuple[npt.NDArray[Any], ...]] = [_NO_ROWS]
+        #: Of each part: rows, pid, first page, offset in the object, object, object if anonymous.
+        parts: list[tuple[int, int, int, int, int, int]] = []
         for pid, task in memory.tasks.items():
             for vma in task.mm.vmas:
-                slot = np.flatnonzero(vma.bits & _LIVE)
-                if not slot.size:
-                    continue
-                bits = vma.bits[slot]
-                kind = np.where(bits & ENTRY, _MIGRATION, _PRESENT)
-                own = vma.mapping.id if vma.file is None else vma.file.id
-                owner = np.where(bits & ANON, vma.mapping.id, own)
-                nid, pfn = vma.nid[slot], vma.pfn[slot]
-                generation = memory.generations(nid, pfn)
-                whose = owner, slot + vma.pgoff
-                parts.append(_rows(kind, pid, slot + vma.start, nid, pfn, generation, *whose))
+                slot = (vma.bits & _LIVE).nonzero()[0]
+                own = vma.mapping.id
+                other = own if vma.file is None else vma.file.id
+                parts.append((slot.size, pid, vma.start, vma.pgoff, other, own))
+                columns.append((slot, vma.bits[slot], vma.nid[slot], vma.pfn[slot]))
         for mapping in memory.mappings.values():
             if mapping.shared:
-                index = mapping.cached()
-                if not index.size:
-                    continue
-                nid, pfn = mapping.nid[index], mapping.pfn[index]
-                generation = memory.generations(nid, pfn)
-                place = int(Kind.CACHE), 0, index, nid, pfn
-                parts.append(_rows(*place, generation, mapping.id, index))
-        return Entries(*np.concatenate(parts, axis=1))
+                slot = mapping.cached()
+                parts.append((slot.size, 0, 0, 0, mapping.id, mapping.id))
+                cached = np.zeros(slot.size, np.uint8)
+                columns.append((slot, cached, mapping.nid[slot], mapping.pfn[slot]))
+        slot, bits, nid, pfn = map(np.concatenate, zip(*columns, strict=True))
+        told = np.array(parts, np.int64).reshape(-1, 6)
+        pids, start, pgoff, other, own = told[:, 1:].repeat(told[:, 0], axis=0).T
+        owner = np.where(bits & ANON, own, other)
+        generation = memory.generations(nid, pfn)
+        return Entries(
+            _KIND[bits & _LIVE],
+            pids,
+            slot + start,
+            nid.astype(np.int64),
+            pfn.astype(np.int64),
+            generation.astype(np.int64),
+            owner,
+            slot + pgoff,
+        )
 
     def locate(self, pid: int, page: int) -> tuple[int, int] | None:
         """(nid, pfn) of a page, by its entry or from the page cache that it reads."""
@@ -384,11 +396,3 @@ class Cluster:
         if vma.file is not None and vma.file.nid[index] != NO_NODE:
             return int(vma.file.nid[index]), int(vma.file.pfn[index])
         return None
-
-
-def _rows(*columns: npt.ArrayLike) -> I64:
-    """Columns, some of which are one number for all, as an array of rows of int64."""
-    rows = np.empty((len(columns), np.broadcast(*columns).size), np.int64)
-    for at, column in enumerate(columns):
-        rows[at] = column
-    return rows
