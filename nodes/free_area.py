@@ -45,7 +45,7 @@ class FreeArea:
         free = self._free[usable]
         broken = free < BLOCK
         usable = np.concatenate((usable[broken], usable[~broken]))
-        enough = np.searchsorted(np.cumsum(self._free[usable]), wanted) + 1
+        enough = self._free[usable].cumsum().searchsorted(wanted) + 1
         near: Frames = _frames_of(usable[:enough])
         near = near[near < self._flags.size]
         near = near[self._flags[near] == 0][:wanted]

@@ -31,4 +31,5 @@ def distinct(frame: Frames) -> Frames:
 
 def refuse(status: npt.NDArray[np.int32], where: npt.NDArray[np.bool_], error: int) -> None:
     """-error in the rows that were not refused before."""
-    status[where & (status == 0)] = -error
+    if np.count_nonzero(where):
+        status[where & (status == 0)] = -error

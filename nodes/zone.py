@@ -373,7 +373,7 @@ class Zone:
         return frame * self.page_size + at
 
     def _put(self, position: Frames, size: int, done: npt.NDArray[np.bool_], data: Buffer) -> None:
-        if done.all():
+        if np.count_nonzero(done) == done.size:
             self._arena.scatter(position, size, data)
         elif size and done.any():
             rows = np.frombuffer(data, np.uint8).reshape(done.size, size)[done]

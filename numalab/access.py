@@ -239,6 +239,8 @@ class Access:
 
     def _settle(self, rows: Rows, status: Status, now: float) -> None:
         """Send refused rows back; any other status but 0 is the errno of the whole order."""
+        if not np.count_nonzero(status):
+            return
         refused = (status == -errno.ESTALE) | (status == -errno.EAGAIN)
         wrong = (status != 0) & ~refused
         if np.count_nonzero(wrong):

@@ -156,7 +156,7 @@ class Topology:
         """node_distance().  Raises KeyError for a node that is not there."""
         return self.distances[self._position[source]][self._position[target]]
 
-    @property
+    @cached_property
     def cpus(self) -> tuple[int, ...]:
         """All cpus, ascending."""
         return tuple(sorted(self._node_of_cpu))
