@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import subprocess
 import sys
 from collections import Counter
@@ -63,6 +64,12 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_hash_seed() -> None:
         for hash_seed in ("0", "1", "77")
     }
     assert outputs == {f"{[run_seed(seed).journal_digest for seed in (3, 5, 15)]}\n"}
+
+
+def test_a_seed_leaves_the_garbage_collector_as_it_was() -> None:
+    assert gc.isenabled()
+    run_seed(1)
+    assert gc.isenabled()
 
 
 def test_seeds_differ_in_everything_that_can_differ() -> None:
