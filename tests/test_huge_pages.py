@@ -1,4 +1,4 @@
-"""The contents of a zone lie on huge pages where its file system gives them."""
+"""The file of a zone: its space is there from the start, on huge pages where they are given."""
 
 from __future__ import annotations
 
@@ -8,35 +8,46 @@ import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
-from nodes.__main__ import NodeConfiguration, open_zone
+from nodes.__main__ import NodeConfiguration, open_zone, touch
+from protocol.core import ConfigurationError
 
 FRAMES, PAGE = 4096, 4096
 
 
-def mapped_huge(path: Path) -> int:
-    """Bytes of huge pages in the mappings of a file by this process."""
-    huge, ours = 0, False
+def mapped(path: Path, kind: str) -> int:
+    """Bytes of this kind (of /proc/PID/smaps) in the mappings of a file by this process."""
+    found, ours = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
             ours = line.endswith(str(path))
-        elif ours and line.startswith("ShmemPmdMapped:"):
-            huge += int(line.split()[1]) << 10
-    return huge
+        elif ours and line.startswith(f"{kind}:"):
+            found += int(line.split()[1]) << 10
+    return found
+
+
+@contextmanager
+def mounted(path: Path, options: str) -> Iterator[Path]:
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no such tmpfs can be mounted here: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 @pytest.fixture
 def giving(tmp_path: Path) -> Iterator[Path]:
     """A file system in memory that gives huge pages to who asks."""
-    command = ["mount", "-t", "tmpfs", "-o", "huge=advise,size=64m", "tmpfs", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no tmpfs with huge pages can be mounted here: {done.stderr.strip()}")
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+    with mounted(tmp_path, "huge=advise,size=64m") as path:
+        yield path
 
 
 def configured(path: Path) -> NodeConfiguration:
@@ -55,7 +66,7 @@ def configured(path: Path) -> NodeConfiguration:
 def open_and_look(path: Path) -> int:
     """In a process of its own: a zone stays locked for as long as the process lives."""
     with open_zone(configured(path)):
-        return mapped_huge(path)
+        return mapped(path, "ShmemPmdMapped")
 
 
 def test_a_new_zone_and_one_that_was_there_lie_on_huge_pages(giving: Path) -> None:
@@ -66,7 +77,30 @@ def test_a_new_zone_and_one_that_was_there_lie_on_huge_pages(giving: Path) -> No
         assert huge >= FRAMES * PAGE - (2 << 20)
 
 
-def test_a_zone_without_huge_pages_is_in_memory_as_well(tmp_path: Path) -> None:
+def test_a_new_zone_without_huge_pages_has_its_space_and_is_touched_later(tmp_path: Path) -> None:
+    path = tmp_path / "zone"
+    with mounted(tmp_path, "size=64m"), open_zone(configured(path)) as (_, file):
+        assert os.stat(path).st_blocks * 512 >= FRAMES * PAGE
+        # A start would have to wait for that.
+        assert mapped(path, "Rss") < FRAMES * PAGE // 4
+
+        async def in_a_thread() -> None:
+            await trio.to_thread.run_sync(touch, file)
+
+        trio.run(in_a_thread)
+        assert mapped(path, "Rss") >= FRAMES * PAGE
+
+
+def test_a_zone_on_a_disk_has_its_space(tmp_path: Path) -> None:
     path = tmp_path / "zone"
     with open_zone(configured(path)):
         assert os.stat(path).st_blocks * 512 >= FRAMES * PAGE
+
+
+@pytest.mark.parametrize("options", ["size=8m", "size=8m,huge=advise"])
+def test_a_full_file_system_is_a_sentence_and_leaves_nothing(tmp_path: Path, options: str) -> None:
+    with mounted(tmp_path, options):
+        full = pytest.raises(ConfigurationError, match="There is no room for the 16 MiB of")
+        with full, open_zone(configured(tmp_path / "zone")):
+            pass
+        assert not list(tmp_path.iterdir())
