@@ -15,12 +15,17 @@ from protocol.session import Answer
 ENODEV = 19
 #: A node that has not answered for so many heartbeats is called lost.
 PATIENCE = 3
+#: One that is silent, as before it has started, is asked anew after so long, or after a tenth of
+#: the time that it has been silent: whoever waits for it waits little longer than it takes.
+SILENT_SECONDS = 0.1
+SILENT_SHARE = 0.1
 
 
 @dataclass(slots=True)
 class _Node:
     """settled: this coordinator has recovered it; recovering: or does so now.  fits: it is the one
-    that the topology has, and answers.  due: when it is to be asked.
+    that the topology has, and answers.  due: when it is to be asked.  silent: since when it has
+    been asked in vain.
     """
 
     nid: int
@@ -28,6 +33,7 @@ class _Node:
     settled: bool = False
     recovering: bool = False
     due: float = 0.0
+    silent: float | None = None
 
     @property
     def up(self) -> bool:
@@ -83,14 +89,24 @@ class Members:
         """Nodes to be asked now: (peer, question, seconds to wait)."""
         if now < self._first_due:
             return
-        patience = None if self.heartbeat is None else self.heartbeat * PATIENCE
         for name, node in self._nodes.items():
             if node.due <= now:
                 self._ask_at(node, math.inf)
                 if node.nid in absent(self.memory):
                     # Nobody is there who could be asked.
                     continue
-                yield name, Describe(), patience
+                yield name, Describe(), self._patience(node, now)
+
+    def _patience(self, node: _Node, now: float) -> float | None:
+        """Seconds to wait for its answer."""
+        if self.heartbeat is None:
+            return None
+        longest = self.heartbeat * PATIENCE
+        if node.fits:
+            return longest
+        if node.silent is None:
+            node.silent = now
+        return min(longest, max(SILENT_SECONDS, (now - node.silent) * SILENT_SHARE))
 
     def _ask_at(self, node: _Node, due: float) -> None:
         node.due = due
@@ -122,8 +138,13 @@ class Members:
                 node.recovering = True
                 self.to_recover.append((node.nid, description.uuid))
         self.memory.lost = (self.memory.lost | {node.nid}) - ({node.nid} if fits else set())
-        if self.heartbeat is not None or not fits:
-            self._ask_at(node, now + (self.heartbeat or 1.0))
+        if description is None:
+            # The time that was waited for it was the pause.
+            self._ask_at(node, now)
+        else:
+            node.silent = None
+            if self.heartbeat is not None or not fits:
+                self._ask_at(node, now + (self.heartbeat or 1.0))
         return True
 
     def recovered(self, nid: int, now: float, *, done: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+import pytest
+
 from protocol.codec import Envelope
 from protocol.core import Frames
 from protocol.notes import NodeLost, NodeUp
@@ -69,3 +71,19 @@ def test_a_lost_node_that_answers_again_takes_pages_again() -> None:
     assert lab.migrate(pid, 0, 2) == 0
     assert lab.where(pid, start, 4) == [2] * 4
     lab.validate()
+
+
+@pytest.mark.parametrize("seconds", [0.4, 3.0, 30.0])
+def test_a_node_that_is_late_is_found_in_a_tenth_of_the_time_that_it_took(seconds: float) -> None:
+    """Whoever starts a machine waits for the last node, and for the coordinator to see it."""
+
+    class Late(Cuttable):
+        gone = "node2"
+
+    lab = Late(heartbeat=1.0)
+    lab.wait(seconds)
+    assert 2 not in [note.node for note in lab.noted(NodeUp)]
+    lab.gone = ""
+    lab.wait(max(0.1, seconds / 10) + 0.05)
+    assert [note.node for note in lab.noted(NodeUp)].count(2) == 1
+    lab.validate_cores()

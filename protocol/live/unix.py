@@ -7,8 +7,8 @@ import socket
 import struct
 import time
 
-#: After so many seconds somebody who did not listen is tried again.
-RETRY_SECONDS = 1.0
+#: After so many seconds somebody who did not listen is tried again: a start waits for that.
+RETRY_SECONDS = 0.05
 #: So long nobody is let in when there is no descriptor left for who comes.
 DEAF_SECONDS = 0.1
 #: struct ucred: pid, uid, gid.
