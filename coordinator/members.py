@@ -17,7 +17,7 @@ ENODEV = 19
 PATIENCE = 3
 #: One that is silent, as before it has started, is asked anew after so long, or after a tenth of
 #: the time that it has been silent: whoever waits for it waits little longer than it takes.
-SILENT_SECONDS = 0.1
+SILENT_SECONDS = 0.05
 SILENT_SHARE = 0.1
 
 
