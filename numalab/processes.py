@@ -55,7 +55,7 @@ def _started(pid: int) -> int | None:
 
 
 def start(module: str, configuration: Path, log: Path) -> Process:
-    """Start ``python -m module configuration`` in a session of its own; its output goes to ``log``.
+    """Start ``module configuration`` in a session of its own; its output goes to ``log``.
 
     Call it in the thread that will live longest: a process that shall not outlive its parent
     means that thread.
@@ -67,7 +67,7 @@ def start(module: str, configuration: Path, log: Path) -> Process:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     pid = os.posix_spawn(
         sys.executable,
-        [sys.executable, "-P", "-m", module, str(configuration)],
+        [sys.executable, "-P", "-m", "protocol.live.begin", module, str(configuration)],
         environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -8,6 +8,7 @@ keep its journal.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -120,6 +121,7 @@ def run_process(
     left to clean up.
     """
     code = 0
+    _collect_garbage()
     _have_descriptors()
     try:
         configuration = _read(arguments, kind)
@@ -155,6 +157,12 @@ def _read(arguments: list[str], kind: type[_C]) -> _C:
             f"The configuration {path} is wrong ({error}): correct it, or have 'numalab up' make "
             "one."
         ) from None
+
+
+def _collect_garbage() -> None:
+    """From now on, and not in what was imported: that is there for good."""
+    gc.freeze()
+    gc.enable()
 
 
 def _have_descriptors() -> None:
