@@ -43,8 +43,6 @@ _MADV_POPULATE_READ = 22
 _BLOCK_BYTES = 512
 #: So much is touched at a time: meanwhile nobody else of the process can map memory.
 _TOUCHED_BYTES = 1 << 20
-#: Of st_blocks.
-_BLOCK_BYTES = 512
 #: A predecessor that was killed a moment ago may still be giving its memory back.
 LOCK_SECONDS = 5.0
 
