@@ -101,6 +101,10 @@ class Givings:
         self._given: dict[int, tuple[U32, U32]] = {}
         self._closed: OrderedDict[int, None] = OrderedDict()
 
+    def __len__(self) -> int:
+        """Transfers that are remembered for what they were given."""
+        return len(self._given)
+
     def land(self, message: LandNewPages) -> NewPageFrames:
         """Frames for all of them, or for none."""
         zone, rows = self._zone, message.owner.size

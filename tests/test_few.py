@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gc
 import weakref
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,59 +12,36 @@ import pytest
 from coordinator.life import State
 from coordinator.pagelist import FEW_PAGES, PageList
 from nodes.node import LAND_SECONDS
-from protocol.hotplug import OfflinePages
 from protocol.messages import (
     CopyPages,
-    Done,
     IsolateLruPage,
     IsolatePages,
     LandNewPages,
     MigratePrep,
-    NewPageFrames,
     NewPages,
     PutbackLruPages,
     PutPages,
-    PutTransfer,
     Statuses,
     TakePages,
 )
-from protocol.observe import PageActive
 from protocol.profile import MODERN, SEED, Profile
 from protocol.schema import Message, node_name
-from protocol.syscalls import Exit, Fault, Translations
-from tests.calls import migration
+from protocol.syscalls import Exit
 from tests.crashes import RECOVERY_SECONDS, CrashLab
+from tests.few import SHORT, MakeLab, short, told, value
 from tests.filing import create, touched, unlink
-from tests.lab import READ, Lab, pages_from
+from tests.lab import Lab
 
-MakeLab = Callable[..., Lab]
-SHORT = {"few_pages": FEW_PAGES}
 #: What a migration of few pages asks, of plain pages, and of those of a file.
 PLAIN = (TakePages, LandNewPages, PutbackLruPages, PutPages)
 OF_A_FILE = (MigratePrep, IsolateLruPage, NewPages, CopyPages, PutbackLruPages, PutPages)
 STAGES = [(False, stage) for stage in PLAIN] + [(True, stage) for stage in OF_A_FILE]
 
 
-def short(make_lab: MakeLab, profile: Profile = SEED, nodes: int = 4) -> Lab:
-    return make_lab(nodes=nodes, profile=profile, **SHORT)
-
-
-def told(lab: Lab, pid: int, source: int, target: int) -> int:
-    call = lab.start(migration(0, pid, (source,), (target,)))
-    lab.run()
-    return call
-
-
 def of_a_file(lab: Lab, pid: int, pages: int) -> int:
     """Pages that may have to wait before they are copied: they go step by step."""
     assert create(lab, "ext3", pages) == 0
     return touched(lab, pid, pages)
-
-
-def value(lab: Lab, call: int) -> int:
-    answer = lab.answer_to(call)
-    assert isinstance(answer, Done), f"the call was answered {answer}"
-    return answer.value
 
 
 @pytest.mark.parametrize("profile", [SEED, MODERN])
@@ -100,148 +76,6 @@ def test_what_does_not_wait_for_each_other_is_asked_together(make_lab: MakeLab) 
     for stage in (MigratePrep, IsolateLruPage, NewPages):
         lab.let_go(stage)
     assert value(lab, call) == 0
-
-
-def test_one_question_moves_pages_that_go_from_one_node_to_one_other(make_lab: MakeLab) -> None:
-    lab = short(make_lab)
-    pid = lab.spawn()
-    start = lab.mapped(pid, 3)
-    lab.write(pid, start + 2, 7)
-    lab.delivered.clear()
-    assert value(lab, told(lab, pid, 0, 1)) == 0
-    until_the_call_ended = [
-        (source, target, name)
-        for source, target, name in lab.delivered
-        if name in ("TakePages", "LandNewPages", "NewPageFrames", "IsolateLruPage", "NewPages")
-    ]
-    assert until_the_call_ended == [
-        ("coordinator", "node0", "TakePages"),
-        ("node0", "node1", "LandNewPages"),
-        ("node1", "node0", "NewPageFrames"),
-        ("node0", "coordinator", "NewPageFrames"),
-    ]
-    assert lab.read(pid, start + 2) == 7
-
-
-def test_a_page_waits_as_a_migration_entry_while_it_is_taken(make_lab: MakeLab) -> None:
-    lab = short(make_lab)
-    pid = lab.spawn()
-    start = lab.mapped(pid, 1)
-    lab.write(pid, start, 7)
-    lab.hold_back(LandNewPages)
-    call = told(lab, pid, 0, 1)
-    fault = lab.start(Fault(pid, 0, READ, pages_from(start, 1)))
-    assert lab.answer_to(fault) is None, "the page is under migration"
-    lab.let_go(LandNewPages)
-    assert value(lab, call) == 0
-    served = lab.answer_to(fault)
-    assert isinstance(served, Translations) and served.nid.tolist() == [1]
-    assert lab.load(served, 0) == (0, 7)
-
-
-def test_while_the_target_is_silent_pages_are_served_where_they_are(make_lab: MakeLab) -> None:
-    lab = short(make_lab)
-    pid = lab.spawn()
-    start = lab.mapped(pid, 2)
-    lab.write(pid, start, 7)
-    before = lab.free()
-    for asked in (LandNewPages, PutTransfer):
-        lab.hold_back(asked)
-    call = told(lab, pid, 0, 1)
-    lab.wait(LAND_SECONDS + 1.0)
-    assert lab.read(pid, start) == 7 and lab.where(pid, start, 2) == [0, 0]
-    assert lab.answer_to(call) is None, "a call waits for a node that is away"
-    # Late contents come to frames that are put right after.
-    for asked in (LandNewPages, PutTransfer):
-        lab.let_go(asked)
-    assert value(lab, call) == 0 and lab.where(pid, start, 2) == [1, 1]
-    assert lab.free() == [before[0] + 2, before[1] - 2, *before[2:]]
-
-
-def test_contents_that_come_when_their_frames_were_put_get_none(make_lab: MakeLab) -> None:
-    lab = short(make_lab)
-    pid = lab.spawn()
-    start = lab.mapped(pid, 2)
-    lab.write(pid, start, 7)
-    before = lab.free()
-    lab.hold_back(LandNewPages)
-    call = told(lab, pid, 0, 1)
-    lab.wait(LAND_SECONDS + 1.0)
-    assert value(lab, call) == 0 and lab.read(pid, start) == 7
-    lab.let_go(LandNewPages)
-    assert lab.free() == [before[0] + 2, before[1] - 2, *before[2:]]
-
-
-def test_what_is_taken_for_a_coordinator_that_is_gone_is_given_to_nobody() -> None:
-    lab = CrashLab(**SHORT)
-    pid = lab.spawn()
-    start = lab.mapped(pid, 2)
-    lab.write(pid, start, 7)
-    lab.hold_back(LandNewPages)
-    told(lab, pid, 0, 1)
-    lab.recover()
-    lab.let_go(LandNewPages)
-    lab.wait(LAND_SECONDS + 1.0)
-    assert lab.where(pid, start, 2) == [0, 0] and lab.read(pid, start) == 7
-    lab.validate()
-
-
-def test_a_node_is_not_empty_while_pages_are_on_their_way_to_it(make_lab: MakeLab) -> None:
-    lab = short(make_lab)
-    pid = lab.spawn()
-    start = lab.mapped(pid, 2)
-    lab.hold_back(LandNewPages)
-    call = told(lab, pid, 0, 1)
-    assert lab.call(OfflinePages(1)) == 2
-    lab.let_go(LandNewPages)
-    assert value(lab, call) == 0
-    assert lab.call(OfflinePages(1)) == 0
-    assert 1 not in lab.where(pid, start, 2)
-
-
-@pytest.mark.parametrize("few_pages", [0, FEW_PAGES])
-def test_a_page_without_a_frame_on_the_target_is_as_young_as_before(few_pages: int) -> None:
-    # K 1.35: it is not unmapped before it has a frame.
-    lab = Lab(nodes=2, frames=8, profile=MODERN, few_pages=few_pages)
-    lab.mapped(lab.spawn(cpu=1), 8, cpu=1)
-    pid = lab.spawn()
-    start = lab.mapped(pid, 1, shared=True)
-    readers = [lab.fork(pid), lab.fork(pid)]
-    for reader in readers:
-        lab.fault(reader, start, access=READ)
-    assert lab.migrate(pid, 0, 1) == -errno.ENOMEM
-    for reader in readers:
-        lab.exit(reader)
-    where = lab.fault(pid, start, access=READ)
-    active = lab.ask(PageActive(where.pfn), Statuses, node_name(0)).status.tolist()
-    assert active == [1], "both who read it have left, and neither was seen to have read it"
-
-
-def test_a_frame_that_was_put_and_given_again_unheard_is_freed_by_a_restart() -> None:
-    lab = CrashLab(**SHORT)
-    there, here = lab.spawn(cpu=1), lab.spawn()
-    lab.mapped(there, 2, cpu=1)
-    lab.mapped(here, 2)
-    lab.hold_back(PutPages, node_name(1))
-    assert value(lab, told(lab, there, 1, 2)) == 0
-    lab.hold_back(LandNewPages)
-    call = told(lab, here, 0, 1)
-    # Both are carried out; for all that the coordinator knows, the frames are still being put.
-    for asked in (PutPages, LandNewPages):
-        lab.let_pass(asked, answered=False)
-    lab.restart(1)
-    lab.drop_held()
-    lab.wait(LAND_SECONDS + RECOVERY_SECONDS)
-    assert value(lab, call) == 0
-    assert lab.exit(there) == lab.exit(here) == 0
-    assert lab.free() == [256] * 4
-
-
-def test_a_take_for_the_node_itself_is_refused(make_lab: MakeLab) -> None:
-    lab = short(make_lab)
-    one = np.zeros(1, np.uint32)
-    answer = lab.ask(TakePages(1, 0, one, one, one, one), NewPageFrames, node_name(0))
-    assert answer.status.tolist() == [-errno.EINVAL]
 
 
 def test_the_call_ends_at_the_move_and_the_next_one_waits_for_the_rest(make_lab: MakeLab) -> None:
