@@ -112,7 +112,7 @@ class NewPages(Message):
     drain: Annotated[int, Meta(ge=0, le=1)] = 0
 
 
-@message(0x16, "node>coordinator")
+@message(0x16, "node>any")
 class NewPageFrames(Message):
     """The frames: status 0 or -ENOMEM; pfn and generation count where status is 0."""
 

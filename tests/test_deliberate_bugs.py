@@ -16,6 +16,7 @@ import pytest
 from coordinator import (
     fault,
     fault_around,
+    few,
     madvise,
     mbind,
     mempolicy,
@@ -298,7 +299,8 @@ def mlocked_pages_move_at_the_seed(patch: Patch) -> None:
         return not vma.vm_flags & NOT_MIGRATABLE
 
     wrap(patch, mempolicy, "vma_migratable", migratable)
-    patch.setattr(UnmapAndMove, "_has_mlocked", lambda self, mapping: False)
+    for module in (few, unmap_and_move):
+        patch.setattr(module, "has_mlocked", lambda memory, mapping: False)
 
 
 def mbind_forgets_the_policy(patch: Patch) -> None:

@@ -72,7 +72,7 @@ def restarted_nodes_are_not_asked_what_they_are(patch: Patch) -> None:
         for name, node in members._nodes.items():
             node.settled = node.settled or node.fits
             if answer.status < 0:
-                node.due = due[name]
+                members._ask_at(node, due[name])
         return result
 
     wrap(patch, Members, "answered", answered)
