@@ -16,7 +16,6 @@ the same address space next waits for that; where frames are plenty, for the new
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +34,7 @@ from protocol.messages import MigratePrep, NewPageFrames, NewPages, PutTransfer,
 if TYPE_CHECKING:
     from coordinator.unmap_and_move import UnmapAndMove
 
-EAGAIN, ENODEV = 11, 19
+ENODEV = 19
 #: The target_pfn of a page that is known to have none, or of which nobody knows.
 NO_FRAME, UNKNOWN_FRAME = np.uint32(0xFFFFFFFF), np.uint32(0xFFFFFFFE)
 
@@ -45,15 +44,19 @@ def pages_on(mm: Mm, nid: int) -> int:
     return sum(int(np.count_nonzero(vma.nid[vma.present()] == nid)) for vma in mm.vmas)
 
 
-def no_trail(memory: Memory, mm: Mm, frames: int | None = None) -> Steps[None]:
-    """Nothing of a migration of this address space is left to be done when this returns.
+def no_trail(memory: Memory, mm: Mm, frames: int | None = None) -> Steps[bool]:
+    """Nothing of a migration of this address space is left to be done when this returns: whether
+    that was waited for.
 
     frames: so many are wanted; where every node has them, old ones may be still to be freed.
     """
+    waited = False
     while any(pages.trailing and pages.pid == mm.pid for pages in memory.page_lists):
         if frames is not None and _is_plenty(memory, frames) and _are_settled(memory, mm):
-            return
+            break
         yield PARKED
+        waited = True
+    return waited
 
 
 def _is_plenty(memory: Memory, frames: int) -> bool:
@@ -67,7 +70,7 @@ def _are_settled(memory: Memory, mm: Mm) -> bool:
     )
 
 
-def start_few(work: UnmapAndMove, has_files: bool) -> None:
+def start_few(work: UnmapAndMove) -> None:
     """Take all pages of the list by one question; or isolate them, and meanwhile ask for frames.
 
     The other nodes are prepared at the same time.
@@ -76,8 +79,7 @@ def start_few(work: UnmapAndMove, has_files: bool) -> None:
     prepared = {*work.list.sources.tolist(), *work.memory.lost}
     wanted = [asked for asked in work.wanted(rows) if asked.zonelist.nodes]
     prepared |= {asked.zonelist.nodes[0] for asked in wanted}
-    if not has_files and _is_one_pair(work, wanted) and _are_plain(work):
-        work.step(rows, np.full(rows.size, -EAGAIN, np.int32))
+    if _is_one_pair(work, wanted) and _are_plain(work):
         _take(work, wanted[0])
     else:
         work.step_ok(rows)
@@ -98,12 +100,13 @@ def _is_one_pair(work: UnmapAndMove, wanted: list[Asked]) -> bool:
 
 
 def _are_plain(work: UnmapAndMove) -> bool:
-    """Nobody has a say in whether these pages, of no file, are copied."""
+    """They are of no file, and nobody has a say in whether they are copied."""
     every = np.arange(work.list.rows)
-    return not any(
-        mapping.migratepage is not None or has_mlocked(work.memory, mapping)
-        for mapping, _, _ in by_object(work.memory, work.list, every)
-    )
+    for mapping, _, _ in by_object(work.memory, work.list, every):
+        has_a_say = mapping.host is not None or mapping.migratepage is not None
+        if has_a_say or has_mlocked(work.memory, mapping):
+            return False
+    return True
 
 
 def _take(work: UnmapAndMove, asked: Asked) -> None:
@@ -113,7 +116,9 @@ def _take(work: UnmapAndMove, asked: Asked) -> None:
     generation = work.memory.mem_map[source].generation[pfn]
     objects = objects_of(work.memory, work.list, asked.rows)
     message = TakePages(transfer, target, pfn, generation, *objects)
-    work.put(source, message, replace(asked, state=State.TAKING))
+    asked.state = State.TAKING
+    work.begin(State.TAKING, asked.rows)
+    work.put(source, message, asked)
 
 
 def taken(work: UnmapAndMove, asked: Asked, reply: Reply) -> Statuses32:

@@ -97,8 +97,6 @@ _S, _C = State, StatusClass
 
 TRANSITIONS: tuple[Transition, ...] = (
     Transition(_S.LISTED, _C.OK, _S.ISOLATING, "asked"),
-    # AGAIN is no status of a node here: it tells which way a list goes.
-    Transition(_S.LISTED, _C.AGAIN, _S.TAKING, "few pages: asked at once; entries"),
     Transition(_S.TAKING, _C.OK, _S.SETTLING, "THE MOVE: entries -> new, recorded"),
     Transition(_S.TAKING, _C.PERMANENT, _S.SKIPPED, "not on the LRU: left alone"),
     Transition(_S.TAKING, _C.AGAIN, _S.UNLOCKING, "isolated, not copied: next pass"),
@@ -131,6 +129,8 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(_S.PUTTING_BACK, _C.NODEV, _S.PUTTING_BACK, "ask again", resolves=True),
 )
 
+#: Where the pages of a list begin: step by step, few at once, or where nothing has to be isolated.
+INITIAL = (State.LISTED, State.TAKING, State.ISOLATED)
 FINAL = (State.MOVED, State.FAILED, State.SKIPPED)
 #: The page is where it will be, and served; of its old frame something may be left to be done.
 SETTLED = (State.SETTLED, State.RELEASING, *FINAL)

@@ -46,8 +46,15 @@ class PageFlag(IntFlag):
     REVOKING = 16
 
 
+_FIRST: Rows = np.zeros(1, np.intp)
+_FIRST.flags.writeable = False
+
+
 def grouped(keys: npt.NDArray[Any]) -> Iterator[tuple[int, Rows]]:
     """Each value among whole numbers, ascending, with its rows; quick if there is only one."""
+    if keys.size == 1:
+        yield int(keys[0]), _FIRST
+        return
     if keys.size < FEW:
         different = sorted(set(keys.tolist()))
     elif not np.count_nonzero(keys != keys[0]):

@@ -140,8 +140,10 @@ def migrate_to_node(
     get_new_page: new_page_t = new_node_page,
 ) -> Steps[int]:
     """Move what ``mm`` has on ``source`` to ``dest``; pages not moved, or -errno (K 1.13)."""
-    yield from no_trail(memory, mm, pages_on(mm, source))
-    if get_new_page is new_node_page and 0 < pages_on(mm, source) <= settings.few_pages:
+    pages = pages_on(mm, source)
+    if (yield from no_trail(memory, mm, pages)):
+        pages = pages_on(mm, source)
+    if get_new_page is new_node_page and 0 < pages <= settings.few_pages:
         settings = replace(settings, few=True)
     else:
         yield from migrate_prep(memory)

@@ -8,6 +8,7 @@ into chunks.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from functools import cached_property
 
 import numpy as np
 
@@ -103,13 +104,16 @@ class Migration:
         self.settings = work.settings
         #: The pages that frames were last asked for; no others wait for theirs, or to be copied.
         self.portion: Rows = np.zeros(0, np.intp)
-        self.has_files = False
+
+    @cached_property
+    def has_files(self) -> bool:
+        """Some page of the list is of a file."""
+        return has_files(self.memory, self.list)
 
     # ---- the passes (K 1.19) ---------------------------------------------------------------
 
     def run(self) -> Steps[int]:
         self.list.seal(State.ISOLATED if self.settings.granule else State.LISTED)
-        self.has_files = has_files(self.memory, self.list)
         self.memory.page_lists.append(self.list)
         started = self.memory.now
         try:
@@ -140,7 +144,7 @@ class Migration:
         """How many pages are left to be retried, and how many have failed for good."""
         retry, failed = 0, 0
         if self.settings.few:
-            start_few(self.work, self.has_files)
+            start_few(self.work)
             yield from self._wait_until(
                 lambda: not self.work.outstanding or self._only_frames_are_left()
             )

@@ -98,6 +98,11 @@ class PageList:
         #: When each row's entries became migration entries, in seconds.
         self.unmapped = np.zeros(self.rows, np.float64)
 
+    def begin(self, state: State) -> None:
+        """All pages, which are LISTED, begin in this state."""
+        self.state[:] = state
+        self.counts[State.LISTED], self.counts[state] = 0, self.rows
+
     def apply(self, rows: Rows, status: Statuses32 | None) -> list[tuple[State, Rows]]:
         """Rows that are all in one state take the step that the table has for it and their status.
 

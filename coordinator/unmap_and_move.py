@@ -66,6 +66,11 @@ class UnmapAndMove:
 
     # ---- one step of the table -------------------------------------------------------------
 
+    def begin(self, state: State, rows: Rows) -> None:
+        """All pages of the list, which are these, begin in this state."""
+        self.list.begin(state)
+        self._enter(state, rows)
+
     def step_ok(self, rows: Rows) -> None:
         self.step(rows, None)
 

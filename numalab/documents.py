@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from coordinator.life import FINAL, PLACES, TRANSITIONS, Transition
+from coordinator.life import FINAL, INITIAL, PLACES, TRANSITIONS, Transition
 from numalab import blocking_source
 from protocol.behaviours import BEHAVIOURS
 from protocol.codec import TABLES
@@ -131,7 +131,6 @@ ours, which ends the process and prints the story of the page.
 
 ```mermaid
 stateDiagram-v2
-    [*] --> LISTED
 """
 
 _LIFE_STATES = """\
@@ -149,6 +148,7 @@ _LIFE_STEPS = """
 
 def life_of_a_page() -> str:
     """docs/life-of-a-page.md: the drawing, the states and the steps of ``coordinator.life``."""
+    begins = [f"    [*] --> {state.name}\n" for state in INITIAL]
     arrows = [_arrow(row.state.name, row.goes_to.name, _label(row)) for row in TRANSITIONS]
     arrows += [
         _arrow(row.state.name, row.if_failed.name, f"{row.column.name}, if failed")
@@ -160,7 +160,9 @@ def life_of_a_page() -> str:
         f"| `{state.name}` | {place.asks} | {place.meaning} |\n" for state, place in PLACES.items()
     ]
     steps = [_step_line(row) for row in TRANSITIONS]
-    return "".join((_LIFE_HEAD, *arrows, *ends, _LIFE_STATES, *states, _LIFE_STEPS, *steps))
+    return "".join(
+        (_LIFE_HEAD, *begins, *arrows, *ends, _LIFE_STATES, *states, _LIFE_STEPS, *steps)
+    )
 
 
 def _arrow(state: str, goes_to: str, label: str) -> str:
