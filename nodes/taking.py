@@ -24,10 +24,10 @@ from protocol.session import Answer, Question, Session
 Rows = npt.NDArray[np.intp]
 Statuses = npt.NDArray[np.int32]
 
-#: Transfers of which more is not known yet than that frames were given: from here on, those that
-#: came to their end are looked for.
+#: From so many transfers on that were given frames, those whose pages have moved are looked for.
 UNDECIDED = 64
-#: Transfers that get nothing any more.  Who is late by more of them is refused for its epoch.
+#: So many transfers that get nothing any more are remembered.  One is closed when a source or a
+#: target has failed, and its contents are late by seconds at most.
 CLOSED_MAX = 1 << 16
 
 

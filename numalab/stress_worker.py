@@ -228,7 +228,7 @@ class Worker:
                 self._tell_call(error)
 
     async def _move_on(self, task: Task) -> None:
-        kinds = [self._migrate, self._move_pages, self._mbind, self._mbind]
+        kinds = [self._migrate, self._move_pages, self._move_few, self._mbind, self._mbind]
         if await self._calmly(partial(self._make_cpuset, task)):
             kinds.append(self._change_cpuset)
         while not self.stop.is_set():
@@ -284,6 +284,14 @@ class Worker:
         nodes = [self._draw.choice(self._machine.nids) for _ in pages]
         flags = self._draw.choice((MPOL_MF_MOVE, MPOL_MF_MOVE_ALL))
         await task.move_pages(task.pid, [base + page * PAGE for page in pages], nodes, flags)
+
+    async def _move_few(self, task: Task) -> None:
+        """So few that they mostly go from one node to one other: by one question."""
+        page = self._draw.randrange(self._told.pages)
+        few = range(page, min(page + self._draw.choice((1, 1, 2, 4)), self._told.pages))
+        nodes = [self._draw.choice(self._machine.nids)] * len(few)
+        places = [self._private + one * PAGE for one in few]
+        await task.move_pages(task.pid, places, nodes, MPOL_MF_MOVE_ALL)
 
     async def _mbind(self, task: Task) -> None:
         base, length = self._draw.choice((self._private, self._shared)), self._told.pages * PAGE
