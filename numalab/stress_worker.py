@@ -129,6 +129,7 @@ class Worker:
                 nursery.start_soon(self._access_on, self._task, lane)
             nursery.start_soon(self._fork_on, self._task)
             nursery.start_soon(self._move_on, self._task)
+            nursery.start_soon(self._move_few_on, self._task)
 
     # ---- loads and stores ------------------------------------------------------------------
 
@@ -228,18 +229,26 @@ class Worker:
                 self._tell_call(error)
 
     async def _move_on(self, task: Task) -> None:
-        kinds = [self._migrate, self._move_pages, self._move_few, self._mbind, self._mbind]
+        kinds = [self._migrate, self._move_pages, self._mbind, self._mbind]
         if await self._calmly(partial(self._make_cpuset, task)):
             kinds.append(self._change_cpuset)
         while not self.stop.is_set():
-            kind = self._draw.choice(kinds)
-            start, name = time.monotonic_ns(), kind.__name__.strip("_")
-            done = await self._calmly(partial(kind, task))
-            self._happenings.add(name, start, time.monotonic_ns(), done=done)
-            if not done:
+            if not await self._one_move(self._draw.choice(kinds), task):
                 await trio.sleep(0.02)
-            self._moves += 1
         await self._calmly(partial(self._change_cpuset, task, everywhere=True))
+
+    async def _move_few_on(self, task: Task) -> None:
+        """Beside the others, for they take long: so that some are under way at any time."""
+        while not self.stop.is_set():
+            await trio.sleep(self._draw.uniform(0.01, 0.1))
+            await self._one_move(self._move_few, task)
+
+    async def _one_move(self, kind: Callable[[Task], Awaitable[None]], task: Task) -> bool:
+        start, name = time.monotonic_ns(), kind.__name__.strip("_")
+        done = await self._calmly(partial(kind, task))
+        self._happenings.add(name, start, time.monotonic_ns(), done=done)
+        self._moves += 1
+        return done
 
     async def _calmly(self, call: Callable[[], Awaitable[None]]) -> bool:
         """Make a call that may fail under faults; False if it did."""
