@@ -81,13 +81,15 @@ class PageList:
 
     def seal(self, state: State = State.LISTED) -> None:
         """The list is complete: make the columns."""
-        self.source = np.concatenate([source for source, _, _ in self._parts])
-        self.pfn = np.concatenate([pfn for _, pfn, _ in self._parts])
-        self.page = np.concatenate([page for _, _, page in self._parts])
+        if len(self._parts) == 1:
+            [(self.source, self.pfn, self.page)] = self._parts
+        else:
+            self.source, self.pfn, self.page = map(np.concatenate, zip(*self._parts, strict=True))
         self._parts.clear()
         #: The nodes that its pages are on at first.
-        self.sources = np.unique(self.source)
-        self.state = np.full(self.rows, state, np.uint8)
+        self.sources = np.array([nid for nid, _ in grouped(self.source)], np.uint8)
+        self.state = np.zeros(self.rows, np.uint8)
+        self.state[:] = state
         self.counts = [0] * len(State)
         self.counts[state] = self.rows
         self.status = np.zeros(self.rows, np.int32)
