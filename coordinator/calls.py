@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from coordinator.memory import Memory
 from coordinator.mm import Mm
-from protocol.messages import Done, Statuses
+from protocol.messages import Done, PutTransfer, Statuses
 from protocol.schema import Message
 
 
@@ -94,10 +94,10 @@ def at_once(memory: Memory, parts: Sequence[Steps[_T]]) -> Steps[list[_T]]:
 
 
 def statuses_of(reply: Reply, rows: int) -> npt.NDArray[np.int32]:
-    """The status column of an answer; one number, and an indefinite reply, count for every row."""
+    """The status column of an answer; an indefinite reply, and that of PutTransfer, is for all."""
     if reply.message is None:
         return np.full(rows, reply.status, np.int32)
-    if isinstance(reply.message, Done):
+    if isinstance(reply.ask.message, PutTransfer) and isinstance(reply.message, Done):
         return np.full(rows, reply.message.value, np.int32)
     assert isinstance(reply.message, Statuses)
     return reply.message.status

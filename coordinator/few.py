@@ -24,12 +24,12 @@ import numpy.typing as npt
 from coordinator.asked import Asked
 from coordinator.calls import PARKED, Reply, Steps
 from coordinator.life import State
-from coordinator.mem_map import PageFlag, Pfns, Rows, grouped
+from coordinator.mem_map import Pfns, Rows, grouped
 from coordinator.memory import Memory
 from coordinator.mm import Mm
 from coordinator.page_mapping import by_object, has_mlocked, objects_of
 from coordinator.pagelist import PageList, Statuses32
-from protocol.messages import MigratePrep, NewPageFrames, NewPages, PutTransfer, TakePages
+from protocol.messages import MigratePrep, NewPageFrames, PutTransfer, TakePages
 
 if TYPE_CHECKING:
     from coordinator.unmap_and_move import UnmapAndMove
@@ -123,19 +123,14 @@ def _take(work: UnmapAndMove, asked: Asked) -> None:
 
 def taken(work: UnmapAndMove, asked: Asked, reply: Reply) -> Statuses32:
     """The answer to TakePages: which pages are in new frames now; a status for each."""
-    answer, message = reply.message, reply.ask.message
+    answer = reply.message
     if answer is None:
         work.list.target_pfn[asked.rows] = UNKNOWN_FRAME
         return np.full(asked.rows.size, -ENODEV, np.int32)
-    assert isinstance(answer, NewPageFrames) and isinstance(message, TakePages)
+    assert isinstance(answer, NewPageFrames)
     known = np.where(answer.status == -ENODEV, UNKNOWN_FRAME, NO_FRAME)
     work.list.target_pfn[asked.rows] = known
-    given = np.flatnonzero(answer.status == 0)
-    if given.size:
-        node = asked.zonelist.nodes[0]
-        pfn = work.memory.given(node, answer, given, message, PageFlag.HELD)
-        work.list.target_pfn[asked.rows[given]] = pfn
-        work.count_allocation(asked, given.size)
+    work.count_allocation(asked, work.given(asked, reply).size)
     return answer.status
 
 
@@ -187,16 +182,8 @@ class Reserve:
 
     def got(self, work: UnmapAndMove, asked: Asked, reply: Reply) -> None:
         """The answer of a node; who gets no frame by it has to ask again."""
-        answer, wanted = reply.message, reply.ask.message
-        if answer is None:
-            return
-        assert isinstance(answer, NewPageFrames) and isinstance(wanted, NewPages)
-        given = np.flatnonzero(answer.status == 0)
-        if given.size:
-            node, rows = asked.zonelist.nodes[0], asked.rows[given]
-            pfn = work.memory.given(node, answer, given, wanted, PageFlag.HELD)
-            work.list.target[rows], work.list.target_pfn[rows] = node, pfn
-            self._given.append((asked, rows))
+        if reply.message is not None:
+            self._given.append((asked, work.given(asked, reply)))
 
     def take(self, work: UnmapAndMove, rows: Rows) -> Rows:
         """Let those rows go on that have a frame here; gives the others."""

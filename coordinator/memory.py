@@ -360,13 +360,13 @@ class Memory:
         With target == nid and target_pfn is pfn this is the restoration after a failure.
         """
         moved = not (target == nid and np.array_equal(pfn, target_pfn))
-        kept = _KEEP_FROM_ENTRY if moved else _KEEP_UNMOVED
+        stays = _KEEP_FROM_ENTRY if moved else _KEEP_UNMOVED
         for vma, slot, rows in self.mappers(nid, pfn):
             at, mine = span(slot), span(rows)
             bits, new, old = vma.bits[at], target_pfn[mine], pfn[mine]
             assert np.count_nonzero(bits & _ENTRY) == bits.size, "a present entry is being moved"
             vma.nid[at], vma.pfn[at] = target, new
-            vma.bits[at] = (bits & kept) | _PRESENT
+            vma.bits[at] = (bits & stays) | _PRESENT
             if moved:
                 self.mem_map[target].mapcount[span(new)] += 1
                 self.mem_map[nid].mapcount[span(old)] -= 1

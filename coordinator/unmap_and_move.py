@@ -32,6 +32,7 @@ from protocol.messages import (
     NewUncachedPages,
     PutbackLruPages,
     PutPages,
+    TakePages,
     UnlockPages,
 )
 from protocol.notes import EntriesGone, PagesMoved, PagesNotMoved, StepAnswered
@@ -233,22 +234,27 @@ class UnmapAndMove:
         self.put(asked.zonelist.nodes[0], message, asked)
 
     def _got_frames(self, asked: Asked, reply: Reply) -> None:
-        answer, wanted, rows = reply.message, reply.ask.message, asked.rows
+        answer, given = reply.message, self.given(asked, reply)
         assert isinstance(answer, NewPageFrames)
-        assert isinstance(wanted, NewPages | NewUncachedPages)
-        given = np.flatnonzero(answer.status == 0)
-        refused = rows[answer.status != 0]
-        node = asked.zonelist.nodes[0]
-        pfn = self.memory.given(node, answer, given, wanted, PageFlag.HELD)
+        refused = asked.rows[answer.status != 0]
         self.count_allocation(asked, given.size)
-        self.list.target[rows[given]] = node
-        self.list.target_pfn[rows[given]] = pfn
-        self.step_ok(rows[given])
+        self.step_ok(given)
         if refused.size and asked.zonelist.nodes[1:]:
             rest = asked.zonelist.after_first()
             self.ask_zone(Asked(State.ALLOCATING, refused, rest, asked.wanted))
         else:
             self._no_frames(refused)
+
+    def given(self, asked: Asked, reply: Reply) -> Rows:
+        """The rows that have got frames by this answer, which are theirs from now on."""
+        answer, wanted = reply.message, reply.ask.message
+        assert isinstance(answer, NewPageFrames)
+        assert isinstance(wanted, NewPages | NewUncachedPages | TakePages)
+        given = np.flatnonzero(answer.status == 0)
+        node, rows = asked.zonelist.nodes[0], asked.rows[given]
+        pfn = self.memory.given(node, answer, given, wanted, PageFlag.HELD)
+        self.list.target[rows], self.list.target_pfn[rows] = node, pfn
+        return rows
 
     def count_allocation(self, asked: Asked, pages: int) -> None:
         """So many frames came from the first node of the zonelist."""

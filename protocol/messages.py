@@ -279,7 +279,7 @@ class TakePages(Message):
     is isolated and locked.  Else there is no new frame: -ENOENT, not on the LRU, and left alone (K
     1.16); -EAGAIN, isolated, and locked or pinned by somebody else; -ENOMEM, isolated and locked,
     but the target has not frames for all.  -ENODEV: isolated and locked, and nobody knows whether
-    the target has given a frame.
+    the target has given a frame.  -EINVAL, in every row: the target is the node itself.
     """
 
     transfer: Unsigned

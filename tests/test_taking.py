@@ -152,7 +152,7 @@ def test_while_the_target_is_silent_pages_are_served_where_they_are(make_lab: Ma
     assert lab.free() == [before[0] + 2, before[1] - 2, *before[2:]]
 
 
-def test_contents_that_come_when_their_frames_were_put_get_none(make_lab: MakeLab) -> None:
+def test_contents_that_come_when_all_is_over_leave_no_frame(make_lab: MakeLab) -> None:
     lab = short(make_lab)
     pid = lab.spawn()
     start = lab.mapped(pid, 2)
