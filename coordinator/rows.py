@@ -20,7 +20,7 @@ def span(rows: _Rows) -> _Rows | slice:
     """
     if rows.size < FEW or int(rows[-1]) - int(rows[0]) != rows.size - 1:
         return rows
-    if not (rows[1:] - rows[:-1] == 1).all():
+    if np.count_nonzero(rows[1:] - rows[:-1] == 1) != rows.size - 1:
         return rows
     assert rows[0] >= 0, "a row before the first"
     return slice(int(rows[0]), int(rows[0]) + rows.size)

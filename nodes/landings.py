@@ -31,13 +31,13 @@ _OPEN, _CLOSED = 0, 1
 class Landing:
     """Neighbouring frames that somebody has begun to land in; ``view``: their contents."""
 
-    def __init__(self, of: U32, number: int, view: memoryview) -> None:
+    def __init__(self, view: memoryview) -> None:
         self.view = view
-        self._of, self._number = of, number
+        self.is_over = False
 
     def is_mine(self) -> bool:
         """Whether it may still be written to."""
-        return bool((self._of == self._number).all())
+        return not self.is_over
 
 
 class Landings:
@@ -50,6 +50,8 @@ class Landings:
         #: Of each frame: open, closed, or the number of its landing.
         self.of: U32 = np.full(flags.size, _CLOSED, np.uint32)
         self.number = _CLOSED
+        #: By number, those that may still be written to.
+        self._under_way: dict[int, Landing] = {}
         self._flags, self._generation, self._pages = flags, generation, pages
         #: Held by whoever writes to a landing, for as long as that takes.
         self.guard: AbstractContextManager[object] = nullcontext()
@@ -57,12 +59,22 @@ class Landings:
     def open(self, frame: Frames) -> None:
         """These were allocated; contents may come to those that no page maps yet."""
         with self.guard:
-            self.of[frame] = _OPEN
+            self._set(frame, _OPEN)
 
     def close(self, frame: Frames) -> None:
         """Contents have come to these, or they are somebody else's."""
         with self.guard:
-            self.of[frame] = _CLOSED
+            self._set(frame, _CLOSED)
+
+    def _set(self, frame: Frames, value: int) -> None:
+        """Whoever lands in one of these frames may write to none of his any more."""
+        if self._under_way:
+            of = self.of[frame]
+            for number in np.unique(of[of > _CLOSED]).tolist():
+                landing = self._under_way.pop(number, None)
+                if landing is not None:
+                    landing.is_over = True
+        self.of[frame] = value
 
     def begin(self, pfn: U32, generation: U32, size: int) -> Landing | None:
         """Land ``size`` bytes in these frames; None where they have to be put there afterwards.
@@ -82,8 +94,9 @@ class Landings:
             return None
         self.number += 1
         self.of[at] = self.number
-        view = self._pages[at.start * page_size : at.stop * page_size].data
-        return Landing(self.of[at], self.number, view)
+        landing = Landing(self._pages[at.start * page_size : at.stop * page_size].data)
+        self._under_way[self.number] = landing
+        return landing
 
     def expect(self, frames: Sequence[Buffer], size: int, key: bytes) -> Landing | None:
         """The same for a message that has come but for its last frame, of ``size`` bytes."""
