@@ -21,10 +21,10 @@ from nodes.zone import Zone
 from protocol.bulk import BATCH_PAGES, CREDIT, Batching
 from protocol.core import ConfigurationError
 from protocol.labels import Role
+from protocol.live.buffers import Mapped, Staging
 from protocol.live.driver import Driver
 from protocol.live.exposition import Exposition
 from protocol.live.landing import Grounds
-from protocol.live.pipe_ends import Mapped, Staging
 from protocol.live.process import (
     Configuration,
     keep_freed_memory,

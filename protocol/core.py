@@ -16,6 +16,22 @@ Buffer = bytes | bytearray | memoryview
 Frames = tuple[Buffer, ...]
 
 
+class Summed(tuple[Buffer, ...]):
+    """Frames of whose last one the sum is known: it was added up while the frame came.
+
+    digest: xxh3_64 of that frame.
+    """
+
+    digest: int
+
+    @classmethod
+    def of(cls, frames: Frames, digest: int) -> Summed:
+        """These frames, with the sum of the last one."""
+        made = cls(frames)
+        made.digest = digest
+        return made
+
+
 @value
 class Received:
     """Bytes came from a peer: one message, a zmq frame for each item."""

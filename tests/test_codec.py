@@ -32,9 +32,9 @@ from protocol.codec import (
     encode,
     encode_entry,
 )
-from protocol.core import Frames
-from protocol.messages import IsolateLruPage, LandPages, PutPages
-from protocol.schema import ENTRIES, MESSAGES, Message, Row
+from protocol.core import Frames, Summed
+from protocol.messages import IsolateLruPage, LandPages, PutPages, StoreBytes
+from protocol.schema import ENTRIES, MESSAGES, ROWS, Message, Row
 from protocol.syscalls import Exit
 
 KEY = b"k" * 16
@@ -250,6 +250,16 @@ def test_any_value_in_any_place_of_the_head_is_taken_or_refused(changes: dict[st
     except OverflowError:
         return
     decodes_or_refuses(frames)
+
+
+def test_contents_that_were_summed_on_their_way_are_held_against_that_sum() -> None:
+    none = np.zeros(1, np.uint32)
+    message = StoreBytes(4096, none, none, none, b"p" * 4096)
+    frames = encode(envelope_of(ROWS[StoreBytes].opcode), message)
+    digest = xxhash.xxh3_64_intdigest(frames[-1])
+    _, taken = decode(Summed.of(frames, digest), KEY)
+    assert isinstance(taken, StoreBytes) and bytes(taken.data) == message.data
+    assert refused(Summed.of(frames, digest ^ 1)) == "checksum"
 
 
 @settings(max_examples=200)

@@ -15,9 +15,10 @@ from nodes import layout
 from nodes.zone import Zone
 from protocol.codec import Envelope, Kind, WireError, decode, encode
 from protocol.core import Buffer, Frames
+from protocol.live.buffers import Buffers, Staging, contents_of, files_of
 from protocol.live.landing import PIECE_BYTES, Grounds
 from protocol.live.local import Local
-from protocol.live.pipe_ends import Buffers, Reader, Writer, make_pipe
+from protocol.live.pipe_ends import Reader, Writer, make_pipe
 from protocol.live.transport import open_transport
 from protocol.messages import LandPages, MigratePrep, StoreBytes
 from protocol.schema import ROWS, Message
@@ -95,7 +96,7 @@ class Landed:
 def wire_of(frames: Frames) -> bytes:
     """The bytes of a message in a pipe."""
     reading, writing = make_pipe()
-    writer, wire = Writer(writing, []), bytearray()
+    writer, wire = Writer(writing, [], []), bytearray()
     writer.queue.append(frames)
     more = True
     while more:
@@ -253,6 +254,73 @@ def test_of_what_comes_in_pieces_each_is_short(landed: Landed) -> None:
         patch.setattr(os, "readv", readv)
         landed.carried(frames_of(landed.message(7)))
     assert max(sizes) <= PIECE_BYTES
+
+
+# ---- from a file that the reader has too ---------------------------------------------------
+
+
+class Source:
+    """Who sends what lies in a file: pages of ``fill``."""
+
+    def __init__(self, landed: Landed, fill: int) -> None:
+        staging = Staging()
+        self.data = staging.room(PAGES * PAGE)
+        self.data[:] = fill
+        reading, writing = make_pipe()
+        files = files_of(staging.mapped)
+        self.writer = Writer(writing, staging.mapped, files)
+        contents = list(map(contents_of, files))
+        self.reader = Reader(reading, Buffers(), landed.grounds, contents)
+        message = LandPages(1, landed.pfn, landed.generation, 0 * ones(PAGES), self.data.data)
+        self.writer.queue.append(frames_of(message))
+        self.writer.push()
+
+    def close(self) -> None:
+        self.writer.close()
+        self.reader.close()
+
+
+def test_pages_of_a_file_are_copied_into_their_frames_at_once(landed: Landed) -> None:
+    source = Source(landed, 7)
+    got = source.reader.pull()
+    assert got is not None and landed.is_in_place(got)
+    assert landed.land(got) == [0] and landed.contents() == {7}
+    source.close()
+
+
+def test_pages_that_changed_since_they_were_sent_are_not_landed(landed: Landed) -> None:
+    source = Source(landed, 7)
+    source.data[-1] = 8
+    got = source.reader.pull()
+    assert got is not None
+    with pytest.raises(WireError, match="damaged"):
+        landed.land(got)
+    source.close()
+
+
+def test_the_rest_of_a_file_goes_nowhere_when_the_frames_are_given_away(landed: Landed) -> None:
+    source, looks = Source(landed, 7), 0
+
+    class Meanwhile:
+        """A lock whose third holder finds the frames gone."""
+
+        def __enter__(self) -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 3:
+                landed.zone.put_pages(landed.pfn, landed.generation)
+                landed.allocate(PAGES, mapped=1)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    landed.grounds.lock = Meanwhile()  # type: ignore[assignment]
+    assert source.reader.pull() is None, "a message of which a part is missing came out"
+    assert looks >= 3 and landed.contents() == {0}
+    source.writer.queue.append((b"the next", b"message"))
+    source.writer.push()
+    assert source.reader.pull() == (b"the next", b"message")
+    source.close()
 
 
 # ---- beside the Core -----------------------------------------------------------------------

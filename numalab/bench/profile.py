@@ -23,7 +23,8 @@ from numalab.bench.raw import carrying
 from numalab.bench.report import number
 from numalab.bench.scale import Scale
 from protocol.bulk import BATCH_BYTES
-from protocol.live.pipe_ends import Buffers, Reader, Staging, Writer, make_pipe
+from protocol.live.buffers import Buffers, Staging, contents_of, files_of
+from protocol.live.pipe_ends import Reader, Writer, make_pipe
 from protocol.live.scrape import MetricsPage
 from protocol.topology import PAGE_SIZE
 
@@ -139,7 +140,9 @@ def cpu_seconds(lab: Lab) -> dict[str, float]:
 def _pipe_of_a_page() -> float:
     """Seconds of a page through a pipe as nodes use it, one thread at both ends."""
     staging, (reading, writing) = Staging(), make_pipe()
-    writer, reader = Writer(writing, staging.mapped), Reader(reading, Buffers())
+    files = files_of(staging.mapped)
+    writer = Writer(writing, staging.mapped, files)
+    reader = Reader(reading, Buffers(), None, list(map(contents_of, files)))
     pages = staging.room(BATCH_BYTES)
     pages[:] = 1
     best = math.inf

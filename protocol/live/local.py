@@ -21,8 +21,8 @@ import trio
 
 from protocol.codec import FRAMES_MAX
 from protocol.core import Frames
+from protocol.live.buffers import Mapped
 from protocol.live.landing import Grounds
-from protocol.live.pipe_ends import Mapped
 from protocol.live.pipes import Pipes
 from protocol.live.unix import DEAF_SECONDS, Absent, check_user, connected, listen_at
 

@@ -1,97 +1,37 @@
 """The two ends of a pipe of messages; neither ever waits.
 
-A message is a prefix (what it is, the number of its frames, the length of each) and its frames as
-they are.  Whatever of it lies in a mapped file is spliced, so it must not change until the peer has
-said that it has it: as with zmq's frames that are not copied.
+A message is a prefix (what it is, the number of its frames, the length of each, and for each where
+it lies, if that is a file that the reader has too) and then the other frames as they are.  Whatever
+lies in such a file is read from there, so it must not change until the peer has said that it has
+it: as with zmq's frames that are not copied.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 import struct
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
-import numpy.typing as npt
+import xxhash
 
-from protocol.bulk import BATCH_BYTES
 from protocol.codec import FRAMES_MAX
-from protocol.core import Buffer, Frames
+from protocol.core import Buffer, Frames, Summed
+from protocol.live.buffers import Buffers, Bytes, Mapped
 from protocol.live.landing import PIECE_BYTES, Grounds, Place
 from protocol.live.line import FRAME_BYTES_MAX, ZERO_COPY_BYTES
 
-_MARK = 0x6C616D75
-_PREFIX = struct.Struct(f"<II{FRAMES_MAX}I")
+_MARK = 0x6C616D76
+#: Of each frame its length, the number of its file (from 1 on; 0: none), and where it begins there.
+_PREFIX = struct.Struct(f"<II{FRAMES_MAX}I{FRAMES_MAX}B{FRAMES_MAX}Q")
 #: What a pipe holds if the kernel lets it, and what it is not worth having below.
 _PIPE_BYTES = 1 << 20
 _PIPE_BYTES_MIN = 64 << 10
-#: Buffers that are kept; more at a time are made, and forgotten again.
-KEPT_BUFFERS = 16
-#: What splice(2) says where it cannot be had.
-_CANNOT_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EPERM)
-
-
-@dataclass(frozen=True, slots=True)
-class Mapped:
-    """A part of a file and where it lies in memory: that need not be copied into a pipe."""
-
-    descriptor: int
-    start: int
-    address: int
-    size: int
-
-    @classmethod
-    def of(cls, descriptor: int, buffer: memoryview, start: int = 0) -> Mapped:
-        """The file of this descriptor, which is mapped as ``buffer`` from ``start`` on."""
-        return cls(descriptor, start, _address(buffer), buffer.nbytes)
-
-    def piece(self, view: memoryview) -> Piece | None:
-        """This memory as a part of the file, None: it is not one."""
-        at = _address(view) - self.address
-        if not 0 <= at <= self.size - view.nbytes:
-            return None
-        return Piece(view, self.descriptor, self.start + at)
-
-
-def _address(view: memoryview) -> int:
-    return int(np.frombuffer(view, np.uint8).__array_interface__["data"][0])
-
-
-class Piece:
-    """Bytes that are to go: from memory, or, where they lie in a file as well, from there."""
-
-    def __init__(self, view: memoryview, file: int | None = None, offset: int = 0) -> None:
-        self.view = view
-        self.file = file
-        self.offset = offset
-
-    def push(self, pipe: int) -> bool:
-        """As much as the pipe takes now; whether that was all.  Raises OSError."""
-        count = self._splice(pipe) if self.file is not None else 0
-        if self.file is None:
-            count = os.write(pipe, self.view)
-        self.offset += count
-        self.view = self.view[count:]
-        return not self.view.nbytes
-
-    def _splice(self, pipe: int) -> int:
-        assert self.file is not None
-        size, flags = self.view.nbytes, os.SPLICE_F_NONBLOCK
-        try:
-            return os.splice(self.file, pipe, size, offset_src=self.offset, flags=flags)
-        except OSError as error:
-            if error.errno not in _CANNOT_SPLICE:
-                raise
-            # Not from this file system, or not in this sandbox: it is copied.
-            self.file = None
-            return 0
 
 
 class End:
@@ -112,15 +52,17 @@ class End:
 class Writer(End):
     """The writing end: ``queue`` takes messages, ``push`` sends what fits.
 
-    mapped: the files whose contents are spliced; whatever lies elsewhere is copied.
+    mapped: what need not be copied, if it is of one of ``files`` (descriptors), which the reader
+    has in this order; whatever lies elsewhere goes through the pipe.
     """
 
-    def __init__(self, pipe: int, mapped: Sequence[Mapped]) -> None:
+    def __init__(self, pipe: int, mapped: Sequence[Mapped], files: Sequence[int]) -> None:
         super().__init__(pipe)
         self.queue: deque[Frames] = deque()
         self.broken = False
         self._mapped = mapped
-        self._pieces: deque[Piece] = deque()
+        self._numbers = {descriptor: number for number, descriptor in enumerate(files, 1)}
+        self._pieces: deque[memoryview] = deque()
 
     def push(self) -> bool:
         """Send what the pipe takes now; whether there is more.  ``broken`` if nobody reads."""
@@ -128,7 +70,9 @@ class Writer(End):
             while self._pieces or self.queue:
                 if not self._pieces:
                     self._pieces.extend(self._split(self.queue.popleft()))
-                elif self._pieces[0].push(self._pipe):
+                piece = self._pieces[0]
+                self._pieces[0] = piece[os.write(self._pipe, piece) :]
+                if not self._pieces[0].nbytes:
                     self._pieces.popleft()
         except BlockingIOError:
             return True
@@ -142,103 +86,103 @@ class Writer(End):
         self.queue.clear()
         self._pieces.clear()
 
-    def _split(self, frames: Frames) -> Iterator[Piece]:
-        """What is copied anyway goes together."""
+    def _split(self, frames: Frames) -> Iterator[memoryview]:
+        """What goes through the pipe; what is short goes together."""
         views = [memoryview(frame).cast("B") for frame in frames]
+        places = [self._place_of(view) for view in views]
+        rest = [0] * (FRAMES_MAX - len(views))
         sizes = [view.nbytes for view in views]
-        copied = bytearray(
-            _PREFIX.pack(_MARK, len(views), *sizes, *[0] * (FRAMES_MAX - len(views)))
+        numbers, offsets = zip(*places, strict=True)
+        together = bytearray(
+            _PREFIX.pack(_MARK, len(views), *sizes, *rest, *numbers, *rest, *offsets, *rest)
         )
-        for view in views:
-            if view.nbytes < ZERO_COPY_BYTES:
-                copied += view
+        for view, (number, _) in zip(views, places, strict=True):
+            if number:
                 continue
-            if copied:
-                yield Piece(memoryview(copied))
-                copied = bytearray()
-            found = (mapped.piece(view) for mapped in self._mapped)
-            yield next((piece for piece in found if piece is not None), Piece(view))
-        if copied:
-            yield Piece(memoryview(copied))
+            if view.nbytes < ZERO_COPY_BYTES:
+                together += view
+                continue
+            yield memoryview(together)
+            yield view
+            together = bytearray()
+        if together:
+            yield memoryview(together)
+
+    def _place_of(self, view: memoryview) -> tuple[int, int]:
+        """The number of its file, 0 for none, and where in it this frame is."""
+        if view.nbytes >= ZERO_COPY_BYTES:
+            for part in self._mapped:
+                at = part.find(view)
+                if at is not None:
+                    return self._numbers.get(part.descriptor, 0), at
+        return 0, 0
 
 
-def _references(buffers: list[bytearray | mmap.mmap]) -> list[int]:
-    """How many references there are to each, those of this function included."""
-    return [sys.getrefcount(buffer) for buffer in buffers]
+class Coming:
+    """A frame that is coming: ``rest`` is what of it is not there yet.
 
-
-#: Those to a buffer that nobody uses; how many that is, is Python's affair.
-_UNUSED = _references([bytearray()])[0]
-
-
-class Buffers:
-    """Memory for frames, used again when nobody refers to it: fresh memory costs a fault a page."""
-
-    def __init__(self) -> None:
-        self._buffers: list[bytearray | mmap.mmap] = []
-
-    def take(self, size: int) -> memoryview:
-        """Room for a frame of ``size`` bytes, for as long as anybody holds a view of it."""
-        if size <= BATCH_BYTES:
-            for buffer, references in zip(self._buffers, _references(self._buffers), strict=True):
-                if references == _UNUSED:
-                    return memoryview(buffer)[:size]
-            if len(self._buffers) < KEPT_BUFFERS:
-                self._buffers.append(self._make(len(self._buffers)))
-                return memoryview(self._buffers[-1])[:size]
-        return memoryview(bytearray(size))
-
-    def _make(self, number: int) -> bytearray | mmap.mmap:
-        return bytearray(BATCH_BYTES)
-
-
-class Staging(Buffers):
-    """Buffers in a file of memory, so that what is put together there is spliced.
-
-    mapped: for the writers of pipes; it gets longer with each buffer that is made.
+    source: where it is copied from, None: it comes through the pipe.  adds_up: it is summed piece
+    by piece, while the processor still has at hand what it has just copied: to read it from memory
+    again would take several times as long.
     """
 
-    def __init__(self, *mapped: Mapped) -> None:
-        super().__init__()
-        self.mapped = list(mapped)
-        # Open for as long as the process is: buffers may be on their way out when it ends.
-        self._file = os.memfd_create("numalab-staging", os.MFD_CLOEXEC)
-        os.ftruncate(self._file, KEPT_BUFFERS * BATCH_BYTES)
+    def __init__(
+        self, frame: memoryview, source: Bytes | None = None, *, adds_up: bool = False
+    ) -> None:
+        self.frame = self.rest = frame
+        self.source = source
+        self.sum = xxhash.xxh3_64() if adds_up else None
 
-    def room(self, size: int) -> npt.NDArray[np.uint8]:
-        """The same as an array of bytes."""
-        return np.frombuffer(self.take(size), np.uint8)
+    def copy(self) -> int:
+        """Copy the next piece; gives its length."""
+        assert self.source is not None
+        at = self.frame.nbytes - self.rest.nbytes
+        piece = np.frombuffer(self.rest[:PIECE_BYTES], np.uint8)
+        # By numpy, which lets other threads go on.
+        np.copyto(piece, self.source[at : at + piece.size])
+        return piece.size
 
-    def _make(self, number: int) -> mmap.mmap:
-        start = number * BATCH_BYTES
-        buffer = mmap.mmap(self._file, BATCH_BYTES, offset=start)
-        self.mapped.append(Mapped.of(self._file, memoryview(buffer), start))
-        return buffer
+    def took(self, count: int) -> int:
+        """So many bytes have come, of this frame and of others: how many are of others."""
+        piece = self.rest[:count]
+        if self.sum is not None:
+            self.sum.update(piece)
+        self.rest = self.rest[count:]
+        return count - piece.nbytes
+
+    def whole(self) -> Buffer:
+        """The frame, once all of it is there."""
+        return bytes(self.frame) if self.frame.nbytes < ZERO_COPY_BYTES else self.frame
 
 
 class Reader(End):
     """The reading end: ``pull`` gives a message once all of it is there.
 
     grounds: where the last frame of a message, if it is long, may land in place; None: nowhere.
+    files: what is in the files of the writer, in its order.
     """
 
-    def __init__(self, pipe: int, buffers: Buffers, grounds: Grounds | None = None) -> None:
+    def __init__(
+        self,
+        pipe: int,
+        buffers: Buffers,
+        grounds: Grounds | None = None,
+        files: Sequence[Bytes] = (),
+    ) -> None:
         super().__init__(pipe)
         self.ended = False
         self._buffers = buffers
         self._grounds = grounds
+        self._files = files
         self._place: Place | None
-        self._rest: list[memoryview]
+        self._frames: list[Coming]
         self._expect_prefix()
 
     def pull(self) -> Frames | None:
         """The next message, None if it is not all there.  ``ended``: there will be none."""
         try:
             while not self.ended:
-                count = self._read()
-                if count == 0:
-                    self.ended = True
-                elif self._took(count) and self._is_whole():
+                if self._come() and self._is_whole():
                     whole = self._whole()
                     if whole is not None:
                         return whole
@@ -248,37 +192,65 @@ class Reader(End):
             self.ended = True
         return None
 
-    def _read(self) -> int:
-        """So many bytes are read.  Raises OSError."""
+    def _come(self) -> bool:
+        """Take what is there of what is waited for; whether nothing of it is left.
+
+        Raises OSError.
+        """
+        if self._took(0):
+            return True
         if self._place is None:
-            return os.readv(self._pipe, self._rest)
-        assert self._grounds is not None
-        with self._grounds.lock:
-            if not self._place.is_mine():
-                self._turn_away()
-            return os.readv(self._pipe, [self._rest[0][:PIECE_BYTES]])
+            count = self._take()
+        else:
+            assert self._grounds is not None
+            with self._grounds.lock:
+                if not self._place.is_mine():
+                    self._turn_away()
+                    return self._took(0)
+                count = self._take()
+        return self._took(count)
+
+    def _take(self) -> int:
+        """So many bytes are copied, or read from the pipe."""
+        left = self._frames[self._whole_ones :]
+        if left[0].source is not None:
+            return left[0].copy()
+        if self._place is not None:
+            count = os.readv(self._pipe, [left[0].rest[:PIECE_BYTES]])
+        else:
+            through = takewhile(lambda coming: coming.source is None, left)
+            count = os.readv(self._pipe, [coming.rest for coming in through])
+        self.ended = not count
+        return count
 
     def _turn_away(self) -> None:
         """The memory is somebody else's by now: the rest goes nowhere, and the message is lost."""
+        last = self._frames[-1]
         self._place, self._is_lost = None, True
-        self._rest = [self._buffers.take(self._rest[0].nbytes)]
+        rest = 0 if last.source is not None else last.rest.nbytes
+        self._frames[-1] = Coming(self._buffers.take(rest))
 
     def _took(self, count: int) -> bool:
         """So many bytes have come; whether nothing is left to be read."""
-        while self._rest and count >= self._rest[0].nbytes:
-            count -= self._rest[0].nbytes
-            del self._rest[0]
-        if count:
-            self._rest[0] = self._rest[0][count:]
-        return not self._rest
+        while self._whole_ones < len(self._frames):
+            coming = self._frames[self._whole_ones]
+            count = coming.took(count)
+            if coming.rest.nbytes:
+                return False
+            self._whole_ones += 1
+        return True
 
     def _expect_prefix(self) -> None:
         self._sizes: list[int] = []
-        self._frames: list[memoryview] = []
+        self._sources: list[Bytes | None] = []
         self._place = None
         self._is_lost = False
         self._prefix = bytearray(_PREFIX.size)
-        self._rest = [memoryview(self._prefix)]
+        self._expect([Coming(memoryview(self._prefix))])
+
+    def _expect(self, frames: list[Coming]) -> None:
+        self._frames = frames
+        self._whole_ones = 0
 
     def _is_whole(self) -> bool:
         """Whether what was waited for was the last of a message; if not, on to what follows."""
@@ -292,34 +264,60 @@ class Reader(End):
 
     def _begin(self) -> None:
         """Make room for what the prefix announces; nonsense ends the pipe."""
-        mark, count, *sizes = _PREFIX.unpack(self._prefix)
-        if mark != _MARK or not 0 < count <= FRAMES_MAX or max(sizes) > FRAME_BYTES_MAX:
+        mark, count, *numbers = _PREFIX.unpack(self._prefix)
+        if mark != _MARK or not 0 < count <= FRAMES_MAX:
             self.ended = True
             return
-        self._sizes = sizes[:count]
+        sizes, files, offsets = (
+            numbers[at : at + count] for at in range(0, 3 * FRAMES_MAX, FRAMES_MAX)
+        )
+        self._sizes = sizes
+        try:
+            self._sources = list(map(self._source, sizes, files, offsets))
+        except IndexError:
+            self.ended = True
+            return
         # Where the last one goes, what comes before it tells.
-        waits = self._grounds is not None and count > 1 and self._sizes[-1] >= ZERO_COPY_BYTES
-        for size in self._sizes[: count - waits]:
-            short = size < ZERO_COPY_BYTES
-            self._frames.append(memoryview(bytearray(size)) if short else self._buffers.take(size))
-        self._rest = [frame for frame in self._frames if frame.nbytes]
+        waits = self._grounds is not None and count > 1 and sizes[-1] >= ZERO_COPY_BYTES
+        self._expect([self._coming(at) for at in range(count - waits)])
+
+    def _source(self, size: int, number: int, offset: int) -> Bytes | None:
+        """Where a frame of this size is, None: in the pipe.  Raises IndexError: nowhere."""
+        if size > FRAME_BYTES_MAX:
+            raise IndexError
+        if not number:
+            return None
+        found = self._files[number - 1][offset : offset + size]
+        if found.size != size:
+            raise IndexError
+        return found
+
+    def _coming(self, at: int) -> Coming:
+        """The frame of this number, which lands nowhere in particular."""
+        size, source = self._sizes[at], self._sources[at]
+        if size < ZERO_COPY_BYTES:
+            return Coming(memoryview(bytearray(size)), source)
+        is_last = 0 < at == len(self._sizes) - 1
+        return Coming(self._buffers.take(size), source, adds_up=is_last)
 
     def _begin_last(self) -> None:
         """All but the last frame are there."""
         assert self._grounds is not None
-        size = self._sizes[-1]
+        size, source = self._sizes[-1], self._sources[-1]
         with self._grounds.lock:
-            self._place = self._grounds.find(self._frames, size)
-        self._frames.append(self._buffers.take(size) if self._place is None else self._place.view)
-        self._rest = [self._frames[-1]]
+            self._place = self._grounds.find([one.frame for one in self._frames], size)
+        if self._place is None:
+            self._frames.append(self._coming(len(self._frames)))
+        else:
+            self._frames.append(Coming(self._place.view, source, adds_up=True))
 
     def _whole(self) -> Frames | None:
-        frames: list[Buffer] = [
-            bytes(frame) if frame.nbytes < ZERO_COPY_BYTES else frame for frame in self._frames
-        ]
-        is_lost = self._is_lost
+        is_lost, frames = self._is_lost, tuple([one.whole() for one in self._frames])
+        added_up = self._frames[-1].sum
         self._expect_prefix()
-        return None if is_lost else tuple(frames)
+        if is_lost:
+            return None
+        return frames if added_up is None else Summed.of(frames, added_up.intdigest())
 
 
 def make_pipe() -> tuple[int, int]:

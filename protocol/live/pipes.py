@@ -1,9 +1,9 @@
 """Long messages between two processes of one host, past libzmq: through a pipe.
 
 libzmq copies page contents into a socket's buffers, out of them into a message, and the receiver
-copies them out of that.  A pipe takes the pages of a mapped file by reference (splice(2)), and the
-reader's is the first copy.  Who has a long message for a process that listens makes a pipe and
-hands it the reading end.
+copies them out of that.  Here who has a long message for a process that listens makes a pipe and
+hands it the reading end, and with it the files that its own page contents lie in, to be read: what
+lies there need not go through the pipe, and the reader's is the first copy.
 
 One thread of a process serves all its pipes and waits for none of them, so that both ways at once
 cannot block each other.  The loop hears of a message once all of it is there.
@@ -17,14 +17,15 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import trio
 
 from protocol.core import Frames
+from protocol.live.buffers import Buffers, Bytes, Mapped, contents_of, files_of
 from protocol.live.landing import Grounds
-from protocol.live.pipe_ends import Buffers, End, Mapped, Reader, Writer, make_pipe
+from protocol.live.pipe_ends import End, Reader, Writer, make_pipe
 from protocol.live.unix import DEAF_SECONDS, Absent, check_user, connected, listen_at
 
 #: Messages queued for a peer; and those that wait for the loop before nothing more is read.
@@ -32,15 +33,18 @@ QUEUED_MAX = 64
 WAITING_MAX = 2
 #: Connections that have not handed over their pipe yet.
 GUESTS_MAX = 16
-_HELLO = b"numalab pipe 1"
+_HELLO = b"numalab pipe 2"
+#: Files that come with a pipe.
+_FILES_MAX = 8
 _End = End | socket.socket
 
 
 class Pipes:
     """The pipes of one process, and a line (protocol/live/line.py) of what comes out of them.
 
-    mapped: the files whose contents are spliced; whatever lies elsewhere is copied.  grounds: where
-    page contents that come may land in place.  Only the thread of the loop may call anything of it.
+    mapped: parts of files that readers are given; whatever lies elsewhere goes through the pipe.
+    grounds: where page contents that come may land in place.  Only the thread of the loop may call
+    anything of it.
     """
 
     oversized = 0
@@ -101,11 +105,12 @@ class Pipes:
         if address in self._absent:
             return None
         try:
-            writing = _hand_over(address)
+            files = files_of(self._mapped)[:_FILES_MAX]
+            writing = _hand_over(address, files)
         except OSError:
             self._absent.add(address)
             return None
-        writer = self._writers[address] = Writer(writing, self._mapped)
+        writer = self._writers[address] = Writer(writing, self._mapped, files)
         self._order(partial(self._await, writer, 0, partial(self._pushes, writer)))
         return writer
 
@@ -213,8 +218,10 @@ class Pipes:
 
     def _take_over(self, connection: socket.socket, _: int) -> None:
         with suppress(OSError):
-            for pipe in _taken_over(connection):
-                reader = Reader(pipe, self._buffers, self._grounds)
+            taken = _taken_over(connection)
+            if taken is not None:
+                pipe, files = taken
+                reader = Reader(pipe, self._buffers, self._grounds, files)
                 self._await(reader, select.EPOLLIN, partial(self._pull, reader))
         self._guests.remove(connection)
         self._forget(connection)
@@ -256,28 +263,40 @@ class Pipes:
             self._poll.modify(writer, select.EPOLLOUT if more else 0)
 
 
-def _hand_over(address: str) -> int:
-    """The writing end of a new pipe; who listens there has the other.  Raises OSError."""
-    with connected("pipe", address, socket.SOCK_STREAM) as connection:
+def _hand_over(address: str, files: Sequence[int]) -> int:
+    """The writing end of a new pipe; who listens there has the other, and may read these files.
+
+    Raises OSError.
+    """
+    with connected("pipe", address, socket.SOCK_STREAM) as connection, ExitStack() as handed:
         reading, writing = make_pipe()
+        handed.callback(os.close, reading)
         try:
-            socket.send_fds(connection, [_HELLO], [reading])
+            readable = [
+                os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC) for file in files
+            ]
+            for descriptor in readable:
+                handed.callback(os.close, descriptor)
+            socket.send_fds(connection, [_HELLO], [reading, *readable])
         except OSError:
             os.close(writing)
             raise
-        finally:
-            os.close(reading)
     return writing
 
 
-def _taken_over(connection: socket.socket) -> list[int]:
-    """The reading end that somebody of the same user hands over, or nothing.  Raises OSError."""
+def _taken_over(connection: socket.socket) -> tuple[int, list[Bytes]] | None:
+    """The reading end that somebody of the same user hands over, and what is in his files.
+
+    None: he hands over nothing.  Raises OSError.
+    """
     check_user(connection)
-    hello, pipes, _, _ = socket.recv_fds(connection, len(_HELLO), 1)
-    for pipe in pipes:
-        if hello != _HELLO:
-            os.close(pipe)
-            continue
-        os.set_blocking(pipe, False)
-        os.set_inheritable(pipe, False)
-    return pipes if hello == _HELLO else []
+    hello, taken, _, _ = socket.recv_fds(connection, len(_HELLO), 1 + _FILES_MAX)
+    with ExitStack() as unused:
+        for descriptor in taken:
+            unused.callback(os.close, descriptor)
+        if hello != _HELLO or not taken:
+            return None
+        files = [contents_of(descriptor) for descriptor in taken[1:]]
+        pipe = os.dup(taken[0])
+    os.set_blocking(pipe, False)
+    return pipe, files

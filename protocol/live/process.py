@@ -23,13 +23,13 @@ import trio
 
 from protocol.codec import KEY_BYTES
 from protocol.core import ConfigurationError, JournalError
+from protocol.live.buffers import Mapped
 from protocol.live.clock import HostClock
 from protocol.live.exposition import Exposition
 from protocol.live.interference import Interference
 from protocol.live.keys import Keys, open_keys
 from protocol.live.landing import Grounds
 from protocol.live.local import Local
-from protocol.live.pipe_ends import Mapped
 
 _PR_SET_PDEATHSIG = 1
 _SWITCH_SECONDS = 2e-4
