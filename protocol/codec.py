@@ -191,7 +191,7 @@ def decode(frames: Sequence[Buffer], key: bytes) -> tuple[Envelope, Message | No
     if not 1 <= len(frames) <= FRAMES_MAX:
         raise WireError("frames", f"{len(frames)} frames where 1 to {FRAMES_MAX} may be")
     envelope, scalars, parts = _decode_head(memoryview(frames[0]), key)
-    known = frames.digest if isinstance(frames, Summed) else None
+    known = frames.digest if isinstance(frames, Summed) and frames.holds() else None
     buffers = _buffers(parts, frames[1:], known)
     if envelope.kind == Kind.REFUSAL:
         return envelope, None

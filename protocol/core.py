@@ -6,7 +6,7 @@ live one (``protocol/live/driver.py``) and the simulated one (``numalab/simulati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from protocol.notes import Note
@@ -19,16 +19,17 @@ Frames = tuple[Buffer, ...]
 class Summed(tuple[Buffer, ...]):
     """Frames of whose last one the sum is known: it was added up while the frame came.
 
-    digest: xxh3_64 of that frame.
+    digest: xxh3_64 of that frame.  holds: whether nobody else has been able to write to it since.
     """
 
     digest: int
+    holds: Callable[[], bool]
 
     @classmethod
-    def of(cls, frames: Frames, digest: int) -> Summed:
+    def of(cls, frames: Frames, digest: int, holds: Callable[[], bool]) -> Summed:
         """These frames, with the sum of the last one."""
         made = cls(frames)
-        made.digest = digest
+        made.digest, made.holds = digest, holds
         return made
 
 

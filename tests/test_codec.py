@@ -257,9 +257,18 @@ def test_contents_that_were_summed_on_their_way_are_held_against_that_sum() -> N
     message = StoreBytes(4096, none, none, none, b"p" * 4096)
     frames = encode(envelope_of(ROWS[StoreBytes].opcode), message)
     digest = xxhash.xxh3_64_intdigest(frames[-1])
-    _, taken = decode(Summed.of(frames, digest), KEY)
+    _, taken = decode(Summed.of(frames, digest, lambda: True), KEY)
     assert isinstance(taken, StoreBytes) and bytes(taken.data) == message.data
-    assert refused(Summed.of(frames, digest ^ 1)) == "checksum"
+    assert refused(Summed.of(frames, digest ^ 1, lambda: True)) == "checksum"
+
+
+def test_contents_that_may_have_changed_since_they_were_summed_are_summed_again() -> None:
+    none = np.zeros(1, np.uint32)
+    *head, data = encode(
+        envelope_of(ROWS[StoreBytes].opcode), StoreBytes(4096, none, none, none, b"p" * 4096)
+    )
+    digest, changed = xxhash.xxh3_64_intdigest(data), (*head, b"q" * 4096)
+    assert refused(Summed.of(changed, digest, lambda: False)) == "checksum"
 
 
 @settings(max_examples=200)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ from nodes import layout
 from nodes.zone import Zone
 from protocol.codec import Envelope, Kind, WireError, decode, encode
 from protocol.core import Buffer, Frames
-from protocol.live.buffers import Buffers, Staging, contents_of, files_of
+from protocol.live.buffers import Buffers, Foreign, Staging, files_of
 from protocol.live.landing import PIECE_BYTES, Grounds
 from protocol.live.local import Local
 from protocol.live.pipe_ends import Reader, Writer, make_pipe
@@ -187,6 +189,17 @@ def test_two_messages_for_the_same_frames_do_not_both_land_in_place(landed: Land
     assert got is not None and landed.land(got) == [0] and landed.contents() == {7}
 
 
+def test_contents_that_wait_in_their_frames_while_others_land_there_are_dropped(
+    landed: Landed,
+) -> None:
+    waits = landed.carried(frames_of(landed.message(7)))
+    assert landed.is_in_place(waits)
+    assert landed.land(frames_of(landed.message(5))) == [0]
+    with pytest.raises(WireError, match="damaged"):
+        landed.land(waits)
+    assert landed.contents() == {5}
+
+
 def test_damaged_contents_are_dropped_and_land_when_they_come_again(landed: Landed) -> None:
     *head, _ = frames_of(landed.message(7))
     damaged = landed.carried((*head, bytes([8]) * (PAGES * PAGE)))
@@ -269,7 +282,7 @@ class Source:
         reading, writing = make_pipe()
         files = files_of(staging.mapped)
         self.writer = Writer(writing, staging.mapped, files)
-        contents = list(map(contents_of, files))
+        contents = [Foreign(os.dup(file)) for file in files]
         self.reader = Reader(reading, Buffers(), landed.grounds, contents)
         message = LandPages(1, landed.pfn, landed.generation, 0 * ones(PAGES), self.data.data)
         self.writer.queue.append(frames_of(message))
@@ -282,6 +295,21 @@ class Source:
 
 def test_pages_of_a_file_are_copied_into_their_frames_at_once(landed: Landed) -> None:
     source = Source(landed, 7)
+    got = source.reader.pull()
+    assert got is not None and landed.is_in_place(got)
+    assert landed.land(got) == [0] and landed.contents() == {7}
+    source.close()
+
+
+def test_pages_of_a_file_that_cannot_be_mapped_are_read(
+    landed: Landed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(landed, 7)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "no room for it")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
     got = source.reader.pull()
     assert got is not None and landed.is_in_place(got)
     assert landed.land(got) == [0] and landed.contents() == {7}

@@ -13,12 +13,12 @@ import pytest
 import trio
 
 from protocol.core import Frames
-from protocol.live import pipe_ends
-from protocol.live.buffers import KEPT_BUFFERS, Buffers, Mapped, Staging, contents_of, files_of
+from protocol.live import pipe_ends, pipes
+from protocol.live.buffers import KEPT_BUFFERS, Buffers, Foreign, Mapped, Staging, files_of
 from protocol.live.line import ZERO_COPY_BYTES
 from protocol.live.local import Local
 from protocol.live.pipe_ends import Reader, Writer, make_pipe
-from protocol.live.pipes import GUESTS_MAX, Pipes
+from protocol.live.pipes import GUESTS_MAX, WAITING_MAX, Pipes
 from protocol.live.transport import open_transport
 from protocol.live.unix import abstract
 from tests.test_local import HERE, THERE, listening, long, short, stranger
@@ -79,20 +79,53 @@ async def test_who_reads_may_not_write_to_the_files_of_who_writes(tmp_path: Path
         ways.close()
 
 
-async def test_who_hands_over_a_file_that_cannot_be_mapped_is_heard_by_zmq(tmp_path: Path) -> None:
-    with (tmp_path / "empty").open("w+b") as file, trio.fail_after(5):
-        mapped = [Mapped(file.fileno(), 0, 0, 0)]
-        async with open_transport("node0", bind=ANYWHERE, peers={}, local=Local("node0")) as node:
-            peers, local = {"node0": node.bound_address}, Local("c", mapped)
-            async with open_transport("c", bind=None, peers=peers, local=local) as client:
-                await deliver(client, "node0", long(1))
-                received = None
-                while received is None:
-                    # What was on its way in the pipe is lost, as with any connection.
-                    client.send("node0", long(2))
-                    with trio.move_on_after(0.1):
-                        received = await node.receive()
-                assert plain(received) == plain(long(2))
+def test_a_file_that_cannot_be_handed_over_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    (tmp_path / "zone").write_bytes(b"pages")
+    with (tmp_path / "zone").open("rb") as file, socket.socket(socket.AF_UNIX) as peer:
+        peer.bind(abstract("pipe", HERE))
+        peer.listen()
+        before = os.listdir("/proc/self/fd")
+        for _ in range(3):
+            with pytest.raises(FileNotFoundError):
+                pipes._hand_over(HERE, [file.fileno(), 1 << 20])
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+async def test_who_hands_over_no_pipe_is_hung_up_on_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "zone").write_bytes(b"pages")
+    with (tmp_path / "zone").open("rb") as file, trio.fail_after(5):
+        async with listening("node0", HERE) as node, listening("c", THERE, node0=HERE) as client:
+            before = os.listdir("/proc/self/fd")
+            for _ in range(3):
+                with stranger("pipe", HERE) as guest:
+                    socket.send_fds(guest, [pipes._HELLO], [file.fileno(), file.fileno()])
+                    while hung_up_of(guest) is None:
+                        await trio.lowlevel.checkpoint()
+            assert len(os.listdir("/proc/self/fd")) == len(before)
+            assert client.send("node0", long(1))
+            assert plain(await node.receive()) == plain(long(1))
+
+
+async def test_who_dies_does_not_have_more_read_than_there_is_room_for() -> None:
+    staging = Staging()
+    data = staging.room(ZERO_COPY_BYTES)
+    ways = Pipes(staging.mapped)
+    reader = Pipes()
+    with trio.fail_after(5):
+        reader.listen(HERE)
+        while not ways.send(HERE, (b"head", data.data)):
+            await trio.lowlevel.checkpoint()
+        for _ in range(20):
+            assert ways.send(HERE, (b"head", data.data))
+        while len(reader._received) < WAITING_MAX or any(w.queue for w in ways._writers.values()):
+            await trio.lowlevel.checkpoint()
+        ways.close()
+        taken = 0
+        while taken < 21:
+            assert len(reader._received) <= WAITING_MAX
+            taken += reader.take() is not None
+            await trio.lowlevel.checkpoint()
+        reader.close()
 
 
 async def test_silent_guests_at_the_door_delay_nobody() -> None:
@@ -120,6 +153,17 @@ async def test_who_would_get_short_pipes_only_sends_by_zmq(monkeypatch: pytest.M
                 assert client.statistics().local == 0
 
 
+def hung_up_of(guest: socket.socket) -> bool | None:
+    """Whether the other end has closed; None: it has said nothing yet."""
+    guest.setblocking(False)
+    try:
+        return guest.recv(1) == b""
+    except BlockingIOError:
+        return None
+    except ConnectionResetError:
+        return True
+
+
 # ---- the ends of a pipe --------------------------------------------------------------------
 
 
@@ -141,7 +185,7 @@ def ends(tmp_path: Path) -> tuple[Writer, Reader, mmap.mmap]:
     shared = mmap.mmap(descriptor, 0)
     reading, writing = make_pipe()
     mapped = Mapped.of(descriptor, memoryview(shared))
-    reader = Reader(reading, Buffers(), None, [contents_of(descriptor)])
+    reader = Reader(reading, Buffers(), None, [Foreign(descriptor)])
     return Writer(writing, [mapped], [descriptor]), reader, shared
 
 
@@ -255,7 +299,7 @@ def test_what_is_put_together_in_the_staging_file_is_not_copied_again() -> None:
     reading, writing = make_pipe()
     files = files_of(staging.mapped)
     writer = Writer(writing, staging.mapped, files)
-    reader = Reader(reading, Buffers(), None, list(map(contents_of, files)))
+    reader = Reader(reading, Buffers(), None, [Foreign(os.dup(file)) for file in files])
     writer.queue.append((data.data, b"tail"))
     writer.push()
     data[:] = 7

@@ -23,7 +23,7 @@ from numalab.bench.raw import carrying
 from numalab.bench.report import number
 from numalab.bench.scale import Scale
 from protocol.bulk import BATCH_BYTES
-from protocol.live.buffers import Buffers, Staging, contents_of, files_of
+from protocol.live.buffers import Buffers, Foreign, Staging, files_of
 from protocol.live.pipe_ends import Reader, Writer, make_pipe
 from protocol.live.scrape import MetricsPage
 from protocol.topology import PAGE_SIZE
@@ -142,7 +142,7 @@ def _pipe_of_a_page() -> float:
     staging, (reading, writing) = Staging(), make_pipe()
     files = files_of(staging.mapped)
     writer = Writer(writing, staging.mapped, files)
-    reader = Reader(reading, Buffers(), None, list(map(contents_of, files)))
+    reader = Reader(reading, Buffers(), None, [Foreign(os.dup(file)) for file in files])
     pages = staging.room(BATCH_BYTES)
     pages[:] = 1
     best = math.inf

@@ -5,11 +5,12 @@ Who is given such a file, to be read, need not be sent what lies in it (protocol
 
 from __future__ import annotations
 
-import errno
+import fcntl
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,6 @@ from protocol.bulk import BATCH_BYTES
 
 #: Buffers that are kept; more at a time are made, and forgotten again.
 KEPT_BUFFERS = 16
-
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +51,38 @@ def files_of(mapped: Sequence[Mapped]) -> list[int]:
     return list(dict.fromkeys(part.descriptor for part in mapped))
 
 
-def contents_of(descriptor: int) -> Bytes:
-    """What is in a file, and will be, to be read.  Raises OSError if it cannot be mapped."""
-    try:
-        return np.frombuffer(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ), np.uint8)
-    except ValueError as error:
-        raise OSError(errno.EINVAL, str(error)) from None
+class Foreign:
+    """What is in a file of somebody else, to be read; ``descriptor`` is closed with it.
+
+    It is mapped when it is first read, if that can be: to read it by the kernel takes half as long
+    again.  Raises OSError if it is no file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.size = os.fstat(descriptor).st_size
+        self._descriptor = descriptor
+        self._mapped: npt.NDArray[np.uint8] | None = None
+        self._map: Callable[[], None] = self._try_to_map
+
+    def read(self, into: memoryview, at: int) -> int:
+        """Copy what begins at byte ``at``; how much that was.  Raises OSError."""
+        self._map()
+        if self._mapped is None:
+            return os.preadv(self._descriptor, [into], at)
+        # By numpy, which lets other threads go on.
+        np.copyto(np.frombuffer(into, np.uint8), self._mapped[at : at + into.nbytes])
+        return into.nbytes
+
+    def close(self) -> None:
+        """Forget it."""
+        os.close(self._descriptor)
+        self._mapped = None
+
+    def _try_to_map(self) -> None:
+        self._map = lambda: None
+        with suppress(OSError, ValueError):
+            mapped = mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ)
+            self._mapped = np.frombuffer(mapped, np.uint8)
 
 
 def _references(buffers: list[bytearray | mmap.mmap]) -> list[int]:
@@ -100,8 +125,10 @@ class Staging(Buffers):
         super().__init__()
         self.mapped = list(mapped)
         # Open for as long as the process is: buffers may be on their way out when it ends.
-        self._file = os.memfd_create("numalab-staging", os.MFD_CLOEXEC)
+        self._file = os.memfd_create("numalab-staging", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._file, KEPT_BUFFERS * BATCH_BYTES)
+        # Whoever has mapped it would die of it.
+        fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
         # At once, so that the file is among those that readers are given.
         self._buffers.append(self._make(0))
 

@@ -17,12 +17,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
 
-import numpy as np
 import xxhash
 
 from protocol.codec import FRAMES_MAX
 from protocol.core import Buffer, Frames, Summed
-from protocol.live.buffers import Buffers, Bytes, Mapped
+from protocol.live.buffers import Buffers, Foreign, Mapped
 from protocol.live.landing import PIECE_BYTES, Grounds, Place
 from protocol.live.line import FRAME_BYTES_MAX, ZERO_COPY_BYTES
 
@@ -118,8 +117,12 @@ class Writer(End):
         return 0, 0
 
 
+#: Where a frame is that does not come through the pipe: in which file, and where in it.
+Source = tuple[Foreign, int]
+
+
 class Coming:
-    """A frame that is coming: ``rest`` is what of it is not there yet.
+    """A frame that is coming: ``rest`` is the part of ``frame`` that is not there yet.
 
     source: where it is copied from, None: it comes through the pipe.  adds_up: it is summed piece
     by piece, while the processor still has at hand what it has just copied: to read it from memory
@@ -127,39 +130,44 @@ class Coming:
     """
 
     def __init__(
-        self, frame: memoryview, source: Bytes | None = None, *, adds_up: bool = False
+        self, frame: memoryview, source: Source | None = None, *, adds_up: bool = False
     ) -> None:
-        self.frame = self.rest = frame
+        self.frame = frame
+        self.rest = frame
         self.source = source
         self.sum = xxhash.xxh3_64() if adds_up else None
 
-    def copy(self) -> int:
-        """Copy the next piece; gives its length."""
+    def copy_piece(self) -> int:
+        """Copy the next piece from its file; its length.  Raises OSError."""
         assert self.source is not None
-        at = self.frame.nbytes - self.rest.nbytes
-        piece = np.frombuffer(self.rest[:PIECE_BYTES], np.uint8)
-        # By numpy, which lets other threads go on.
-        np.copyto(piece, self.source[at : at + piece.size])
-        return piece.size
+        file, start = self.source
+        return file.read(self.rest[:PIECE_BYTES], start + self.frame.nbytes - self.rest.nbytes)
 
-    def took(self, count: int) -> int:
+    def count(self, arrived: int) -> int:
         """So many bytes have come, of this frame and of others: how many are of others."""
-        piece = self.rest[:count]
+        piece = self.rest[:arrived]
         if self.sum is not None:
             self.sum.update(piece)
-        self.rest = self.rest[count:]
-        return count - piece.nbytes
+        self.rest = self.rest[arrived:]
+        return arrived - piece.nbytes
 
-    def whole(self) -> Buffer:
+    def contents(self) -> Buffer:
         """The frame, once all of it is there."""
         return bytes(self.frame) if self.frame.nbytes < ZERO_COPY_BYTES else self.frame
+
+
+def _always() -> bool:
+    return True
 
 
 class Reader(End):
     """The reading end: ``pull`` gives a message once all of it is there.
 
     grounds: where the last frame of a message, if it is long, may land in place; None: nowhere.
-    files: what is in the files of the writer, in its order.
+    files: those of the writer, in its order; they are closed with this end.
+
+    What is waited for are first the prefix, then the frames, or all of them but the last one if
+    where that goes is not known before the others are there, and then the last one.
     """
 
     def __init__(
@@ -167,7 +175,7 @@ class Reader(End):
         pipe: int,
         buffers: Buffers,
         grounds: Grounds | None = None,
-        files: Sequence[Bytes] = (),
+        files: Sequence[Foreign] = (),
     ) -> None:
         super().__init__(pipe)
         self.ended = False
@@ -178,81 +186,87 @@ class Reader(End):
         self._frames: list[Coming]
         self._expect_prefix()
 
+    def close(self) -> None:
+        """Close it, and the files."""
+        super().close()
+        for file in self._files:
+            file.close()
+
     def pull(self) -> Frames | None:
         """The next message, None if it is not all there.  ``ended``: there will be none."""
         try:
             while not self.ended:
-                if self._come() and self._is_whole():
-                    whole = self._whole()
-                    if whole is not None:
-                        return whole
+                if self._wait() and self._is_message():
+                    message = self._message()
+                    if message is not None:
+                        return message
         except BlockingIOError:
             pass
         except OSError:
             self.ended = True
         return None
 
-    def _come(self) -> bool:
-        """Take what is there of what is waited for; whether nothing of it is left.
-
-        Raises OSError.
-        """
-        if self._took(0):
+    def _wait(self) -> bool:
+        """Take some of what is waited for; whether nothing of it is left.  Raises OSError."""
+        # Nothing is left either where only empty frames were waited for.
+        if self._count(0):
             return True
         if self._place is None:
-            count = self._take()
+            arrived = self._take()
         else:
             assert self._grounds is not None
             with self._grounds.lock:
                 if not self._place.is_mine():
                     self._turn_away()
-                    return self._took(0)
-                count = self._take()
-        return self._took(count)
+                    return self._count(0)
+                arrived = self._take()
+        self.ended = arrived == 0
+        # Summed without the lock, which the Core may be waiting for: see Summed.holds.
+        return self._count(arrived)
 
     def _take(self) -> int:
-        """So many bytes are copied, or read from the pipe."""
-        left = self._frames[self._whole_ones :]
+        """So many bytes are copied from a file, or read from the pipe; 0: there are no more."""
+        left = self._frames[self._there :]
         if left[0].source is not None:
-            return left[0].copy()
+            return left[0].copy_piece()
         if self._place is not None:
-            count = os.readv(self._pipe, [left[0].rest[:PIECE_BYTES]])
-        else:
-            through = takewhile(lambda coming: coming.source is None, left)
-            count = os.readv(self._pipe, [coming.rest for coming in through])
-        self.ended = not count
-        return count
+            return os.readv(self._pipe, [left[0].rest[:PIECE_BYTES]])
+        piped = takewhile(lambda coming: coming.source is None, left)
+        return os.readv(self._pipe, [coming.rest for coming in piped])
 
     def _turn_away(self) -> None:
-        """The memory is somebody else's by now: the rest goes nowhere, and the message is lost."""
+        """The memory is somebody else's by now, and the message is lost.  What is still to come of
+        it through the pipe goes nowhere.
+        """
         last = self._frames[-1]
         self._place, self._is_lost = None, True
-        rest = 0 if last.source is not None else last.rest.nbytes
-        self._frames[-1] = Coming(self._buffers.take(rest))
+        piped = 0 if last.source is not None else last.rest.nbytes
+        self._frames[-1] = Coming(self._buffers.take(piped))
 
-    def _took(self, count: int) -> bool:
-        """So many bytes have come; whether nothing is left to be read."""
-        while self._whole_ones < len(self._frames):
-            coming = self._frames[self._whole_ones]
-            count = coming.took(count)
+    def _count(self, arrived: int) -> bool:
+        """So many bytes have come; whether all that is waited for is there."""
+        while self._there < len(self._frames):
+            coming = self._frames[self._there]
+            arrived = coming.count(arrived)
             if coming.rest.nbytes:
                 return False
-            self._whole_ones += 1
+            self._there += 1
         return True
 
     def _expect_prefix(self) -> None:
         self._sizes: list[int] = []
-        self._sources: list[Bytes | None] = []
+        self._sources: list[Source | None] = []
         self._place = None
         self._is_lost = False
         self._prefix = bytearray(_PREFIX.size)
         self._expect([Coming(memoryview(self._prefix))])
 
     def _expect(self, frames: list[Coming]) -> None:
+        """Wait for these; the first so many of them, none so far, are there."""
         self._frames = frames
-        self._whole_ones = 0
+        self._there = 0
 
-    def _is_whole(self) -> bool:
+    def _is_message(self) -> bool:
         """Whether what was waited for was the last of a message; if not, on to what follows."""
         if not self._sizes:
             self._begin()
@@ -265,32 +279,20 @@ class Reader(End):
     def _begin(self) -> None:
         """Make room for what the prefix announces; nonsense ends the pipe."""
         mark, count, *numbers = _PREFIX.unpack(self._prefix)
-        if mark != _MARK or not 0 < count <= FRAMES_MAX:
+        columns = (numbers[at : at + count] for at in range(0, 3 * FRAMES_MAX, FRAMES_MAX))
+        sizes, files, offsets = columns
+        if mark != _MARK or not 0 < count <= FRAMES_MAX or max(sizes) > FRAME_BYTES_MAX:
             self.ended = True
             return
-        sizes, files, offsets = (
-            numbers[at : at + count] for at in range(0, 3 * FRAMES_MAX, FRAMES_MAX)
-        )
+        for size, file, offset in zip(sizes, files, offsets, strict=True):
+            if file > len(self._files) or (file and self._files[file - 1].size < offset + size):
+                self.ended = True
+                return
+            self._sources.append((self._files[file - 1], offset) if file else None)
         self._sizes = sizes
-        try:
-            self._sources = list(map(self._source, sizes, files, offsets))
-        except IndexError:
-            self.ended = True
-            return
         # Where the last one goes, what comes before it tells.
         waits = self._grounds is not None and count > 1 and sizes[-1] >= ZERO_COPY_BYTES
         self._expect([self._coming(at) for at in range(count - waits)])
-
-    def _source(self, size: int, number: int, offset: int) -> Bytes | None:
-        """Where a frame of this size is, None: in the pipe.  Raises IndexError: nowhere."""
-        if size > FRAME_BYTES_MAX:
-            raise IndexError
-        if not number:
-            return None
-        found = self._files[number - 1][offset : offset + size]
-        if found.size != size:
-            raise IndexError
-        return found
 
     def _coming(self, at: int) -> Coming:
         """The frame of this number, which lands nowhere in particular."""
@@ -303,21 +305,24 @@ class Reader(End):
     def _begin_last(self) -> None:
         """All but the last frame are there."""
         assert self._grounds is not None
-        size, source = self._sizes[-1], self._sources[-1]
         with self._grounds.lock:
-            self._place = self._grounds.find([one.frame for one in self._frames], size)
+            frames = [coming.frame for coming in self._frames]
+            self._place = self._grounds.find(frames, self._sizes[-1])
         if self._place is None:
             self._frames.append(self._coming(len(self._frames)))
         else:
-            self._frames.append(Coming(self._place.view, source, adds_up=True))
+            self._frames.append(Coming(self._place.view, self._sources[-1], adds_up=True))
 
-    def _whole(self) -> Frames | None:
-        is_lost, frames = self._is_lost, tuple([one.whole() for one in self._frames])
-        added_up = self._frames[-1].sum
+    def _message(self) -> Frames | None:
+        """All that came, None if it is lost; and on to the next."""
+        frames: Frames = tuple([coming.contents() for coming in self._frames])
+        added_up, place = self._frames[-1].sum, self._place
+        if self._is_lost:
+            frames = ()
+        elif added_up is not None:
+            frames = Summed.of(frames, added_up.intdigest(), place.is_mine if place else _always)
         self._expect_prefix()
-        if is_lost:
-            return None
-        return frames if added_up is None else Summed.of(frames, added_up.intdigest())
+        return frames or None
 
 
 def make_pipe() -> tuple[int, int]:

@@ -23,7 +23,7 @@ from functools import partial
 import trio
 
 from protocol.core import Frames
-from protocol.live.buffers import Buffers, Bytes, Mapped, contents_of, files_of
+from protocol.live.buffers import Buffers, Foreign, Mapped, files_of
 from protocol.live.landing import Grounds
 from protocol.live.pipe_ends import End, Reader, Writer, make_pipe
 from protocol.live.unix import DEAF_SECONDS, Absent, check_user, connected, listen_at
@@ -186,9 +186,16 @@ class Pipes:
             self._orders.popleft()()
 
     def _await(self, end: _End, events: int, then: Callable[[int], None]) -> None:
-        """Have ``then`` called when one of these is so, or the other end is gone."""
+        """Have ``then`` called when one of these is so, or the other end is gone.
+
+        Raises OSError, and closes it, if that cannot be waited for.
+        """
+        try:
+            self._poll.register(end, events)
+        except OSError:
+            end.close()
+            raise
         self._ends[end.fileno()] = end, then
-        self._poll.register(end, events)
 
     def _forget(self, end: _End) -> None:
         del self._ends[end.fileno()]
@@ -234,7 +241,8 @@ class Pipes:
         if reader.ended:
             self._forget(reader)
         elif len(self._received) >= WAITING_MAX:
-            self._poll.modify(reader, 0)
+            # Not only nothing to wait for: that the other end is gone would be told all the same.
+            self._poll.unregister(reader)
             self._stalled.append(reader)
             # The loop may have taken them all before it could see that somebody waits for that.
             if len(self._received) < WAITING_MAX:
@@ -243,9 +251,7 @@ class Pipes:
     def _resume(self) -> None:
         """There is room again for what comes in."""
         while self._stalled:
-            reader = self._stalled.pop()
-            if self._is_open(reader):
-                self._poll.modify(reader, select.EPOLLIN)
+            self._poll.register(self._stalled.pop(), select.EPOLLIN)
 
     def _pushes(self, writer: Writer, events: int) -> None:
         """There is room in a pipe, or nobody has its other end any more."""
@@ -268,35 +274,38 @@ def _hand_over(address: str, files: Sequence[int]) -> int:
 
     Raises OSError.
     """
-    with connected("pipe", address, socket.SOCK_STREAM) as connection, ExitStack() as handed:
+    with connected("pipe", address, socket.SOCK_STREAM) as connection, ExitStack() as unused:
         reading, writing = make_pipe()
-        handed.callback(os.close, reading)
+        unused.callback(os.close, reading)
+        handed = [reading]
         try:
-            readable = [
-                os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC) for file in files
-            ]
-            for descriptor in readable:
-                handed.callback(os.close, descriptor)
-            socket.send_fds(connection, [_HELLO], [reading, *readable])
+            for file in files:
+                handed.append(os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC))
+                unused.callback(os.close, handed[-1])
+            socket.send_fds(connection, [_HELLO], handed)
         except OSError:
             os.close(writing)
             raise
     return writing
 
 
-def _taken_over(connection: socket.socket) -> tuple[int, list[Bytes]] | None:
-    """The reading end that somebody of the same user hands over, and what is in his files.
+def _taken_over(connection: socket.socket) -> tuple[int, list[Foreign]] | None:
+    """The reading end that somebody of the same user hands over, and his files.
 
     None: he hands over nothing.  Raises OSError.
     """
     check_user(connection)
-    hello, taken, _, _ = socket.recv_fds(connection, len(_HELLO), 1 + _FILES_MAX)
+    hello, taken, flags, _ = socket.recv_fds(connection, len(_HELLO), 1 + _FILES_MAX)
     with ExitStack() as unused:
         for descriptor in taken:
             unused.callback(os.close, descriptor)
-        if hello != _HELLO or not taken:
+        # Cut short: there were not descriptors enough for all of them.
+        if hello != _HELLO or not taken or flags & socket.MSG_CTRUNC:
             return None
-        files = [contents_of(descriptor) for descriptor in taken[1:]]
-        pipe = os.dup(taken[0])
-    os.set_blocking(pipe, False)
+        for descriptor in taken:
+            os.set_inheritable(descriptor, False)
+        pipe, *others = taken
+        os.set_blocking(pipe, False)
+        files = [Foreign(descriptor) for descriptor in others]
+        unused.pop_all()
     return pipe, files
