@@ -35,6 +35,8 @@ POLITE_PASSES = 3
 #: So many chunks are isolated, given frames and released of their old ones by one question each,
 #: as nobody waits for these.
 PORTION_CHUNKS = 4
+#: A chunk of so many pages is copied in two halves.
+HALVED_PAGES = 2048
 
 
 def migrate_page(mapping: Mapping, pages: int) -> Statuses32:
@@ -201,8 +203,9 @@ class Migration:
     def _one_pass(self) -> Steps[None]:
         """Chunk by chunk: the next frames are asked for while the last chunks are being copied.
 
-        Two chunks are copied at a time, so that the nodes have work while the answers to the one
-        are taken and recorded; a task waits for no longer than these two take.
+        Two chunks are copied at a time, or three halves of chunks, so that the nodes have work
+        while the answers to the one are taken and recorded; a task waits for no longer than these
+        take.
         """
         isolated = np.flatnonzero(self.list.state == int(State.ISOLATED))
         while isolated.size:
@@ -225,6 +228,16 @@ class Migration:
         if self.work.force:
             return min(self.settings.chunk_pages, self.settings.forced_chunk_pages)
         return self.settings.chunk_pages
+
+    def _copy_size(self) -> tuple[int, int]:
+        """Pages that are copied by one question, and how many such questions are under way.
+
+        Two chunks; or three halves, as the pages of each are shut from now on.
+        """
+        size = self._size()
+        if size < HALVED_PAGES or self.settings.granule:
+            return size, 2
+        return size // 2, 3
 
     def _portion_size(self) -> int:
         """Pages that are isolated together, or given frames, or released of their old ones.
@@ -273,7 +286,7 @@ class Migration:
             self.work.answered(reply)
 
     def _start_copying(self) -> None:
-        """The next pages have their frames and at most one chunk is being copied: on with one."""
+        """The next pages have their frames, and few enough are being copied: on with them."""
         if not self.list.count(State.ALLOCATED) or self.list.count(State.ALLOCATING):
             return
         rows = self.portion[self.list.state[self.portion] == int(State.ALLOCATED)]
@@ -281,10 +294,11 @@ class Migration:
             late = rows[rows >= self.work.nomem_row]
             self.work.step(late, np.full(late.size, -ENOMEM, np.int32))
             rows = rows[rows < self.work.nomem_row]
-        for chunk in chunks(rows, self._size()):
-            if self.list.count(State.COPYING) + chunk.size > 2 * self._size():
+        size, at_once = self._copy_size()
+        for part in chunks(rows, size):
+            if self.list.count(State.COPYING) + part.size > at_once * size:
                 return
-            self.work.start_copying(chunk)
+            self.work.start_copying(part)
 
     def _start_releasing(self) -> None:
         """Old frames are put many at a time; and all of them when no more are to follow soon."""

@@ -40,6 +40,18 @@ def test_old_frames_are_put_as_soon_as_no_more_are_to_follow(make_lab: MakeLab) 
     assert lab.free()[0] == 256
 
 
+def test_long_chunks_are_copied_in_halves_of_which_three_are_under_way(make_lab: MakeLab) -> None:
+    lab = make_lab(nodes=2, frames=3 * 2048, chunk_pages=2048)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 2 * 2048)
+    lab.hold_back(CopyPages)
+    lab.start(migration(0, pid, (0,), (1,)))
+    lab.run()
+    assert [asked.pfn.size for asked in lab.held(CopyPages)] == [1024] * 3
+    lab.let_go(CopyPages)
+    assert lab.asked(CopyPages) == 4 and lab.where(pid, start, 4096) == [1] * 4096
+
+
 def test_a_forced_pass_puts_old_frames_though_a_page_is_still_waited_for(
     make_lab: MakeLab,
 ) -> None:
