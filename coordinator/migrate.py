@@ -232,7 +232,7 @@ class Migration:
     def _copy_size(self) -> tuple[int, int]:
         """Pages that are copied by one question, and how many such questions are under way.
 
-        Two chunks; or three halves, as the pages of each are shut from now on.
+        Two chunks, or three halves of long ones: pages are shut from then on, and few shall be.
         """
         size = self._size()
         if size < HALVED_PAGES or self.settings.granule:
