@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -21,7 +22,7 @@ from protocol.codec import Envelope, Kind, encode
 from protocol.core import ConfigurationError, Frames
 from protocol.live.interference import Counts, FaultFile, Interference
 from protocol.live.transport import Transport, open_transport
-from protocol.messages import PutPages
+from protocol.messages import CopyPages, PutPages
 from protocol.notes import FaultInjected, Note
 from protocol.schema import ROWS
 from protocol.topology import Topology
@@ -124,6 +125,22 @@ async def test_faults_end_when_their_file_is_replaced(tmp_path: Path) -> None:
         assert pair.a.send("b", numbered(0))
         write(tmp_path, "")
         await until(lambda: pair.a.send("b", numbered(1)) and pair.b.receive_nowait() is not None)
+
+
+def test_of_two_processes_that_count_at_once_one_is_the_second(tmp_path: Path) -> None:
+    path = write(tmp_path, "crash node1 before=COPYING nth=2\n")
+    counts, here = Counts(tmp_path / "counts"), Interference("node1", str(path))
+    none = np.zeros(0, np.uint32)
+    opcode = ROWS[CopyPages].opcode
+    envelope = Envelope(KEY, Kind.QUESTION, opcode, 1, 0, "coordinator", "node1", 1, 1, 1)
+    frames = encode(envelope, CopyPages(1, 0, 1, 0, none, none, none, none))
+    thread = threading.Thread(target=here.heard, args=(frames,))
+    with counts.alone():
+        thread.start()
+        thread.join(0.05)
+        assert thread.is_alive() and counts.matched[0] == 0
+    thread.join(5)
+    assert (counts.matched[0], counts.hits[0]) == (1, 0)
 
 
 def test_a_file_that_is_none_is_a_sentence(tmp_path: Path) -> None:

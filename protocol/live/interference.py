@@ -11,14 +11,16 @@ sends the signal.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import mmap
 import os
 import random
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
@@ -69,11 +71,26 @@ class Counts:
             if make:
                 os.ftruncate(descriptor, size)
             view = memoryview(mmap.mmap(descriptor, size)).cast("Q")
-        finally:
+        except BaseException:
             os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
         self.matched = view[:FAULTS_MAX]
         self.hits = view[FAULTS_MAX : 2 * FAULTS_MAX]
         self._struck = view[2 * FAULTS_MAX :]
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process that does the same counts meanwhile: of two, one is the third.
+
+        Whoever dies in it leaves it; whoever stood still in it would hold up all others.
+        """
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def strike(self, number: int, name: str) -> None:
         """Whoever watches shall know that ``name`` is the one."""
@@ -201,8 +218,11 @@ class Interference:
                 return name != asked
             return name == self._name == asked and fault.name in (name, fault.step.role)
 
-        for number, name, fault in self._rules.judge.struck(letter, may):
-            self._rules.counts.strike(number, name)
+        with self._rules.counts.alone():
+            struck = list(self._rules.judge.struck(letter, may))
+            for number, name, _ in struck:
+                self._rules.counts.strike(number, name)
+        for _, name, fault in struck:
             if name == self._name:
                 number_of = signal.SIGSTOP if isinstance(fault, Pause) else signal.SIGKILL
                 os.kill(os.getpid(), number_of)
