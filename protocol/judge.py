@@ -103,6 +103,11 @@ class Judge:
             return rule.verdict(self._draw)
         return PASS
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether a process is to be struck at a step."""
+        return bool(self._steps)
+
     def struck(
         self, letter: Letter, may: Callable[[str, OfProcess], bool] = _every
     ) -> list[tuple[int, str, OfProcess]]:

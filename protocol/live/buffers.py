@@ -9,7 +9,7 @@ import fcntl
 import mmap
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -62,11 +62,12 @@ class Foreign:
         self.size = os.fstat(descriptor).st_size
         self._descriptor = descriptor
         self._mapped: npt.NDArray[np.uint8] | None = None
-        self._map: Callable[[], None] = self._try_to_map
+        self._is_tried = False
 
     def read(self, into: memoryview, at: int) -> int:
         """Copy what begins at byte ``at``; how much that was.  Raises OSError."""
-        self._map()
+        if not self._is_tried:
+            self._map()
         if self._mapped is None:
             return os.preadv(self._descriptor, [into], at)
         # By numpy, which lets other threads go on.
@@ -78,8 +79,8 @@ class Foreign:
         os.close(self._descriptor)
         self._mapped = None
 
-    def _try_to_map(self) -> None:
-        self._map = lambda: None
+    def _map(self) -> None:
+        self._is_tried = True
         with suppress(OSError, ValueError):
             mapped = mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ)
             self._mapped = np.frombuffer(mapped, np.uint8)

@@ -20,7 +20,7 @@ import signal
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
@@ -218,8 +218,8 @@ class Interference:
                 return name != asked
             return name == self._name == asked and fault.name in (name, fault.step.role)
 
-        with self._rules.counts.alone():
-            struck = list(self._rules.judge.struck(letter, may))
+        with self._rules.counts.alone() if self._rules.judge.has_steps else nullcontext():
+            struck = self._rules.judge.struck(letter, may)
             for number, name, _ in struck:
                 self._rules.counts.strike(number, name)
         for _, name, fault in struck:

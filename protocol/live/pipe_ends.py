@@ -111,9 +111,9 @@ class Writer(End):
         """The number of its file, 0 for none, and where in it this frame is."""
         if view.nbytes >= ZERO_COPY_BYTES:
             for part in self._mapped:
-                at = part.find(view)
-                if at is not None:
-                    return self._numbers.get(part.descriptor, 0), at
+                number, at = self._numbers.get(part.descriptor), part.find(view)
+                if number is not None and at is not None:
+                    return number, at
         return 0, 0
 
 
