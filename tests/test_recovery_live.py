@@ -32,6 +32,9 @@ Pages = npt.NDArray[np.uint64]
 PAGES = 100_000
 RECOVERY_SECONDS = 5.0
 
+#: Pages of a chunk, so few that a migration lasts until somebody has seen it under way.
+SLOW_CHUNK = 64
+
 
 async def killed(directory: Path, *names: str) -> None:
     """SIGKILL, and nobody is left."""
@@ -103,7 +106,7 @@ def test_who_dies_while_pages_move_costs_no_page(tmp_path: Path, victim: str) ->
 
     async def scenario() -> None:
         async with numalab.local_cluster(
-            nodes=2, memory="96M", run_directory=directory, lease=60.0
+            nodes=2, memory="96M", run_directory=directory, lease=60.0, chunk_pages=SLOW_CHUNK
         ) as machine:
             task, _, places = await stamped(machine, pages)
 
@@ -155,7 +158,7 @@ def test_a_node_that_was_stopped_over_a_failover_has_its_old_epoch_refused(tmp_p
 
     async def scenario() -> None:
         async with numalab.local_cluster(
-            nodes=2, memory="96M", run_directory=directory, lease=60.0
+            nodes=2, memory="96M", run_directory=directory, lease=60.0, chunk_pages=SLOW_CHUNK
         ) as machine:
             task, _, places = await stamped(machine, pages)
             for number in range(rounds):
