@@ -18,6 +18,7 @@ from protocol.live.exposition import Exposition
 from protocol.live.extension import load_extension
 from protocol.live.journal import Journal
 from protocol.live.journal_file import Synchronous
+from protocol.live.leave import leave
 from protocol.live.process import (
     Configuration,
     give_back_freed_memory,
@@ -156,4 +157,4 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_process(sys.argv, CoordinatorConfiguration, serve))
+    leave(run_process(sys.argv, CoordinatorConfiguration, serve))

@@ -25,6 +25,7 @@ from protocol.live.buffers import Mapped, Staging
 from protocol.live.driver import Driver
 from protocol.live.exposition import Exposition
 from protocol.live.landing import Grounds
+from protocol.live.leave import leave
 from protocol.live.process import (
     Configuration,
     keep_freed_memory,
@@ -269,4 +270,4 @@ def remove_zone(configuration: NodeConfiguration) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_process(sys.argv, NodeConfiguration, serve, remove_zone))
+    leave(run_process(sys.argv, NodeConfiguration, serve, remove_zone))

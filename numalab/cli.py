@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -24,6 +24,7 @@ from numalab import (
     cli_stress,
     cli_watch,
 )
+from protocol.live.leave import leave
 
 _EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part (some pages stayed),
 4 no machine answers, 130 interrupted.  Node lists are those of numactl: 0-2,4 or all or !3."""
@@ -66,9 +67,9 @@ for _command in (
     cli.add_command(_command)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> NoReturn:
     """The entry point: ends with the exit code, never with a traceback for a user's mistake."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    leave(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -96,6 +96,15 @@ def _inspect(container: str, what: str) -> str:
     return _docker("inspect", "--format", what, container)
 
 
+def _said(container: str) -> str:
+    """The end of its log, of both streams."""
+    command = ("docker", "logs", "--tail", "40", container)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    )
+    return done.stdout
+
+
 def _until(happened: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + SECONDS
     while not happened():
@@ -192,5 +201,6 @@ def test_who_is_stopped_ends_in_time_and_with_a_verdict(composition: Composition
         composition.run("--profile", "observability", "--profile", "scale", "stop", service)
         assert time.monotonic() - began < 20, f"{service} was killed"
         for container in containers:
-            assert _inspect(container, "{{.State.ExitCode}}") == "0", service
+            code = _inspect(container, "{{.State.ExitCode}}")
+            assert code == "0", f"{service} ended with {code}: {_said(container)}"
     assert "verdict: valid" in _docker("logs", "--tail", "3", name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from numalab.cli import main
+from numalab.cli import run
+from protocol.live.leave import leave
 
 if __name__ == "__main__":
-    main(["sim", *sys.argv[1:]])
+    leave(run(["sim", *sys.argv[1:]]))
