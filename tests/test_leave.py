@@ -63,3 +63,9 @@ def test_what_nobody_takes_is_a_failure(tmp_path: Path, code: int, ends_with: in
         assert run(tmp_path, "-c", LEAVES.format(code), out=full)[0] == ends_with
     finally:
         os.close(full)
+
+
+def test_nobody_needs_a_stdout(tmp_path: Path) -> None:
+    closed = "import os; os.close(1); os.execv({0!r}, [{0!r}, '-c', {1!r}])"
+    told = closed.format(sys.executable, LEAVES.format(4))
+    assert run(tmp_path, "-c", told) == (4, "", "")

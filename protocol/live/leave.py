@@ -13,7 +13,8 @@ def leave(code: int) -> NoReturn:
     The metrics page is served by threads that may be in the middle of it, for as long as who asked
     likes.  An interpreter that is taken down under them crashes now and then.
     """
-    for stream in (sys.stdout, sys.stderr):
+    # A stream whose descriptor was closed at the start is not there.
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except (OSError, ValueError):
