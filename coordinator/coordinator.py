@@ -166,6 +166,8 @@ class Coordinator:
         """When the session or the members need attention."""
         if self._ended:
             return None
+        if self.memory.later:
+            return self.memory.now
         times = [self.session.next_deadline(), self.members.next_deadline(), *self.memory.alarms]
         if self.memory.writeback:
             times.append(next_writeback(self.memory))
@@ -192,6 +194,9 @@ class Coordinator:
         self.memory.events += 1
         if self._started is None:
             self._started = now
+        later, self.memory.later = self.memory.later, []
+        for steps in later:
+            self._start(steps, None, "")
         if isinstance(event, Received):
             try:
                 heard = self.session.receive(event.frames, now=now)

@@ -112,14 +112,14 @@ class Emulated:
                 total += ns
         return total
 
-    def waited(self, memory: Memory, done: Migration, started: float) -> None:
-        """How long that call took on the clock, from ``started`` on, is known too.
+    def waited(self, memory: Memory, done: Migration, started: float, ended: float) -> None:
+        """How long that call took on the clock, from ``started`` to ``ended``, is known too.
 
         What passed for several of them at the same time has passed once.
         """
         since = max(started, self._until.get(done.pid, started))
-        self._until[done.pid] = memory.now
-        passed = (memory.now - since) * 1e9
+        self._until[done.pid] = ended
+        passed = (ended - since) * 1e9
         self._of_task(memory, done.pid)[Spent.WALL] += passed
         self._migrations.append(done)
         self._passed.append(passed)

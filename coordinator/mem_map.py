@@ -135,7 +135,7 @@ class MemMap:
         self.flags[span(pfn)] |= np.uint8(flag)
 
     def clear(self, pfn: Pfns, flag: PageFlag) -> None:
-        self.flags[span(pfn)] &= np.uint8(~flag & 0xFF)
+        self.flags[span(pfn)] &= np.uint8(~int(flag) & 0xFF)
 
     def test(self, pfn: Pfns, flag: PageFlag) -> npt.NDArray[np.bool_]:
         flagged: npt.NDArray[np.bool_] = (self.flags[span(pfn)] & int(flag)) != 0

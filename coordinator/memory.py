@@ -76,6 +76,8 @@ class Memory:
         self.page_lists: list[PageList] = []
         #: Calls that nobody's question waits for: the Core takes them up.
         self.started: list[Generator[Any, Any, Message]] = []
+        #: The same, put off until the effects of this event have been carried out.
+        self.later: list[Generator[Any, Any, Message]] = []
         #: Of the calls, those that another one waits for; and those that wait for theirs.
         self.threads = self.joining = 0
         self.jobs = Jobs()

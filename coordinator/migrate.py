@@ -124,7 +124,6 @@ class Migration:
                 self.list.trailing = True
                 gone = self.list.moved()
                 self.list.status[gone] = self.list.target[gone]
-                self.memory.started.append(self._trail())
             else:
                 yield from self._put_back_rest()
                 yield from self._put_unused()
@@ -139,7 +138,15 @@ class Migration:
         whose = self.settings.reason, self.settings.caller
         done = Migrated(moved, failed + retry, *whose, started)
         self.memory.count_migration(done)
-        yield from self._take_emulated_time(started)
+        account = self._take_emulated_time(started, self.memory.now)
+        if not self.list.trailing:
+            yield from account
+        elif self.memory.emulated.pace:
+            self.memory.later.append(self._trail())
+            yield from account
+        else:
+            # Nobody has to wait until it is counted, and what follows is asked for.
+            self.memory.later += [account, self._trail()]
         return -ENOMEM if self.work.nomem_row is not None else failed + retry
 
     def _passes(self) -> Steps[tuple[int, int]]:
@@ -184,15 +191,18 @@ class Migration:
         for nid, pfn in (*self.work.unused, *self.work.reserve.rest(self.work)):
             yield from put_unused(self.memory, nid, pfn)
 
-    def _take_emulated_time(self, started: float) -> Steps[None]:
+    def _take_emulated_time(self, started: float, ended: float) -> Steps[Message]:
         """Account for it; if it passes on the clock, the call ends when it is over."""
         memory, emulated = self.memory, self.memory.emulated
         moved = self.list.moved()
         ns = emulated.migrated(memory, self.list, moved, self.settings.local)
-        yield from sleep_until(memory, started + ns * emulated.pace / 1e9)
-        wall = (memory.now - started) * 1e9
+        if emulated.pace:
+            yield from sleep_until(memory, started + ns * emulated.pace / 1e9)
+            ended = memory.now
+        wall = (ended - started) * 1e9
         done = emulation.Migration(self.list.pid, int(np.count_nonzero(moved)), ns, wall)
-        emulated.waited(memory, done, started)
+        emulated.waited(memory, done, started, ended)
+        return Done(0)
 
     def _isolate_all(self) -> Steps[None]:
         for rows in chunks(np.arange(self.list.rows), self._portion_size()):

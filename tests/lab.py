@@ -148,7 +148,14 @@ class Lab:
                 self._answers[answer.ticket] = answer.message
             self._carry_out(self.client.take_effects())
         else:
-            self._carry_out(self.cores[target].handle(Received(frames), now=self.now))
+            core = self.cores[target]
+            self._carry_out(core.handle(Received(frames), now=self.now))
+            self._heed_deadline(core)
+
+    def _heed_deadline(self, core: Core) -> None:
+        due = core.next_deadline()
+        if due is not None and due <= self.now:
+            self._carry_out(core.handle(Deadline(), now=self.now))
 
     def _carry_out(self, effects: Any) -> None:
         effect: Effect
@@ -176,9 +183,7 @@ class Lab:
         while (due := self._next_deadline()) is not None and due <= until:
             self.now = max(self.now, due)
             for core in self.cores.values():
-                deadline = core.next_deadline()
-                if deadline is not None and deadline <= self.now:
-                    self._carry_out(core.handle(Deadline(), now=self.now))
+                self._heed_deadline(core)
             self.run()
         self.now = until
 

@@ -9,7 +9,7 @@ import trio.testing
 
 from protocol.core import Deadline, Effect, Event, Received
 from protocol.live.driver import Driver
-from tests.test_driver import Script, Wire
+from tests.test_driver import Script, Wire, send, word_of
 
 
 class Dropping(Wire):
@@ -47,6 +47,21 @@ async def test_a_deadline_that_comes_up_in_place_is_heeded_by_who_listens(
             await trio.sleep(5)
             nursery.cancel_scope.cancel()
     assert (Deadline(), start + 1) in core.seen
+
+
+async def test_what_a_core_puts_off_is_done_in_place_when_its_answer_is_on_its_way(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    def answer_first(event: Event) -> Sequence[Effect]:
+        if isinstance(event, Deadline):
+            return [send(b"what is left")]
+        core.due = core.seen[-1][1]
+        return [send(b"answer")]
+
+    core, wire = Script(answer_first), Wire()
+    wire.inbox.append((b"question",))
+    Driver(core, wire).linger()
+    assert [word_of(sent) for sent in wire.sent] == [b"answer", b"what is left"]
 
 
 async def test_a_flood_of_what_is_dropped_keeps_nobody_in_place(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ from coordinator.pagelist import FEW_PAGES
 from nodes.node import LAND_SECONDS
 from nodes.taking import UNDECIDED, Givings
 from nodes.zone import Zone
+from protocol.codec import decode
+from protocol.core import Effect, Event, Send
 from protocol.hotplug import OfflinePages
 from protocol.messages import (
     CopyPages,
+    Done,
     LandNewPages,
     NewPageFrames,
+    PutbackLruPages,
     PutPages,
     PutTransfer,
     Statuses,
@@ -23,11 +28,11 @@ from protocol.messages import (
 )
 from protocol.observe import PageActive
 from protocol.profile import MODERN
-from protocol.schema import node_name
+from protocol.schema import COORDINATOR, node_name
 from protocol.syscalls import Fault, Translations
 from tests.crashes import RECOVERY_SECONDS, CrashLab
 from tests.few import SHORT, MakeLab, short, told, value
-from tests.lab import READ, Lab, pages_from
+from tests.lab import KEY, READ, Lab, pages_from
 
 PAGE, FRAMES = 64, 256
 
@@ -115,6 +120,27 @@ def test_one_question_moves_pages_that_go_from_one_node_to_one_other(make_lab: M
         ("node0", "coordinator", "NewPageFrames"),
     ]
     assert lab.read(pid, start + 2) == 7
+
+
+def test_the_caller_has_its_answer_before_what_is_left_is_even_put_together(
+    make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = short(make_lab)
+    pid = lab.spawn()
+    lab.mapped(pid, 3)
+    core, turns = lab.cores[COORDINATOR], []
+    handle = core.handle
+
+    def watched(event: Event, *, now: float) -> Sequence[Effect]:
+        effects = handle(event, now=now)
+        sent = [decode(effect.frames, KEY)[1] for effect in effects if isinstance(effect, Send)]
+        turns.append({type(message) for message in sent})
+        return effects
+
+    monkeypatch.setattr(core, "handle", watched)
+    assert value(lab, told(lab, pid, 0, 1)) == 0
+    answered = turns.index({Done})
+    assert turns[answered + 1] == {PutbackLruPages}
 
 
 def test_a_page_waits_as_a_migration_entry_while_it_is_taken(make_lab: MakeLab) -> None:

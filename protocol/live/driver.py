@@ -135,12 +135,17 @@ class Driver:
 
         Until ``over()``, until somebody else of the loop may go on, and not for long.
         """
-        until = min(self._now + _LINGER_SECONDS, self._due())
+        until = self._now + _LINGER_SECONDS
         try:
-            while not self._effects and trio.current_time() < until:
+            while not over():
+                # What the Core has put off until its answer was on its way.
+                if self._due() <= self._now:
+                    self._handle(Deadline())
+                if self._effects or trio.current_time() >= min(until, self._due()):
+                    break
                 if not self._transport.rest(_REST_MILLISECONDS):
                     break
-                if not self._drain(self._transport.receive_nowait()) or over():
+                if not self._drain(self._transport.receive_nowait()):
                     break
         finally:
             self._transport.go_on()
