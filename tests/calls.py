@@ -13,6 +13,11 @@ from protocol.user_mask import MASK_BYTES_MAX, MAXNODE, user_mask
 PREFILL = -123
 
 
+def as_nodes(nodes: int | Iterable[int]) -> tuple[int, ...]:
+    """One node, or several."""
+    return (nodes,) if isinstance(nodes, int) else tuple(nodes)
+
+
 def migration(
     caller: int, pid: int, source: Iterable[int], target: Iterable[int], new_page: str = ""
 ) -> MigratePages:

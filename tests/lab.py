@@ -46,7 +46,7 @@ from protocol.syscalls import (
     Translations,
 )
 from protocol.topology import Topology
-from tests.calls import migration, moving
+from tests.calls import as_nodes, migration, moving
 
 KEY = b"the lab's secret"
 PAGE = 64
@@ -396,7 +396,3 @@ class Lab:
 
 def pages_from(start: int, pages: int) -> npt.NDArray[np.uint64]:
     return np.arange(start, start + pages, dtype=np.uint64)
-
-
-def as_nodes(nodes: Any) -> tuple[int, ...]:
-    return (nodes,) if isinstance(nodes, int) else tuple(nodes)

@@ -10,8 +10,8 @@ from protocol.messages import CopyPages
 from protocol.notes import MigrationEnded
 from protocol.syscalls import Mmap
 from protocol.user_mask import MAXNODE, user_mask
-from tests.calls import migration
-from tests.lab import PAGE, RW, Lab, as_nodes
+from tests.calls import as_nodes, migration
+from tests.lab import PAGE, RW, Lab
 from tests.test_jobs import MANY, MakeLab, big, on_node, row, starting
 
 

@@ -30,8 +30,8 @@ from protocol.profile import MODERN
 from protocol.schema import Message
 from protocol.syscalls import DescribeHardware, Hardware, Munmap
 from protocol.user_mask import MAXNODE, user_mask
-from tests.calls import migration
-from tests.lab import PAGE, Lab, as_nodes
+from tests.calls import as_nodes, migration
+from tests.lab import PAGE, Lab
 from tests.test_migrate import row_of
 
 MakeLab = Callable[..., Lab]

@@ -270,6 +270,7 @@ LEFT_OUT = {
                 "writeback",
                 "page_lists",
                 "started",
+                "later",
                 "threads",
                 "joining",
                 "records",

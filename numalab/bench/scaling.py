@@ -23,15 +23,14 @@ SPARE = 1 / 16
 
 
 async def measure(start: Start) -> None:
-    """Live in every start; simulated in the first, for there it takes long and hardly varies."""
+    """Live, and simulated."""
     ladder = start.scale.ladder
     size = page_size_for(int(2 * (1 + SPARE) * sum(ladder)))
     if size != PAGE_SIZE:
         start.readings.note(5, f"Pages of {size} bytes: memory is short.")
     async with lab_of(sum(ladder), page_size=size, spare=SPARE) as lab:
         await _live(start, lab)
-    if not start.number:
-        await _simulated(start)
+    await _simulated(start)
 
 
 async def _live(start: Start, lab: Lab) -> None:
