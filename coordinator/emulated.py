@@ -5,7 +5,7 @@ It counts from the start of the coordinator's process, as the metrics do; no map
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.mem_map import grouped
 from coordinator.pagelist import PageList
+from coordinator.rows import portions
 from protocol.distance import Distance, Work
 from protocol.notes import AccessesTold, EmulatedTimeAccrued
 from protocol.observe import Accrue, EmulatedTime
@@ -104,12 +106,16 @@ class Emulated:
         """A call of migrate_pages() on a cpu of ``local`` has ended: its nanoseconds."""
         total = self.distance.migrate_call_ns()
         self._accrue(memory, Spent.MIGRATION, pagelist.pid, local, total)
-        for source, rows in memory.by_node(pagelist.source):
+        pages: Counter[tuple[int, int]] = Counter()
+        for rows in portions(pagelist.rows):
             rows = rows[moved[rows]]
-            for target, mine in memory.by_node(pagelist.target[rows]):
-                ns = self.distance.migrate_pages_ns(source, target, mine.size)
-                self._accrue(memory, Spent.MIGRATION, pagelist.pid, target, ns)
-                total += ns
+            for source, left in grouped(pagelist.source[rows]):
+                for target, mine in grouped(pagelist.target[rows[left]]):
+                    pages[source, target] += mine.size
+        for (source, target), count in sorted(pages.items()):
+            ns = self.distance.migrate_pages_ns(source, target, count)
+            self._accrue(memory, Spent.MIGRATION, pagelist.pid, target, ns)
+            total += ns
         return total
 
     def waited(self, memory: Memory, done: Migration, started: float, ended: float) -> None:

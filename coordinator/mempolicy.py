@@ -107,15 +107,15 @@ def check_range(memory: Memory, mm: Mm, source: int, flags: int, pagelist: PageL
         if not vma_migratable(vma, memory.profile):
             continue
         left += int(np.count_nonzero(vma.nid[vma.marked(Pte.ENTRY)] == source))
-        slot = vma.present()
-        slot = slot[vma.nid[slot] == source]
-        pfn = vma.pfn[slot]
-        wanted, busy = to_isolate(frames, pfn, flags)
-        left += busy
-        slot, pfn = slot[wanted], pfn[wanted]
-        if slot.size:
-            pagelist.add(vma.nid[slot], pfn, slot + vma.start)
-            frames.set(pfn, PageFlag.HELD)
+        for slot in vma.marked_parts(Pte.PRESENT):
+            slot = slot[vma.nid[slot] == source]
+            pfn = vma.pfn[slot]
+            wanted, busy = to_isolate(frames, pfn, flags)
+            left += busy
+            slot, pfn = slot[wanted], pfn[wanted]
+            if slot.size:
+                pagelist.add(vma.nid[slot], pfn, slot + vma.start)
+                frames.set(pfn, PageFlag.HELD)
     return left
 
 

@@ -22,6 +22,7 @@ from coordinator.memory import Memory
 from coordinator.mm import Mapping, Mm
 from coordinator.page_mapping import has_files
 from coordinator.pagelist import PageList, Settings, Statuses32, new_page_t
+from coordinator.rows import portions
 from coordinator.unmap_and_move import UnmapAndMove
 from coordinator.vmstat import Migrated
 from protocol.messages import Done
@@ -205,7 +206,7 @@ class Migration:
         return Done(0)
 
     def _isolate_all(self) -> Steps[None]:
-        for rows in chunks(np.arange(self.list.rows), self._portion_size()):
+        for rows in portions(self.list.rows, self._portion_size()):
             self.work.step_ok(rows)
             yield from self._wait_until(lambda: self.work.outstanding <= 1)
         yield from self._wait_until(lambda: not self.work.outstanding)

@@ -21,6 +21,7 @@ from coordinator.inode import Inode, PageTag
 from coordinator.mem_map import NO_NODE, Nids, Pfns, Rows
 from coordinator.mmap_sem import MmapSem
 from coordinator.mpol import Mempolicy
+from coordinator.rows import PORTION
 from coordinator.touched import BLOCK, Touched
 from protocol.values import at_hand
 
@@ -229,9 +230,17 @@ class Vma:
         """Slots (offsets into the arrays) whose entry has any of these bits."""
         if self.pages <= BLOCK:
             return (self.bits & np.uint8(mask)).nonzero()[0]
-        parts = self.touched.parts(self.pages)
-        found = [np.flatnonzero(self.bits[part] & np.uint8(mask)) + part.start for part in parts]
-        return np.concatenate([np.zeros(0, np.intp), *found])
+        return np.concatenate([np.zeros(0, np.intp), *self.marked_parts(mask)])
+
+    def marked_parts(self, mask: int | np.uint8) -> Iterator[Rows]:
+        """The same in pieces."""
+        if self.pages <= PORTION:
+            yield self.marked(mask)
+            return
+        for part in self.touched.parts(self.pages):
+            for start in range(part.start, part.stop, PORTION):
+                bits = self.bits[start : min(start + PORTION, part.stop)]
+                yield (bits & np.uint8(mask)).nonzero()[0] + start
 
     def present(self) -> Rows:
         """Slots whose page is present."""

@@ -12,7 +12,7 @@ from coordinator.mem_map import Pfns, Rows, grouped
 from coordinator.memory import Memory
 from coordinator.mm import Mapping, VmFlag
 from coordinator.pagelist import PageList
-from coordinator.rows import span
+from coordinator.rows import portions, span
 
 
 def objects_of(memory: Memory, pages: PageList, rows: Rows) -> tuple[Pfns, Pfns]:
@@ -39,8 +39,11 @@ def by_object(memory: Memory, pages: PageList, rows: Rows) -> Iterator[tuple[Map
 
 def has_files(memory: Memory, pages: PageList) -> bool:
     """Some page of the list is of a file."""
-    every = np.arange(pages.rows)
-    return any(mapping.host is not None for mapping, _, _ in by_object(memory, pages, every))
+    return any(
+        mapping.host is not None
+        for rows in portions(pages.rows)
+        for mapping, _, _ in by_object(memory, pages, rows)
+    )
 
 
 def has_mlocked(memory: Memory, mapping: Mapping) -> bool:

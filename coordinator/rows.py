@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +13,9 @@ _Rows = TypeVar("_Rows", bound=npt.NDArray[Any])
 
 #: So many numbers are quicker one by one than as an array.
 FEW = 64
+#: Of a long array so many are looked at together: what that needs meanwhile is little, and stays in
+#: the processor's cache.
+PORTION = 1 << 15
 
 
 def span(rows: _Rows) -> _Rows | slice:
@@ -24,6 +28,12 @@ def span(rows: _Rows) -> _Rows | slice:
         return rows
     assert rows[0] >= 0, "a row before the first"
     return slice(int(rows[0]), int(rows[0]) + rows.size)
+
+
+def portions(rows: int, size: int = PORTION) -> Iterator[Rows]:
+    """The numbers below ``rows``, ascending, in pieces of ``size``."""
+    for at in range(0, rows, size):
+        yield np.arange(at, min(at + size, rows))
 
 
 def kept(where: npt.NDArray[np.bool_], slot: Rows, rows: Rows) -> tuple[Rows, Rows]:
