@@ -186,7 +186,7 @@ def keep_freed_memory() -> None:
 def give_back_freed_memory() -> None:
     """For who has large arrays for a while: left alone, malloc soon keeps those when they end."""
     _mallopt(_M_MMAP_THRESHOLD, 1 << 20)
-    _mallopt(_M_TRIM_THRESHOLD, 8 << 20)
+    _mallopt(_M_TRIM_THRESHOLD, 2 << 20)
 
 
 def _mallopt(parameter: int, value: int) -> None:
