@@ -18,12 +18,11 @@ from protocol.live.exposition import Exposition
 from protocol.live.extension import load_extension
 from protocol.live.journal import Journal
 from protocol.live.journal_file import Synchronous
-from protocol.live.leave import leave
 from protocol.live.process import (
     Configuration,
     give_back_freed_memory,
     run_process,
-    serve_metrics,
+    serving_metrics,
     tell_health,
 )
 from protocol.live.transport import open_transport
@@ -93,7 +92,6 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
         exposition = Exposition(
             Role.COORDINATOR, configuration.nids, statistics=transport.statistics
         )
-        serve_metrics(exposition, configuration.metrics)
         if interference is not None:
             interference.on_note = exposition.feed
 
@@ -118,9 +116,10 @@ async def _reign(configuration: CoordinatorConfiguration, reign: trio.CancelScop
             on_note=on_note,
             interference=interference,
         )
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(tell_health, configuration.health, lambda: coordinator.serves)
-            nursery.start_soon(driver.run)
+        with serving_metrics(exposition, configuration.metrics):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(tell_health, configuration.health, lambda: coordinator.serves)
+                nursery.start_soon(driver.run)
 
 
 def _maker(configuration: CoordinatorConfiguration) -> Callable[[Iterator[bytes]], Coordinator]:
@@ -157,4 +156,4 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    leave(run_process(sys.argv, CoordinatorConfiguration, serve))
+    sys.exit(run_process(sys.argv, CoordinatorConfiguration, serve))

@@ -150,7 +150,7 @@ class Coordinator:
     @property
     def calls(self) -> int:
         """Calls under way, parked faults included."""
-        return self._calls
+        return self._calls + len(self.memory.later)
 
     @property
     def leases(self) -> list[NodeLet]:
@@ -358,7 +358,7 @@ class Coordinator:
     def _effects(self) -> list[Effect]:
         """Records first: what is sent after this event depends on them (design 3)."""
         memory = self.memory
-        parked, calls = len(self._parked) - memory.joining, self._calls - memory.threads
+        parked, calls = len(self._parked) - memory.joining, self.calls - memory.threads
         counted = len(memory.tasks), parked, calls, self.members.nodes_up()
         if counted != self._counted:
             self._counted = counted

@@ -76,7 +76,7 @@ class Memory:
         self.page_lists: list[PageList] = []
         #: Calls that nobody's question waits for: the Core takes them up.
         self.started: list[Generator[Any, Any, Message]] = []
-        #: The same, put off until the effects of this event have been carried out.
+        #: The same, put off behind the effects of this event: taken up before the next one.
         self.later: list[Generator[Any, Any, Message]] = []
         #: Of the calls, those that another one waits for; and those that wait for theirs.
         self.threads = self.joining = 0

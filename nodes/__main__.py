@@ -25,12 +25,11 @@ from protocol.live.buffers import Mapped, Staging
 from protocol.live.driver import Driver
 from protocol.live.exposition import Exposition
 from protocol.live.landing import Grounds
-from protocol.live.leave import leave
 from protocol.live.process import (
     Configuration,
     keep_freed_memory,
     run_process,
-    serve_metrics,
+    serving_metrics,
     take_turns_often,
     tell_health,
 )
@@ -223,8 +222,6 @@ async def serve(configuration: NodeConfiguration) -> None:
             exposition = Exposition(Role.NODE, configuration.nids, statistics=transport.statistics)
             if interference is not None:
                 interference.on_note = exposition.feed
-            serve_metrics(exposition, configuration.metrics)
-
             serves = trio.Event()
 
             def on_note(note: Note) -> None:
@@ -235,10 +232,11 @@ async def serve(configuration: NodeConfiguration) -> None:
                     serves.set()
 
             driver = Driver(node, transport, on_note=on_note)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_touch_after, serves, mapped)
-                nursery.start_soon(tell_health, configuration.health, lambda: node.gate.is_open)
-                nursery.start_soon(driver.run)
+            with serving_metrics(exposition, configuration.metrics):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_touch_after, serves, mapped)
+                    nursery.start_soon(tell_health, configuration.health, lambda: node.gate.is_open)
+                    nursery.start_soon(driver.run)
 
 
 async def _touch_after(event: trio.Event, mapped: Mapped) -> None:
@@ -270,4 +268,4 @@ def remove_zone(configuration: NodeConfiguration) -> None:
 
 
 if __name__ == "__main__":
-    leave(run_process(sys.argv, NodeConfiguration, serve, remove_zone))
+    sys.exit(run_process(sys.argv, NodeConfiguration, serve, remove_zone))

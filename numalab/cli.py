@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -24,7 +24,6 @@ from numalab import (
     cli_stress,
     cli_watch,
 )
-from protocol.live.leave import leave
 
 _EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part (some pages stayed),
 4 no machine answers, 130 interrupted.  Node lists are those of numactl: 0-2,4 or all or !3."""
@@ -67,9 +66,9 @@ for _command in (
     cli.add_command(_command)
 
 
-def main() -> NoReturn:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: ends with the exit code, never with a traceback for a user's mistake."""
-    leave(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -26,7 +26,7 @@ from numalab.stress_command import CODES
 from numalab.workload import Schedule, work
 from protocol.labels import Role
 from protocol.live.exposition import Exposition
-from protocol.live.process import serve_metrics
+from protocol.live.process import serving_metrics
 from protocol.nodemask import format_nodes
 from protocol.topology import parse_size
 
@@ -163,9 +163,11 @@ async def workload(
     """Work until SIGTERM or SIGINT, or until the rounds are over; says what it does as it goes."""
     schedule = Schedule(parse_size(memory), interval, rounds, health)
     exposition = Exposition(Role.CLIENT, ())
-    serve_metrics(exposition, metrics)
     stop = trio.Event()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with (
+        serving_metrics(exposition, metrics),
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+    ):
         async with trio.open_nursery() as nursery:
 
             async def heed() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.rows import FEW, kept, span
+from coordinator.mm import PRESENT, Mapping, Vma
+from coordinator.rows import FEW, kept, portions, span
 
 COLUMN = np.arange(4 * FEW) * 7
 
@@ -47,3 +48,29 @@ def test_what_holds_everywhere_keeps_all_rows() -> None:
     everywhere, odd = np.ones(5, np.bool_), slot % 2 == 1
     assert kept(everywhere, slot, rows) == (slot, rows)
     assert [column.tolist() for column in kept(odd, slot, rows)] == [[1, 3], [6, 8]]
+
+
+@given(st.integers(0, 40), st.integers(1, 12))
+def test_portions_are_all_numbers_in_order_and_none_is_too_long(rows: int, size: int) -> None:
+    found = list(portions(rows, size))
+    assert [number for portion in found for number in portion.tolist()] == [*range(rows)]
+    assert all(portion.size == size for portion in found[:-1])
+    assert all(0 < portion.size <= size for portion in found[-1:])
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 16, 33])
+def test_the_marked_entries_of_a_long_vma_come_in_pieces_and_none_is_missed(
+    cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in (("mm.PORTION", 5), ("mm.BLOCK", 16), ("touched.BLOCK", 16)):
+        monkeypatch.setattr(f"coordinator.{name}", size)
+    vma = Vma(0, 90, 0, 0, "", 0, Mapping(1, shared=False))
+    present = np.array([0, 1, 15, 16, 17, 34, 35, 36, 37, 38, 39, 40, 88, 89])
+    vma.set_bits(present, int(PRESENT))
+    if cut:
+        # What is split off begins anywhere in a block.
+        vma = vma.split(cut)
+        present = present[present >= cut] - cut
+    found = list(vma.marked_parts(PRESENT))
+    assert np.concatenate(found).tolist() == present.tolist() == vma.marked(PRESENT).tolist()
+    assert max(piece.size for piece in found) <= 5

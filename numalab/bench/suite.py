@@ -32,12 +32,10 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Figures that are measured together.  once: in the first start alone, for it takes long or
-    gives the same every time."""
+    """Figures that are measured together."""
 
     figures: tuple[int, ...]
     measure: Callable[[Start], Awaitable[None]]
-    once: bool = False
 
 
 FAMILIES = (
@@ -62,7 +60,7 @@ async def measure(
         start = Start(scale, number, frozenset(wanted), tuple(peers), readings)
         for family in FAMILIES:
             mine = [figure for figure in family.figures if figure in wanted]
-            if not mine or (family.once and number):
+            if not mine:
                 continue
             await family.measure(start)
             for figure in mine:

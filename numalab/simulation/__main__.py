@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from numalab.cli import run
-from protocol.live.leave import leave
+from numalab.cli import main
 
 if __name__ == "__main__":
-    leave(run(["sim", *sys.argv[1:]]))
+    main(["sim", *sys.argv[1:]])

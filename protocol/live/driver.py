@@ -137,11 +137,11 @@ class Driver:
         """
         until = self._now + _LINGER_SECONDS
         try:
-            while not over():
-                # What the Core has put off until its answer was on its way.
+            while True:
+                # What the Core has put off behind the effects of its last event.
                 if self._due() <= self._now:
                     self._handle(Deadline())
-                if self._effects or trio.current_time() >= min(until, self._due()):
+                if over() or self._effects or trio.current_time() >= min(until, self._due()):
                     break
                 if not self._transport.rest(_REST_MILLISECONDS):
                     break

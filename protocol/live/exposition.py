@@ -8,8 +8,13 @@ notes that do nothing but set gauges: of those the last one is kept, and read wh
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import (
     CollectorRegistry,
@@ -34,6 +39,20 @@ from protocol.notes import Note
 
 _Instrument = Counter | Gauge | Histogram
 _Update = Callable[[float], None]
+
+
+class Asker(WSGIRequestHandler):
+    """Who is served.  timeout: so many seconds it may take to say what it wants, and to take it."""
+
+    timeout = 2.0
+
+    def handle(self) -> None:
+        """Nobody is told of who says nothing in time."""
+        with suppress(TimeoutError):
+            super().handle()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nor of what is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +129,7 @@ class Exposition:
         return generate_latest(self.registry)
 
     def serve(self, address: str, port: int) -> int:
-        """Serve the page at http://address:port/metrics, from a daemon thread.
+        """Serve the page at http://address:port/metrics, in threads, until ``close``.
 
         What is served says of this process, beside the table, when it started and what it uses.
         Port 0 is any that is free.  Returns the port.  Raises ConfigurationError.
@@ -125,19 +144,25 @@ class Exposition:
                 "choose another address or port, or port 0 for any that is free."
             ) from None
 
+        # So that they can be waited for: an interpreter that ends under a thread may crash.
+        assert isinstance(server, ThreadingMixIn)
+        server.daemon_threads = False
+        server.RequestHandlerClass = Asker
         self.registry.register(self._process)
 
         def close() -> None:
             self.registry.unregister(self._process)
+            # Or the thread would look up for the end only every half a second.
+            server.socket.shutdown(socket.SHUT_RDWR)
             server.shutdown()
-            server.server_close()
             thread.join()
+            server.server_close()
 
         self._close = close
         return server.server_port
 
     def close(self) -> None:
-        """Stop serving; harmless if nothing is served.  Waits up to half a second."""
+        """Stop serving, and wait for who is being served; harmless if nothing is served."""
         if self._close is not None:
             self._close()
             self._close = None

@@ -13,8 +13,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -257,8 +257,9 @@ def _mark(path: Path, is_well: bool) -> None:
         path.unlink(missing_ok=True)
 
 
-def serve_metrics(exposition: Exposition, where: str) -> None:
-    """Serve the metrics page at ``host:port``, if there is such an address, until the process ends.
+@contextmanager
+def serving_metrics(exposition: Exposition, where: str) -> Iterator[None]:
+    """Serve the metrics page at ``host:port``, if there is such an address, during the block.
 
     Raises ConfigurationError.
     """
@@ -269,3 +270,7 @@ def serve_metrics(exposition: Exposition, where: str) -> None:
                 f"metrics is '{where}': write host:port, as in 127.0.0.1:9100."
             )
         exposition.serve(host, int(port))
+    try:
+        yield
+    finally:
+        exposition.close()
