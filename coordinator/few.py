@@ -124,7 +124,7 @@ def _take(work: UnmapAndMove, asked: Asked) -> None:
 def taken(work: UnmapAndMove, asked: Asked, reply: Reply) -> Statuses32:
     """The answer to TakePages: which pages are in new frames now; a status for each."""
     answer = reply.message
-    if answer is None:
+    if answer is None or work.list.outlived:
         work.list.target_pfn[asked.rows] = UNKNOWN_FRAME
         return np.full(asked.rows.size, -ENODEV, np.int32)
     assert isinstance(answer, NewPageFrames)
@@ -159,6 +159,13 @@ def put_transfer(work: UnmapAndMove, rows: Rows) -> None:
     """Whatever the target has given to these rows, none of which has moved."""
     message = PutTransfer(int(work.list.transfer[rows[0]]))
     work.put(int(work.list.target[rows[0]]), message, Asked(State.RESTORING, rows))
+
+
+def outlive(memory: Memory, nid: int) -> None:
+    """A node frees what the coordinator does not know of: an answer that comes later is void."""
+    for pages in memory.page_lists:
+        taking = pages.state == State.TAKING
+        pages.outlived |= bool(np.count_nonzero(pages.target[taking] == nid))
 
 
 def coming(memory: Memory, nid: int) -> int:

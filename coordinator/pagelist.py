@@ -68,6 +68,8 @@ class PageList:
         self.rows = 0
         #: The call has ended; what is left to be done goes on behind it (few.py).
         self.trailing = False
+        #: The target has recovered while its pages were being taken: what it gave them is free.
+        self.outlived = False
         #: How often a pass has left a page to be tried again.
         self.retries = 0
         self._parts: list[tuple[Nids, Pfns, npt.NDArray[np.int64]]] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from coordinator.calls import Ask, Reply, Steps
+from coordinator.few import outlive
 from coordinator.frames import unused
 from coordinator.mem_map import PageFlag
 from coordinator.memory import Memory
@@ -68,6 +69,7 @@ def recover_node(memory: Memory, nid: int, *, revoke: bool) -> Steps[int]:
     be told again.
     """
     frames, lost = memory.mem_map[nid], 0
+    outlive(memory, nid)
     for first in range(0, frames.frames, FRAMES_AT_ONCE):
         end = min(first + FRAMES_AT_ONCE, frames.frames)
         pfn = (np.flatnonzero(frames.flags[first:end]) + first).astype(np.uint32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -178,6 +179,32 @@ def test_while_the_target_is_silent_pages_are_served_where_they_are(make_lab: Ma
     for asked in (LandNewPages, PutTransfer):
         lab.let_go(asked)
     assert value(lab, call) == 0 and lab.where(pid, start, 2) == [1, 1]
+    assert lab.free() == [before[0] + 2, before[1] - 2, *before[2:]]
+
+
+def test_an_answer_from_before_the_target_recovered_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lab = CrashLab(**SHORT)
+    pid = lab.spawn()
+    start = lab.mapped(pid, 2)
+    lab.write(pid, start, 7)
+    before, deliver, loses = lab.free(), lab._deliver, True
+
+    def lossy(envelope: Any, message: Any, target: str, frames: Any) -> None:
+        is_lost = loses and target == COORDINATOR and isinstance(message, NewPageFrames)
+        if not is_lost:
+            deliver(envelope, message, target, frames)
+
+    monkeypatch.setattr(lab, "_deliver", lossy)
+    call = told(lab, pid, 0, 1)
+    # It frees what nobody has told the coordinator of.
+    lab.restart(1)
+    lab.wait(RECOVERY_SECONDS)
+    loses = False
+    lab.wait(RECOVERY_SECONDS)
+    assert value(lab, call) == 0
+    assert lab.where(pid, start, 2) == [1, 1] and lab.read(pid, start) == 7
     assert lab.free() == [before[0] + 2, before[1] - 2, *before[2:]]
 
 
