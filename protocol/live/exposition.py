@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,7 +24,7 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
+    make_wsgi_app,
 )
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import generate_latest
@@ -53,6 +54,17 @@ class Asker(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nor of what is asked."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Its threads are waited for: an interpreter that ends under one may crash."""
+
+    daemon_threads = False
+
+    def __init__(self, address: tuple[str, int], handler: type[Asker]) -> None:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
+        super().__init__(address, handler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +148,7 @@ class Exposition:
         """
         assert self._close is None, "the page is being served already"
         try:
-            server, thread = start_http_server(port, addr=address, registry=self.registry)
+            server = _Server((address, port), Asker)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(
@@ -144,11 +156,10 @@ class Exposition:
                 "choose another address or port, or port 0 for any that is free."
             ) from None
 
-        # So that they can be waited for: an interpreter that ends under a thread may crash.
-        assert isinstance(server, ThreadingMixIn)
-        server.daemon_threads = False
-        server.RequestHandlerClass = Asker
         self.registry.register(self._process)
+        server.set_app(make_wsgi_app(self.registry))
+        thread = threading.Thread(target=server.serve_forever, name="serve metrics", daemon=True)
+        thread.start()
 
         def close() -> None:
             self.registry.unregister(self._process)
