@@ -164,18 +164,20 @@ def put_transfer(work: UnmapAndMove, rows: Rows) -> None:
 def outlive(memory: Memory, nid: int) -> None:
     """A node frees what the coordinator does not know of: an answer that comes later is void."""
     for pages in memory.page_lists:
-        taking = pages.state == State.TAKING
-        pages.outlived |= bool(np.count_nonzero(pages.target[taking] == nid))
+        pages.outlived |= _taken_to(pages, nid) > 0
 
 
 def coming(memory: Memory, nid: int) -> int:
     """Pages that a node may be giving frames to, of which nobody else knows yet."""
-    pages = 0
-    for one in memory.page_lists:
-        pages += one.count(State.ALLOCATING)
-        if one.count(State.TAKING):
-            pages += int(np.count_nonzero(one.target[one.state == State.TAKING] == nid))
-    return pages
+    lists = memory.page_lists
+    return sum(pages.count(State.ALLOCATING) + _taken_to(pages, nid) for pages in lists)
+
+
+def _taken_to(pages: PageList, nid: int) -> int:
+    """How many pages are being taken to this node."""
+    if not pages.count(State.TAKING):
+        return 0
+    return int(np.count_nonzero(pages.target[pages.state == State.TAKING] == nid))
 
 
 class Reserve:

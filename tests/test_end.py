@@ -34,8 +34,10 @@ atexit.register(lambda: os.write(2, repr(threading.enumerate()).encode()))
 
 
 def serving() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if "serve" in thread.name.lower()} | {
-        thread for thread in threading.enumerate() if "request" in thread.name
+    """The thread that waits for who asks, and those of who is served."""
+    kinds = ("serve metrics", "process_request_thread")
+    return {
+        thread for thread in threading.enumerate() if any(kind in thread.name for kind in kinds)
     }
 
 
@@ -68,12 +70,20 @@ def test_who_is_being_served_is_waited_for_and_no_thread_is_left() -> None:
     assert serving() == before
 
 
-def test_who_never_asks_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Asker, "timeout", 0.05)
+@pytest.mark.parametrize("said", [b"", b"GET /metr"])
+def test_who_does_not_finish_asking_holds_nobody_up(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However long it might take.
+    monkeypatch.setattr(Asker, "timeout", None)
     before = serving()
     page = Exposition(Role.NODE, (0,))
     port = page.serve("127.0.0.1", 0)
-    with socket.create_connection(("127.0.0.1", port)):
+    with socket.create_connection(("127.0.0.1", port)) as asking:
+        asking.sendall(said)
+        # So that the connection has been taken up, the next one is served.
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=SECONDS) as answer:
+            assert answer.status == 200
         page.close()
     assert serving() == before
 

@@ -64,7 +64,25 @@ class _Server(ThreadingMixIn, WSGIServer):
     def __init__(self, address: tuple[str, int], handler: type[Asker]) -> None:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family = found[0][0]
+        self._connections: set[Any] = set()
         super().__init__(address, handler)
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Somebody who asks."""
+        connection, address = super().get_request()
+        self._connections.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        """Who has been served."""
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """Who has not said what it wants by now is not listened to any more."""
+        for connection in tuple(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +185,7 @@ class Exposition:
             server.socket.shutdown(socket.SHUT_RDWR)
             server.shutdown()
             thread.join()
+            server.hang_up()
             server.server_close()
 
         self._close = close
