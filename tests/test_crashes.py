@@ -27,6 +27,15 @@ def test_nothing_wrong_is_seen_though_processes_die(part: int) -> None:
         assert result.hits, f"seed {seed}: nobody died in the middle of a migration"
 
 
+@pytest.mark.parametrize("seed", [8838, 16793])
+def test_seeds_that_have_failed_are_valid(seed: int) -> None:
+    """8838: the end of a device's trouble was lost in a failover, and a migration waited for ever.
+    16793: a source repeated an answer from before its target had recovered (test_taking.py).
+    """
+    result = run_seed(seed, crashes=True)
+    assert result.ok, result.report
+
+
 @pytest.mark.parametrize("state", State, ids=lambda state: state.name)
 def test_every_fault_before_and_after_a_state_is_survived(state: State) -> None:
     for fault in all_steps():

@@ -19,6 +19,7 @@ from numalab.simulation.cluster import HOOKED, PAGE_SIZE, profile_of
 from numalab.simulation.draws import Region, TaskModel
 from numalab.simulation.load_cpusets import CpusetsLoad
 from protocol.files import CreateFile, SetDevice, Unlink
+from protocol.messages import Done
 from protocol.syscalls import Mmap
 from protocol.task_calls import Clone, Madvise, Mlock, Munlock
 
@@ -231,8 +232,12 @@ class KindsLoad:
         def better() -> None:
             self._driver.ask(client, SetDevice(file.path, 0, 0), back)
 
-        def back(_: object) -> None:
-            self._driver.pending -= 1
+        def back(result: object) -> None:
+            # Where nobody knows whether it was done, migrations might wait for ever.
+            if isinstance(result, Done):
+                self._driver.pending -= 1
+            else:
+                self._driver.world.call(DEVICE_SECONDS, better)
 
         def is_set(result: object) -> None:
             self._driver.world.call(seconds, better)
