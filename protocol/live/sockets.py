@@ -6,14 +6,18 @@ import zmq
 
 from protocol.live.line import FRAME_BYTES_MAX
 
+#: A connection whose other end is gone without a word ends in two or three seconds: that is TCP's
+#: task here, as libzmq's own heartbeats abort a process whose queue is full when its peer dies
+#: (libzmq issues 3937 and 4364).
 _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.LINGER, 0),
     (zmq.IPV6, 1),
     (zmq.MAXMSGSIZE, FRAME_BYTES_MAX),
     (zmq.HANDSHAKE_IVL, 3_000),
-    (zmq.HEARTBEAT_IVL, 500),
-    (zmq.HEARTBEAT_TIMEOUT, 2_000),
-    (zmq.HEARTBEAT_TTL, 2_000),
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 1),
+    (zmq.TCP_KEEPALIVE_INTVL, 1),
+    (zmq.TCP_MAXRT, 2_000),
 )
 #: Without MANDATORY a message to a full or unknown peer vanishes without a word; without HANDOVER
 #: a peer that was restarted is ignored for as long as its old connection seems to live.
