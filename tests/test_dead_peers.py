@@ -6,6 +6,8 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 import trio
@@ -15,52 +17,147 @@ from protocol.live.transport import open_transport
 
 #: From linux/tcp.h.  A socket under repair is closed without a word to the other end.
 _TCP_REPAIR = 19
+#: More than sockets and queues of eight messages take of somebody who is busy.
+MANY, LONG = 2_000, bytes(20_000)
 
-#: A node that is busy until it is told to go on, and by then has more messages than it queues.
+#: A process that is busy until it is told to go on, and then waits for the last message.
 BUSY = """
 import sys, trio
 from protocol.live.transport import open_transport
 
 async def main():
-    async with open_transport("node0", bind="tcp://127.0.0.1:0", peers={}, high_water=8) as node:
-        print(node.bound_address, flush=True)
+    bind, peers = "tcp://127.0.0.1:0", {}
+    if sys.argv[1:]:
+        bind, peers = None, {"node1": sys.argv[1]}
+    async with open_transport("node0", bind=bind, peers=peers, high_water=8) as process:
+        print(process.bound_address if bind else "", flush=True)
+        while peers and not process.send("node1", (b"hello",)):
+            await trio.lowlevel.checkpoint()
         await trio.to_thread.run_sync(sys.stdin.readline)
-        while await node.receive() != (b"the last",):
+        while await process.receive() != (b"the last",):
             pass
 
 trio.run(main)
 """
 
 
-def fill(address: str) -> None:
-    """Send for as long as anything is taken, and die."""
+@contextmanager
+def busy(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Such a process, and where it listens."""
+    command = (sys.executable, "-c", BUSY, *arguments)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@contextmanager
+def bare(kind: int, identity: bytes = b"") -> Iterator[zmq.Socket[bytes]]:
+    """A socket that dies at the end of the block, with all that it has not sent."""
     context = zmq.Context()
-    peer = context.socket(zmq.DEALER)
-    peer.setsockopt(zmq.SNDHWM, 8)
-    peer.setsockopt(zmq.SNDTIMEO, 300)
-    peer.connect(address)
-    with pytest.raises(zmq.Again):
-        while True:
-            peer.send(bytes(20_000))
-    context.destroy(linger=0)
+    try:
+        one = context.socket(kind)
+        one.setsockopt(zmq.SNDHWM, 8)
+        one.setsockopt(zmq.SNDTIMEO, 300)
+        one.setsockopt(zmq.ROUTER_MANDATORY if kind == zmq.ROUTER else zmq.IMMEDIATE, 1)
+        if identity:
+            one.setsockopt(zmq.IDENTITY, identity)
+        yield one
+    finally:
+        context.destroy(linger=0)
 
 
-def test_who_is_full_when_a_peer_dies_lives_on() -> None:
-    node = subprocess.Popen(
-        (sys.executable, "-c", BUSY), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with node, zmq.Context() as context:
-        assert node.stdin is not None and node.stdout is not None
-        address = node.stdout.readline().strip()
-        fill(address)
-        # Long enough for a heartbeat of libzmq, if it had one.
-        with pytest.raises(subprocess.TimeoutExpired):
-            node.wait(1.0)
-        other = context.socket(zmq.DEALER)
+def flood(one: zmq.Socket[bytes], *before: bytes) -> None:
+    """Send as much as is taken."""
+    with suppress(zmq.Again):
+        for _ in range(MANY):
+            one.send_multipart((*before, LONG))
+
+
+def assert_lives(process: subprocess.Popen[str]) -> None:
+    """For longer than it takes until somebody sends heartbeats to a peer that has died."""
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)
+
+
+def assert_goes_on(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(10) == 0
+
+
+def test_who_has_no_room_lives_on_when_a_peer_that_asks_dies() -> None:
+    with busy() as (node, address), bare(zmq.DEALER) as other:
+        with bare(zmq.DEALER) as peer:
+            peer.connect(address)
+            flood(peer)
+        assert_lives(node)
         other.connect(address)
         other.send(b"the last")
-        node.stdin.close()
-        assert node.wait(10) == 0
+        assert_goes_on(node)
+
+
+def test_who_has_no_room_lives_on_when_a_peer_that_answers_dies() -> None:
+    with bare(zmq.ROUTER) as peer:
+        port = peer.bind_to_random_port("tcp://127.0.0.1")
+        address = f"tcp://127.0.0.1:{port}"
+        with busy(address) as (client, _):
+            whose, _ = peer.recv_multipart()
+            flood(peer, whose)
+            peer.close(linger=0)
+            assert_lives(client)
+            with bare(zmq.ROUTER) as other:
+                other.bind(address)
+                while client.poll() is None:
+                    with suppress(zmq.ZMQError):
+                        other.send_multipart((whose, b"the last"))
+                    assert client.stdin is not None
+                    client.stdin.close()
+                assert client.returncode == 0
+
+
+def test_one_whose_name_another_has_taken_harms_nobody_when_it_dies() -> None:
+    with busy() as (node, address), bare(zmq.DEALER, b"node1") as other:
+        with bare(zmq.DEALER, b"node1") as peer:
+            peer.connect(address)
+            peer.send(b"hello")
+            other.connect(address)
+            other.send(b"hello")
+            flood(peer)
+        assert_lives(node)
+        other.send(b"the last")
+        assert_goes_on(node)
+
+
+@pytest.mark.parametrize("contents", [b"short", bytes(1 << 20)], ids=["short", "long"])
+async def test_one_whose_name_was_taken_is_heard_again(contents: bytes) -> None:
+    """Long ones fill the way to a connection that takes nothing in: nothing else gets through."""
+    with trio.fail_after(20):
+        async with open_transport("node0", bind="tcp://127.0.0.1:0", peers={}) as node:
+            peers = {"node0": node.bound_address}
+            async with open_transport("node1", bind=None, peers=peers, high_water=8) as real:
+                while not real.send("node0", (b"hello",)):
+                    await trio.lowlevel.checkpoint()
+                assert await node.receive() == (b"hello",)
+                with bare(zmq.DEALER, b"node1") as false:
+                    false.connect(node.bound_address)
+                    false.send(b"I am node1")
+                    assert await node.receive() == (b"I am node1",)
+                heard = trio.Event()
+
+                async def talk() -> None:
+                    while not heard.is_set():
+                        real.send("node0", (contents,))
+                        await trio.sleep(0.01)
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(talk)
+                    (frame,) = await node.receive()
+                    assert frame == contents
+                    heard.set()
 
 
 async def carry(source: trio.SocketStream, target: trio.SocketStream) -> None:

@@ -6,27 +6,30 @@ import zmq
 
 from protocol.live.line import FRAME_BYTES_MAX
 
-#: A connection whose other end is gone without a word ends in two or three seconds: that is TCP's
-#: task here, as libzmq's own heartbeats abort a process whose queue is full when its peer dies
-#: (libzmq issues 3937 and 4364).
 _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.LINGER, 0),
     (zmq.IPV6, 1),
     (zmq.MAXMSGSIZE, FRAME_BYTES_MAX),
     (zmq.HANDSHAKE_IVL, 3_000),
-    (zmq.TCP_KEEPALIVE, 1),
-    (zmq.TCP_KEEPALIVE_IDLE, 1),
-    (zmq.TCP_KEEPALIVE_INTVL, 1),
+    # A peer that takes nothing in for so long: heartbeats would wait behind what it does not take.
     (zmq.TCP_MAXRT, 2_000),
+    # A heartbeat on a connection that takes nothing in any more, as its queue is full, aborts the
+    # process (libzmq issues 3937 and 4364).  What peers may have under way is the session's matter.
+    (zmq.RCVHWM, 0),
 )
 #: Without MANDATORY a message to a full or unknown peer vanishes without a word; without HANDOVER
-#: a peer that was restarted is ignored for as long as its old connection seems to live.
+#: a peer that was restarted is ignored for as long as its old connection seems to live.  That one
+#: takes nothing in any more either, so heartbeats are the DEALERs' affair, who say how long a
+#: ROUTER shall wait for the next one.
 _ROUTER_OPTIONS = ((zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 1))
 #: IMMEDIATE: nothing is queued for a connection that never came to be.
 _DEALER_OPTIONS = (
     (zmq.IMMEDIATE, 1),
     (zmq.RECONNECT_IVL, 50),
     (zmq.RECONNECT_IVL_MAX, 1_000),
+    (zmq.HEARTBEAT_IVL, 500),
+    (zmq.HEARTBEAT_TIMEOUT, 2_000),
+    (zmq.HEARTBEAT_TTL, 2_000),
 )
 _OF_KIND: dict[int, tuple[tuple[int, int], ...]] = {
     zmq.ROUTER: _ROUTER_OPTIONS,
@@ -35,10 +38,9 @@ _OF_KIND: dict[int, tuple[tuple[int, int], ...]] = {
 
 
 def new_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, marks: int) -> zmq.Socket[bytes]:
-    """A ROUTER or DEALER that queues about ``marks`` messages for each peer."""
+    """A ROUTER or DEALER that queues about ``marks`` messages to each peer."""
     socket = context.socket(kind)
-    high_water = ((zmq.SNDHWM, marks), (zmq.RCVHWM, marks))
-    for option, value in (*_OPTIONS, *high_water, *_OF_KIND[kind]):
+    for option, value in (*_OPTIONS, (zmq.SNDHWM, marks), *_OF_KIND[kind]):
         socket.setsockopt(option, value)
     return socket
 

@@ -45,7 +45,7 @@ _REFRESH_SECONDS = 1.0
 KEY_SECONDS = 30.0
 #: Messages that are dropped before the loop lets others run.
 _DROPS_A_WAKE = 64
-#: Messages queued for each peer.  The windows of the session are far below it.
+#: Messages queued to each peer.  The windows of the session are far below it.
 HIGH_WATER = 512
 
 
@@ -54,7 +54,7 @@ class Transport:
 
     name: who we are for the peers (1 to 255 bytes of UTF-8).  bind: where questions are taken, as
     ``tcp://127.0.0.1:5000`` (port 0: any free one), or None for a client.  peers: address of each
-    peer by name.  high_water: messages queued for each peer; approximate, says libzmq.
+    peer by name.  high_water: messages queued to each peer; approximate, says libzmq.
     interference: faults that the messages shall suffer, None: none.  keys: CURVE on every socket,
     None: on none.  local: the ways to processes of this host, which are closed with the transport;
     None: all goes by zmq.
