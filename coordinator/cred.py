@@ -29,6 +29,8 @@ class Capability(IntFlag):
     SYS_NICE = 1 << 23
 
 
+#: A plain number: an enum combines by a function.
+SYS_NICE = int(Capability.SYS_NICE)
 ALL_CAPABILITIES = Capability.SETUID | Capability.SYS_PTRACE | Capability.SYS_NICE
 
 

@@ -6,7 +6,6 @@ It counts from the start of the coordinator's process, as the metrics do; no map
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from protocol.distance import Distance, Work
 from protocol.notes import AccessesTold, EmulatedTimeAccrued
 from protocol.observe import Accrue, EmulatedTime
 from protocol.topology import Topology
+from protocol.values import value
 
 if TYPE_CHECKING:
     from coordinator.memory import Memory
@@ -44,7 +44,7 @@ class Spent(IntEnum):
 Row = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Migration:
     """One call of migrate_pages(): pages that it moved, and nanoseconds."""
 

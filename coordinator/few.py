@@ -136,7 +136,9 @@ def taken(work: UnmapAndMove, asked: Asked, reply: Reply) -> Statuses32:
 
 def left_taking(work: UnmapAndMove, rows: Rows) -> None:
     """Entries of pages that were left alone name their frames again, served all along."""
-    alone = rows[work.list.state[rows] == State.SKIPPED]
+    if not work.list.count(State.SKIPPED):
+        return
+    alone = rows[work.list.state[rows] == int(State.SKIPPED)]
     for source, mine in work.list.by_source(alone):
         pfn = work.list.pfn[mine]
         work.memory.remove_migration_ptes(source, pfn, source, pfn)

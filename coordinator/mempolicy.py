@@ -26,6 +26,8 @@ from protocol.profile import Profile
 from protocol.schema import node_name
 
 MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 4
+#: Plain numbers: an enum combines by a function.
+_LOCKED, _NOT_MIGRATABLE = int(VmFlag.LOCKED), int(NOT_MIGRATABLE)
 
 
 def next_pair(
@@ -80,9 +82,8 @@ def new_page_node(pagelist: PageList, rows: Rows, private: object) -> Nodes:
 
 def vma_migratable(vma: Vma, profile: Profile) -> bool:
     """Whether pages of this vma may be moved at all (K 3.6)."""
-    if profile.mlocked_pages_stay and vma.vm_flags & VmFlag.LOCKED:
-        return False
-    return not vma.vm_flags & NOT_MIGRATABLE
+    stays = _LOCKED | _NOT_MIGRATABLE if profile.mlocked_pages_stay else _NOT_MIGRATABLE
+    return not int(vma.vm_flags) & stays
 
 
 def to_isolate(frames: MemMap, pfn: Pfns, flags: int) -> tuple[npt.NDArray[np.bool_], int]:
@@ -143,11 +144,10 @@ def migrate_to_node(
     pages = pages_on(mm, source)
     if (yield from no_trail(memory, mm, pages)):
         pages = pages_on(mm, source)
-    if get_new_page is new_node_page and 0 < pages <= settings.few_pages:
-        settings = replace(settings, few=True)
-    else:
+    few = get_new_page is new_node_page and 0 < pages <= settings.few_pages
+    if not few:
         yield from migrate_prep(memory)
-    pagelist = PageList(mm.pid)
+    pagelist = PageList(mm.pid, few=few)
     left = check_range(memory, mm, source, flags, pagelist)
     return (yield from migrate_list(memory, pagelist, left, dest, settings, get_new_page))
 

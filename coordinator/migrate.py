@@ -153,7 +153,7 @@ class Migration:
     def _passes(self) -> Steps[tuple[int, int]]:
         """How many pages are left to be retried, and how many have failed for good."""
         retry, failed = 0, 0
-        if self.settings.few:
+        if self.list.few:
             start_few(self.work)
             yield from self._wait_until(
                 lambda: not self.work.outstanding or self._only_frames_are_left()
@@ -178,7 +178,7 @@ class Migration:
         """
         unasked = 0 < self.work.outstanding == len(self.work.queue)
         settling = self.list.count(State.SETTLING)
-        return self.settings.few and unasked and self.list.unsettled() == settling
+        return self.list.few and unasked and self.list.unsettled() == settling
 
     def _trail(self) -> Steps[Message]:
         """What is left to be done when the call has ended."""
@@ -218,7 +218,7 @@ class Migration:
         while the answers to the one are taken and recorded; a task waits for no longer than these
         take.
         """
-        isolated = np.flatnonzero(self.list.state == int(State.ISOLATED))
+        isolated = (self.list.state == int(State.ISOLATED)).nonzero()[0]
         while isolated.size:
             yield from self._wait_until(self._no_frames_wait)
             rows, isolated = np.split(isolated, [self._portion_size()])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.cred import Capability, Credentials
+from coordinator.cred import SYS_NICE, Credentials
 from coordinator.inode import Inode, PageTag
 from coordinator.mem_map import NO_NODE, Nids, Pfns, Rows
 from coordinator.mmap_sem import MmapSem
@@ -392,4 +392,4 @@ class Task:
     @property
     def capable(self) -> bool:
         """It has CAP_SYS_NICE."""
-        return bool(self.cred.effective & Capability.SYS_NICE)
+        return int(self.cred.effective) & SYS_NICE != 0

@@ -14,6 +14,9 @@ from coordinator.mm import Mapping, VmFlag
 from coordinator.pagelist import PageList
 from coordinator.rows import portions, span
 
+#: A plain number: an enum combines by a function.
+_LOCKED = int(VmFlag.LOCKED)
+
 
 def objects_of(memory: Memory, pages: PageList, rows: Rows) -> tuple[Pfns, Pfns]:
     """Of which object these pages are, and which page of it each (page->mapping, ->index)."""
@@ -49,7 +52,7 @@ def has_files(memory: Memory, pages: PageList) -> bool:
 def has_mlocked(memory: Memory, mapping: Mapping) -> bool:
     """Whether try_to_unmap may refuse a page of this object (K 1.31)."""
     stay = memory.profile.mlocked_pages_stay
-    return stay and any(vma.vm_flags & VmFlag.LOCKED for vma in mapping.vmas)
+    return stay and any(int(vma.vm_flags) & _LOCKED for vma in mapping.vmas)
 
 
 def under_writeback(memory: Memory, pages: PageList, rows: Rows) -> npt.NDArray[np.bool_]:

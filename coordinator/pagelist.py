@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ from coordinator.mem_map import Nids, Pfns, Rows, grouped
 from coordinator.mpol import Mempolicy
 from coordinator.rows import span
 from protocol.status import StatusClass, status_class
+from protocol.values import value
 
 #: By state: the page has moved.
 _MOVED: npt.NDArray[np.bool_] = np.isin(
@@ -31,7 +31,7 @@ Statuses32 = npt.NDArray[np.int32]
 Columns = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settings:
     """How one call of migrate_pages() goes about it; sizes in pages.
 
@@ -41,9 +41,9 @@ class Settings:
     structs and so need no isolation (uncached.py).
     ``local``: node of the cpu that runs the call (numastat, K 6.7).  ``caller``: its pid, or 0.
     ``mems_allowed``: of the cpuset that is charged; None: every node.
-    ``few_pages``: a list of so many or fewer goes the short way, where the caller knows one;
-    ``few``: this list does (few.py).  ``strict_order``: node pairs one after the other, as in the
-    kernel, also where they have nothing to do with each other (pairs.py).
+    ``few_pages``: a list of so many or fewer goes the short way, where the caller knows one.
+    ``strict_order``: node pairs one after the other, as in the kernel, also where they have nothing
+    to do with each other (pairs.py).
     """
 
     chunk_pages: int = 4096
@@ -56,16 +56,17 @@ class Settings:
     mems_allowed: frozenset[int] | None = None
     granule: int = 0
     few_pages: int = FEW_PAGES
-    few: bool = False
     strict_order: bool = False
 
 
 class PageList:
     """Rows of (source nid, pfn) and all that happens to them; columns are numpy arrays."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, few: bool = False) -> None:
         self.pid = pid
         self.rows = 0
+        #: It goes the short way (few.py).
+        self.few = few
         #: The call has ended; what is left to be done goes on behind it (few.py).
         self.trailing = False
         #: The target has recovered while its pages were being taken: what it gave them is free.

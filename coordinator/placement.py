@@ -5,8 +5,6 @@ The functions work on a batch of pages that have one policy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +15,7 @@ from coordinator.mm import Task, Vma
 from coordinator.mpol import NUMA_NO_NODE, Mempolicy, Mode
 from coordinator.policy import policy_columns
 from coordinator.records import TaskPolicySet
+from protocol.values import value
 
 INTERLEAVING = (Mode.INTERLEAVE, Mode.WEIGHTED_INTERLEAVE)
 _BY_NODEMASK = (Mode.BIND, Mode.PREFERRED_MANY)
@@ -24,7 +23,7 @@ _BY_NODEMASK = (Mode.BIND, Mode.PREFERRED_MANY)
 Index = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Zonelist:
     """``nodes`` to try in turn; who gets a frame of one counts it as wanted on ``preferred``."""
 

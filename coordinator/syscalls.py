@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +32,7 @@ from protocol.jobs import PlanMigration, StartJob
 from protocol.profile import Profile
 from protocol.syscalls import MigratePages, MovedPages, MovePages
 from protocol.user_mask import get_nodes
+from protocol.values import value
 
 EPERM, ENOENT, ESRCH, EIO, E2BIG, ENOMEM, EACCES, EFAULT = 1, 2, 3, 5, 7, 12, 13, 14
 EBUSY, ENODEV, EINVAL, ENOSYS = 16, 19, 22, 38
@@ -43,7 +43,7 @@ ULONG_MAX = (1 << 64) - 1
 OPERATOR = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Kernel:
     """How this machine is built: the profile, the switch, pages of a chunk, what are few, and
     whether node pairs that have nothing to do with each other go one after the other all the same.
@@ -83,7 +83,7 @@ def cpu_node(memory: Memory, caller: int) -> int:
     return memory.nids[0] if task is None else memory.topology.node_of_cpu(task.cpu)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Migrating:
     """A call of migrate_pages(2) whose arguments are right.  ``loaded``: who chooses where each
     page goes, if it is not the node of its pair.
@@ -218,7 +218,6 @@ def _settings(memory: Memory, kernel: Kernel, asked: MovePages) -> Settings:
         local=cpu_node(memory, asked.caller),
         mems_allowed=mems_charged(memory, asked.caller),
         caller=asked.caller,
-        few=kernel.profile.move_pages_checks_first and asked.count <= kernel.few_pages,
     )
 
 
@@ -312,12 +311,13 @@ def _move(
     status[todo] = 0
     nothing_to_move = -ENOENT if kernel.profile.nothing_to_move_is_enoent else 0
     settings = _settings(memory, kernel, asked)
+    few = kernel.profile.move_pages_checks_first and asked.count <= kernel.few_pages
     if not todo.size:
-        if settings.few:
+        if few:
             yield from migrate_prep(memory)
         return nothing_to_move
     memory.hold(nid[todo], pfn[todo])
-    pagelist = PageList(task.mm.pid)
+    pagelist = PageList(task.mm.pid, few=few)
     pagelist.add(nid[todo], pfn[todo], page[todo].astype(np.int64))
     entry = _first_entry(frame, found, todo)
     value = yield from migrate_pages(memory, pagelist, new_page_node, wanted[entry], settings)

@@ -125,7 +125,7 @@ class UnmapAndMove:
             self._putback(target, target_pfn)
             self.note_entries_gone(rows)
             # Of few pages none are to follow, and a forced pass may wait for others for long.
-            if self.settings.few or self.force:
+            if self.list.few or self.force:
                 self.step_ok(rows)
             else:
                 self.settled.append(rows)
@@ -194,7 +194,7 @@ class UnmapAndMove:
             generation = self.memory.mem_map[nid].generation[pfn]
             message: Message
             if state == State.ISOLATING:
-                message = IsolateLruPage(pfn, generation, int(self.settings.few))
+                message = IsolateLruPage(pfn, generation, int(self.list.few))
             elif state in (State.SETTLING, State.PUTTING_BACK):
                 message = PutbackLruPages(pfn, generation)
             elif state == State.UNLOCKING:
@@ -250,7 +250,7 @@ class UnmapAndMove:
         answer, wanted = reply.message, reply.ask.message
         assert isinstance(answer, NewPageFrames)
         assert isinstance(wanted, NewPages | NewUncachedPages | TakePages)
-        given = np.flatnonzero(answer.status == 0)
+        given: Rows = (answer.status == 0).nonzero()[0]
         node, rows = asked.zonelist.nodes[0], asked.rows[given]
         pfn = self.memory.given(node, answer, given, wanted, PageFlag.HELD)
         self.list.target[rows], self.list.target_pfn[rows] = node, pfn

@@ -58,13 +58,13 @@ class FreeArea:
 
     def validate(self) -> None:
         """Raise AssertionError if a count is not what the flags say."""
-        wrong = np.flatnonzero(self._free != self._count())
+        wrong = (self._free != self._count()).nonzero()[0]
         assert wrong.size == 0, (
             f"block {wrong[0]} has {self._free[wrong[0]]} free frames on its list"
         )
 
     def _count(self) -> npt.NDArray[np.intp]:
-        free = np.flatnonzero(self._flags == 0)
+        free = (self._flags == 0).nonzero()[0]
         return np.bincount(free // BLOCK, minlength=-(-self._flags.size // BLOCK))
 
 

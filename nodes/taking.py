@@ -56,9 +56,9 @@ class Takes:
         zone.migrate_prep()
         status = zone.isolate_lru_page(pfn, generation)
         status[status != 0] = -errno.ENOENT
-        ours = np.flatnonzero(status == 0)
+        ours = (status == 0).nonzero()[0]
         status[ours] = zone.lock(pfn[ours], generation[ours])
-        rows = np.flatnonzero(status == 0)
+        rows = (status == 0).nonzero()[0]
         if not rows.size:
             return _answer(status)
         owner, index = message.owner[rows], message.index[rows]

@@ -45,6 +45,7 @@ from protocol.core import Buffer
 
 U8 = npt.NDArray[np.uint8]
 Statuses = npt.NDArray[np.int32]
+Found = tuple[Frames, U16, Statuses]
 
 #: struct pagevec of 2006: so many LRU adds are collected before they are done.
 PAGEVEC_SIZE = 14
@@ -172,7 +173,7 @@ class Zone:
         """
         frame, flags, status = self._find(pfn, generation)
         refuse(status, flags & LRU == 0, errno.EBUSY)
-        rows = np.flatnonzero(status == 0)
+        rows = (status == 0).nonzero()[0]
         if repeated(frame[rows]):
             _, first = np.unique(frame[rows], return_index=True)
             status[np.delete(rows, first)] = -errno.EBUSY
@@ -330,7 +331,7 @@ class Zone:
 
     # ---- beneath ---------------------------------------------------------------------------
 
-    def _find(self, pfn: U32, generation: U32) -> tuple[Frames, U16, Statuses]:
+    def _find(self, pfn: U32, generation: U32) -> Found:
         """(frame, its flags, status); the frame of a refused row is some frame, never used."""
         frame = pfn.astype(np.intp)
         status = np.zeros(pfn.size, np.int32)
@@ -343,9 +344,7 @@ class Zone:
         refuse(status, gone, errno.ESTALE)
         return frame, flags, status
 
-    def _find_either(
-        self, pfn: U32, generation: U32, new_generation: U32
-    ) -> tuple[Frames, U16, Statuses]:
+    def _find_either(self, pfn: U32, generation: U32, new_generation: U32) -> Found:
         """As ``_find``, of a frame that has either generation."""
         now = self._generation[np.minimum(pfn, self.frames - 1)]
         return self._find(pfn, np.where(now == new_generation, new_generation, generation))
@@ -387,7 +386,8 @@ class Zone:
         self._change(waiting[:drained], add=LRU)
 
     def _change(self, frame: Frames, *, add: int = 0, remove: int = 0) -> None:
-        self._write(frame, self._flags[frame] & np.uint16(0xFFFF ^ remove) | np.uint16(add))
+        if frame.size:
+            self._write(frame, self._flags[frame] & np.uint16(0xFFFF ^ remove) | np.uint16(add))
 
     def _write(self, frame: Frames, after: U16) -> None:
         """Store flags, with all that follows from them; the flags last."""

@@ -40,8 +40,11 @@ def user_mask(nodes: Iterable[int]) -> bytes:
 
 def nodes_of(mask: bytes) -> NodeSet:
     """The numbers of the bits that are set."""
-    bits = int.from_bytes(mask, "little")
-    return tuple(nid for nid in range(bits.bit_length()) if bits >> nid & 1)
+    return tuple(_set_bits(int.from_bytes(mask, "little")))
+
+
+def _set_bits(bits: int) -> list[int]:
+    return [nid for nid in range(bits.bit_length()) if bits >> nid & 1]
 
 
 def _get_word(mask: bytes, at: int) -> int | None:
@@ -72,8 +75,7 @@ def get_nodes(maxnode: int, mask: bytes | None, *, from_the_end: bool) -> frozen
     wanted = min(words, known) * 8
     if len(mask) < wanted:
         return -EFAULT
-    low = int.from_bytes(mask[:wanted], "little") & ((1 << bits) - 1)
-    return frozenset(nodes_of(low.to_bytes(wanted, "little")))
+    return frozenset(_set_bits(int.from_bytes(mask[:wanted], "little") & ((1 << bits) - 1)))
 
 
 def copy_nodes_to_user(nodes: Iterable[int], maxnode: int, room: int) -> bytes | int:
