@@ -13,14 +13,20 @@ _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.HANDSHAKE_IVL, 3_000),
     # A peer that takes nothing in for so long: heartbeats would wait behind what it does not take.
     (zmq.TCP_MAXRT, 2_000),
+    # A ROUTER waits for a DEALER's next heartbeat only if the last thing that came was one.
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 2),
+    (zmq.TCP_KEEPALIVE_INTVL, 1),
+    (zmq.TCP_KEEPALIVE_CNT, 2),
     # A heartbeat on a connection that takes nothing in any more, as its queue is full, aborts the
-    # process (libzmq issues 3937 and 4364).  What peers may have under way is the session's matter.
+    # process (libzmq issues 3937, 4364, 4767).  So there is no limit: what honest peers have under
+    # way is bounded by the windows of the session (docs/security.md says what others can do).
     (zmq.RCVHWM, 0),
 )
 #: Without MANDATORY a message to a full or unknown peer vanishes without a word; without HANDOVER
-#: a peer that was restarted is ignored for as long as its old connection seems to live.  That one
-#: takes nothing in any more either, so heartbeats are the DEALERs' affair, who say how long a
-#: ROUTER shall wait for the next one.
+#: a peer that was restarted is ignored for as long as its old connection seems to live.  The old
+#: connection takes nothing in from then on, and would be one that a heartbeat aborts at: so only
+#: DEALERs send any.  (If its other end lived, libzmq keeps its descriptor until the socket closes.)
 _ROUTER_OPTIONS = ((zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 1))
 #: IMMEDIATE: nothing is queued for a connection that never came to be.
 _DEALER_OPTIONS = (
