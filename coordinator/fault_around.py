@@ -78,7 +78,7 @@ def _empty(mm: Mm, page: Pages) -> Pages:
 
 def _has_map_pages(vma: Vma) -> bool:
     """It maps a page cache, and not by one of the drivers that special mappings stand for."""
-    return vma.file is not None and not vma.vm_flags & NOT_MIGRATABLE
+    return vma.file is not None and not int(vma.vm_flags) & NOT_MIGRATABLE
 
 
 def _within(page: Pages, start: int, end: int) -> Rows:

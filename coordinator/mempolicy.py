@@ -17,7 +17,7 @@ from coordinator.life import State
 from coordinator.mem_map import MemMap, PageFlag, Pfns, Rows
 from coordinator.memory import Memory
 from coordinator.migrate import migrate_pages, migrate_vmas
-from coordinator.mm import NOT_MIGRATABLE, Mm, Pte, Vma, VmFlag
+from coordinator.mm import LOCKED, NOT_MIGRATABLE, Mm, Pte, Vma
 from coordinator.pagelist import Nodes, PageList, Settings, new_page_t
 from coordinator.pairs import groups
 from protocol.messages import MigratePrep
@@ -26,8 +26,6 @@ from protocol.profile import Profile
 from protocol.schema import node_name
 
 MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 2, 4
-#: Plain numbers: an enum combines by a function.
-_LOCKED, _NOT_MIGRATABLE = int(VmFlag.LOCKED), int(NOT_MIGRATABLE)
 
 
 def next_pair(
@@ -82,7 +80,7 @@ def new_page_node(pagelist: PageList, rows: Rows, private: object) -> Nodes:
 
 def vma_migratable(vma: Vma, profile: Profile) -> bool:
     """Whether pages of this vma may be moved at all (K 3.6)."""
-    stays = _LOCKED | _NOT_MIGRATABLE if profile.mlocked_pages_stay else _NOT_MIGRATABLE
+    stays = LOCKED | NOT_MIGRATABLE if profile.mlocked_pages_stay else NOT_MIGRATABLE
     return not int(vma.vm_flags) & stays
 
 

@@ -82,7 +82,9 @@ SPECIAL_MAPPINGS = {
     "[reserved]": VmFlag.RESERVED,
     UNCACHED: VmFlag.IO | VmFlag.PFNMAP,
 }
-NOT_MIGRATABLE = VmFlag.IO | VmFlag.PFNMAP | VmFlag.RESERVED
+#: Plain numbers, for ``int(vm_flags)``: an enum combines by a function.
+LOCKED = int(VmFlag.LOCKED)
+NOT_MIGRATABLE = int(VmFlag.IO | VmFlag.PFNMAP | VmFlag.RESERVED)
 
 
 #: vm_ops->migrate(memory, vma, from, to, flags) -> 0, -errno, or positive (K 2.2, 2.5); a hook that

@@ -10,12 +10,9 @@ import numpy.typing as npt
 from coordinator.inode import PageTag
 from coordinator.mem_map import Pfns, Rows, grouped
 from coordinator.memory import Memory
-from coordinator.mm import Mapping, VmFlag
+from coordinator.mm import LOCKED, Mapping
 from coordinator.pagelist import PageList
 from coordinator.rows import portions, span
-
-#: A plain number: an enum combines by a function.
-_LOCKED = int(VmFlag.LOCKED)
 
 
 def objects_of(memory: Memory, pages: PageList, rows: Rows) -> tuple[Pfns, Pfns]:
@@ -52,7 +49,7 @@ def has_files(memory: Memory, pages: PageList) -> bool:
 def has_mlocked(memory: Memory, mapping: Mapping) -> bool:
     """Whether try_to_unmap may refuse a page of this object (K 1.31)."""
     stay = memory.profile.mlocked_pages_stay
-    return stay and any(int(vma.vm_flags) & _LOCKED for vma in mapping.vmas)
+    return stay and any(int(vma.vm_flags) & LOCKED for vma in mapping.vmas)
 
 
 def under_writeback(memory: Memory, pages: PageList, rows: Rows) -> npt.NDArray[np.bool_]:

@@ -119,7 +119,7 @@ def _fate_of_vma(memory: Memory, vma: Vma) -> Fate | None:
     """The one fate of all its pages, if they have one."""
     if vma.vm_ops is not None and vma.vm_ops.migrate is not None:
         return Fate.OWN_METHOD
-    if vma.vm_flags & NOT_MIGRATABLE:
+    if int(vma.vm_flags) & NOT_MIGRATABLE:
         return Fate.SPECIAL
     return None if vma_migratable(vma, memory.profile) else Fate.LOCKED
 

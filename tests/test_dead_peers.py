@@ -24,7 +24,7 @@ MANY, LONG = 2_000, bytes(20_000)
 
 #: A process that is busy until it is told to go on, and then waits for the last message; with
 #: "listening" it is not, and says how long each message is.
-BUSY = """
+PROCESS = """
 import sys, trio
 from protocol.live.transport import open_transport
 
@@ -49,7 +49,7 @@ trio.run(main, *sys.argv[1:])
 @contextmanager
 def running(kind: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Such a process, and where it listens."""
-    command = (sys.executable, "-c", BUSY, kind, *arguments)
+    command = (sys.executable, "-c", PROCESS, kind, *arguments)
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         try:
@@ -227,7 +227,7 @@ async def test_a_peer_that_vanishes_without_a_word_is_noticed_at_both_ends() -> 
                 assert await client.receive() == (b"hello",)
                 assert client.send("node0", (b"the last",))
                 assert await node.receive() == (b"the last",)
-                # What were still to be acknowledged would find out soon that nobody is there.
+                # Whatever is not acknowledged yet would be sent again, and refused.
                 while unacknowledged(near) or unacknowledged(far):
                     await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
